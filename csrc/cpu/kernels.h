@@ -1,0 +1,45 @@
+// What each .cpp file offers: one function per kernel, the same contracts as cuda/kernels.h. Raw pointers and sizes
+// in, no torch header; every argument was checked by the bindings, values included.
+#pragma once
+
+#include "score/packed.h"
+#include "score/types.h"
+
+namespace score::cpu {
+
+// out [num_tokens] float. Tokens of a first frame get `first`.
+void surprise(const TokenBatch& batch, Metric metric, float first, float* out);
+
+// Rows begin .. end of the policy's state, out [end - begin, parts.columns(width)] in out_dtype.
+void policy_state(
+    const TokenBatch& batch, const StateParts& parts, int64_t begin, int64_t end, DType out_dtype, void* out);
+
+// index [sum of keep] int64: of each video the keep[b] rows that the law picks, ascending.
+void select(
+    const float* scores, const PackedBatch& batch, const int32_t* keep, Law law, double offset, int64_t* index);
+
+// index, order [num_samples, total_keep] int64: Gumbel top-k, ascending and in the order of drawing.
+// seed [num_seeds] with num_seeds 1 (then the video's number is part of the key) or num_videos (then it is not).
+void draw(
+    const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
+    const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order);
+
+// log_prob [num_samples, num_videos]: of drawing `order` [num_samples, total_keep] without replacement.
+void plackett_luce(
+    const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
+    const int64_t* order, float* log_prob);
+
+// grad_logits [num_tokens], from grad [num_samples, num_videos].
+void plackett_luce_backward(
+    const float* grad, const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep,
+    int64_t num_samples, const int64_t* order, float* grad_logits);
+
+// mask [num_samples, num_tokens], log_prob [num_samples, num_videos], count [num_samples, num_videos].
+void sample_bernoulli(
+    const float* logits, const PackedBatch& batch, int64_t num_samples, const int64_t* seed, int64_t num_seeds,
+    bool* mask, float* log_prob, int32_t* count);
+
+// out [num_rows, row_bytes]: row index[i] of tokens [num_tokens, row_bytes].
+void gather(const void* tokens, int64_t row_bytes, const int64_t* index, int64_t num_rows, void* out);
+
+}  // namespace score::cpu

@@ -1,0 +1,60 @@
+// What each .cu file offers: one launcher per kernel. Raw device pointers and sizes in; every launch goes to `stream`,
+// nothing waits for the device. Arguments were checked as far as the host can see them; values that lie on the device
+// (offsets, budgets, indices) were not, so kernels clamp them and never touch memory outside of their tensors.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "score/packed.h"
+#include "score/types.h"
+
+namespace score::cuda {
+
+// out [num_tokens] float. Tokens of a first frame get `first`.
+cudaError_t surprise(const TokenBatch& batch, Metric metric, float first, float* out, cudaStream_t stream);
+
+// Rows begin .. end of the policy's state, out [end - begin, parts.columns(width)] in out_dtype.
+cudaError_t policy_state(
+    const TokenBatch& batch, const StateParts& parts, int64_t begin, int64_t end, DType out_dtype, void* out,
+    cudaStream_t stream);
+
+// index [total_keep] int64: of each video the keep[b] rows that the law picks, ascending.
+cudaError_t select(
+    const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, Law law, double offset,
+    int64_t* index, cudaStream_t stream);
+
+// index, order [num_samples, total_keep] int64: Gumbel top-k, ascending and in the order of drawing.
+// seed [num_seeds] with num_seeds 1 (then the video's number is part of the key) or num_videos (then it is not).
+// Called twice, as CUB does it: with workspace null it only sets *workspace_bytes.
+cudaError_t draw(
+    const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
+    const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order, void* workspace, size_t* workspace_bytes,
+    cudaStream_t stream);
+
+// log_prob [num_samples, num_videos]: of drawing `order` [num_samples, total_keep] without replacement.
+// chosen [num_samples, num_tokens] is scratch.
+cudaError_t plackett_luce(
+    const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
+    const int64_t* order, uint8_t* chosen, float* log_prob, cudaStream_t stream);
+
+// grad_logits [num_tokens], from grad [num_samples, num_videos]. chosen is scratch as above, expected_share
+// [num_samples, num_tokens] too.
+cudaError_t plackett_luce_backward(
+    const float* grad, const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep,
+    int64_t num_samples, const int64_t* order, uint8_t* chosen, float* expected_share, float* grad_logits,
+    cudaStream_t stream);
+
+// mask [num_samples, num_tokens], log_prob [num_samples, num_videos], count [num_samples, num_videos].
+cudaError_t sample_bernoulli(
+    const float* logits, const PackedBatch& batch, int64_t num_samples, const int64_t* seed, int64_t num_seeds,
+    bool* mask, float* log_prob, int32_t* count, cudaStream_t stream);
+
+// out [num_rows, row_bytes]: row index[i] of tokens [num_tokens, row_bytes]; zeros where index[i] is no row of it.
+cudaError_t gather(
+    const void* tokens, int64_t num_tokens, int64_t row_bytes, const int64_t* index, int64_t num_rows, void* out,
+    cudaStream_t stream);
+
+// cu_kept [num_videos + 1]: running sum of keep, each clamped as select clamps it.
+cudaError_t kept_offsets(const PackedBatch& batch, const int32_t* keep, int32_t* cu_kept, cudaStream_t stream);
+
+}  // namespace score::cuda

@@ -1,0 +1,33 @@
+// Names shared by the bindings and the kernels of every device.
+#pragma once
+
+#include <cstdint>
+
+namespace score {
+
+enum class DType { kFloat32, kFloat16, kBFloat16 };
+enum class Metric { kCosine, kL2 };
+enum class Law { kTopK, kSystematic };
+
+// Tokens [num_tokens, width], row-major without gaps, and how they fall into videos and frames.
+struct TokenBatch {
+  const void* tokens;
+  DType dtype;
+  int64_t width;                    // D
+  const int32_t* cu_seqlens;        // [num_videos + 1]
+  const int32_t* tokens_per_frame;  // [num_videos]
+  int64_t num_videos;               // B
+  int64_t num_tokens;               // L
+};
+
+// The parts of the policy's state, in the order in which they lie in a row.
+struct StateParts {
+  bool token;              // LayerNorm of x: width columns
+  bool residual;           // LayerNorm of x - previous frame's x, 0 in the first frame: width columns
+  const float* position;   // [num_tokens, position_width], copied as it is
+  int64_t position_width;  // P
+  float epsilon;           // added to the variance, as in torch's layer_norm
+  int64_t columns(int64_t width) const { return (token ? width : 0) + (residual ? width : 0) + position_width; }
+};
+
+}  // namespace score
