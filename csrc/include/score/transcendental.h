@@ -73,4 +73,17 @@ SCORE_INLINE float gumbel(uint32_t word) {
   return -log_positive(-log_u);
 }
 
+// Kept with probability sigmoid(logit), given a random word; never for NaN.
+SCORE_INLINE bool bernoulli(uint32_t word, float logit) {
+  // word < 2^32 p, with p = fixed / 2^30, and fixed = kOne certain: compared without the two lowest bits of word.
+  return static_cast<int64_t>(word >> (32 - kProbabilityBits)) < static_cast<int64_t>(sigmoid_fixed(logit));
+}
+
+// log(sigmoid(x)) = min(x, 0) - log(1 + exp(-|x|)); NaN for NaN.
+SCORE_INLINE float log_sigmoid(float x) {
+  const float e = exp_negative(x < 0.0f ? -x : x);
+  const float log1p_e = e < 0.4f ? log1p_small(e) : log_positive(add_rn(1.0f, e));
+  return sub_rn(x > 0.0f ? 0.0f : x, log1p_e);
+}
+
 }  // namespace score

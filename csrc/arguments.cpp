@@ -1,0 +1,308 @@
+#include "arguments.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+namespace score {
+namespace {
+
+using torch::headeronly::ScalarType;
+
+const char* name_of(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::Bool:
+      return "bool";
+    default:
+      return "another dtype";
+  }
+}
+
+bool same_device(const Tensor& a, const Tensor& b) {
+  return a.device().type() == b.device().type() && a.get_device_index() == b.get_device_index();
+}
+
+// Checks dtype, device and number of dimensions; returns the tensor without gaps.
+Tensor check_plain(
+    const char* op, const char* name, const Tensor& tensor, ScalarType dtype, int64_t dim, const char* shape,
+    const Tensor& beside) {
+  if (tensor.scalar_type() != dtype || tensor.dim() != dim) {
+    fail(op, name, "must be ", name_of(dtype), " ", shape, ", got ", describe(tensor));
+  }
+  if (!same_device(tensor, beside)) {
+    fail(op, name, "must be on the device of the other tensors, got ", describe(tensor), " beside ", describe(beside));
+  }
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+bool values_are_checked_on_devices() {
+  const char* setting = std::getenv("SCORE_CHECK_VALUES");
+  return setting != nullptr && std::strcmp(setting, "1") == 0;
+}
+
+// A tensor's values for checking: itself in host memory, a copy of it if values on devices are to be checked, or none.
+template <typename T>
+class HostValues {
+ public:
+  explicit HostValues(const Tensor& tensor) : size_(tensor.numel()) {
+    if (tensor.is_cpu()) {
+      tensor_ = tensor;
+    } else if (values_are_checked_on_devices()) {
+      tensor_ = torch::stable::to(tensor, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+    }
+  }
+  explicit operator bool() const { return tensor_.has_value(); }
+  const T* begin() const { return static_cast<const T*>(tensor_->const_data_ptr()); }
+  const T* end() const { return begin() + size_; }
+  T operator[](int64_t i) const { return begin()[i]; }
+
+ private:
+  int64_t size_;
+  std::optional<Tensor> tensor_;
+};
+
+Tensor check_cu_seqlens(const char* op, const Tensor& cu_seqlens, const Tensor& rows) {
+  const int64_t length = rows.size(0);
+  Tensor checked = check_plain(op, "cu_seqlens", cu_seqlens, ScalarType::Int, 1, "[num_videos + 1]", rows);
+  if (checked.size(0) < 2) fail(op, "cu_seqlens", "must hold at least one video ([0, length]), got ", describe(checked));
+  if (length > std::numeric_limits<int32_t>::max()) {
+    fail(op, "cu_seqlens", "is int32 and cannot address ", length, " rows; split the batch");
+  }
+  const HostValues<int32_t> values(checked);
+  if (!values) return checked;
+  const int64_t videos = checked.size(0) - 1;
+  if (values[0] != 0) fail(op, "cu_seqlens", "must begin with 0, got ", values[0]);
+  for (int64_t video = 0; video < videos; ++video) {
+    if (values[video + 1] < values[video]) {
+      fail(op, "cu_seqlens", "must not fall, got ", values[video], " then ", values[video + 1], " at ", video + 1);
+    }
+  }
+  if (values[videos] != length) {
+    fail(op, "cu_seqlens", "must end with the number of rows, ", length, ", got ", values[videos]);
+  }
+  return checked;
+}
+
+}  // namespace
+
+std::string describe(const Tensor& tensor) {
+  std::ostringstream text;
+  text << name_of(tensor.scalar_type()) << " [";
+  for (int64_t i = 0; i < tensor.dim(); ++i) text << (i ? ", " : "") << tensor.size(i);
+  text << "] on " << (tensor.is_cpu() ? "cpu" : tensor.is_cuda() ? "cuda:" : "another device");
+  if (tensor.is_cuda()) text << tensor.get_device_index();
+  return text.str();
+}
+
+DType token_dtype(const char* op, const char* name, ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return DType::kFloat32;
+    case ScalarType::Half:
+      return DType::kFloat16;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    default:
+      fail(op, name, "must be float32, float16 or bfloat16, got ", name_of(dtype));
+  }
+}
+
+TokenBatch PackedTokens::batch() const {
+  return {
+      tokens.const_data_ptr(),
+      token_dtype("batch", "tokens", tokens.scalar_type()),
+      tokens.size(1),
+      static_cast<const int32_t*>(cu_seqlens.const_data_ptr()),
+      static_cast<const int32_t*>(tokens_per_frame.const_data_ptr()),
+      tokens_per_frame.size(0),
+      tokens.size(0)};
+}
+
+PackedTokens check_tokens(
+    const char* op, const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame) {
+  token_dtype(op, "tokens", tokens.scalar_type());
+  if (tokens.dim() != 2) fail(op, "tokens", "must be [num_tokens, width], got ", describe(tokens));
+  if (tokens.size(1) == 0) fail(op, "tokens", "must be at least 1 wide, got ", describe(tokens));
+  const Tensor cu = check_cu_seqlens(op, cu_seqlens, tokens);
+  const int64_t videos = cu.size(0) - 1;
+  const Tensor frames =
+      check_plain(op, "tokens_per_frame", tokens_per_frame, ScalarType::Int, 1, "[num_videos]", tokens);
+  if (frames.size(0) != videos) {
+    fail(op, "tokens_per_frame", "must be [", videos, "], one for each video, got ", describe(frames));
+  }
+  const HostValues<int32_t> offsets(cu), values(frames);
+  if (values && offsets) {
+    for (int64_t video = 0; video < videos; ++video) {
+      const int64_t length = offsets[video + 1] - offsets[video];
+      if (values[video] < (length > 0 ? 1 : 0)) {
+        fail(op, "tokens_per_frame", "must be at least 1, got ", values[video], " for video ", video);
+      }
+      if (length > 0 && length % values[video] != 0) {
+        fail(
+            op, "tokens_per_frame", "must divide the video's length, got ", values[video], " for video ", video, " of ",
+            length, " tokens");
+      }
+    }
+  }
+  return {tokens.is_contiguous() ? tokens : torch::stable::contiguous(tokens), cu, frames};
+}
+
+PackedBatch PackedScores::batch() const {
+  return {static_cast<const int32_t*>(cu_seqlens.const_data_ptr()), cu_seqlens.size(0) - 1, scores.size(0)};
+}
+
+PackedScores check_scores(const char* op, const char* name, const Tensor& scores, const Tensor& cu_seqlens) {
+  const Tensor checked = check_plain(op, name, scores, ScalarType::Float, 1, "[num_tokens]", scores);
+  return {checked, check_cu_seqlens(op, cu_seqlens, checked)};
+}
+
+Tensor check_token_scores(const char* op, const Tensor& scores, const PackedTokens& packed) {
+  const Tensor checked = check_plain(op, "scores", scores, ScalarType::Float, 1, "[num_tokens]", packed.tokens);
+  if (checked.size(0) != packed.tokens.size(0)) {
+    fail(op, "scores", "must be [", packed.tokens.size(0), "], one for each token, got ", describe(checked));
+  }
+  return checked;
+}
+
+Tensor check_keep(
+    const char* op, const Tensor& keep, const Tensor& rows, const Tensor& cu_seqlens, int64_t total_keep) {
+  const int64_t videos = cu_seqlens.size(0) - 1;
+  const Tensor checked = check_plain(op, "keep", keep, ScalarType::Int, 1, "[num_videos]", rows);
+  if (checked.size(0) != videos) {
+    fail(op, "keep", "must be [", videos, "], one budget for each video, got ", describe(checked));
+  }
+  const int64_t length = rows.size(0);
+  if (total_keep < 0 || total_keep > length) {
+    fail(op, "total_keep", "must be 0 .. ", length, " (the number of tokens), got ", total_keep);
+  }
+  const HostValues<int32_t> values(checked), offsets(cu_seqlens);
+  if (!values || !offsets) return checked;
+  int64_t sum = 0;
+  for (int64_t video = 0; video < videos; ++video) {
+    const int64_t tokens = offsets[video + 1] - offsets[video];
+    if (values[video] < 0 || values[video] > tokens) {
+      fail(op, "keep", "must be 0 .. ", tokens, " for video ", video, " of so many tokens, got ", values[video]);
+    }
+    sum += values[video];
+  }
+  if (sum != total_keep) fail(op, "total_keep", "must be the sum of keep, ", sum, ", got ", total_keep);
+  return checked;
+}
+
+Tensor check_seed(const char* op, const Tensor& seed, const PackedScores& packed) {
+  const int64_t videos = packed.cu_seqlens.size(0) - 1;
+  Tensor checked = check_plain(op, "seed", seed, ScalarType::Long, 1, "[1] or [num_videos]", packed.scores);
+  if (checked.size(0) != 1 && checked.size(0) != videos) {
+    fail(op, "seed", "must be [1] or [", videos, "], got ", describe(checked));
+  }
+  return checked;
+}
+
+Tensor check_index(const char* op, const Tensor& index, const Tensor& rows) {
+  const Tensor checked = check_plain(op, "index", index, ScalarType::Long, 1, "[num_kept]", rows);
+  const HostValues<int64_t> values(checked);
+  if (!values) return checked;
+  for (const int64_t row : values) {
+    if (row < 0 || row >= rows.size(0)) fail(op, "index", "must hold rows 0 .. ", rows.size(0) - 1, ", got ", row);
+  }
+  return checked;
+}
+
+Tensor check_order(const char* op, const Tensor& order, const Tensor& keep, const PackedScores& packed) {
+  const Tensor checked = check_plain(op, "order", order, ScalarType::Long, 2, "[num_samples, total_keep]", packed.scores);
+  check_num_samples(op, checked.size(0));
+  const HostValues<int64_t> rows(checked);
+  const HostValues<int32_t> budgets(keep), offsets(packed.cu_seqlens);
+  if (!rows || !budgets || !offsets) return checked;
+  const int64_t videos = keep.size(0), samples = checked.size(0), total = checked.size(1);
+  std::vector<uint8_t> seen(packed.scores.size(0));
+  for (int64_t sample = 0; sample < samples; ++sample) {
+    std::fill(seen.begin(), seen.end(), uint8_t{0});
+    int64_t at = sample * total;
+    for (int64_t video = 0; video < videos; ++video) {
+      for (int64_t j = 0; j < budgets[video]; ++j, ++at) {
+        const int64_t row = rows[at];
+        if (row < offsets[video] || row >= offsets[video + 1] || seen[row]) {
+          fail(
+              op, "order", "must hold rows of video ", video, ", ", offsets[video], " .. ", offsets[video + 1] - 1,
+              ", each once, got ", row, " in sample ", sample);
+        }
+        seen[row] = 1;
+      }
+    }
+  }
+  return checked;
+}
+
+Tensor check_grad(const char* op, const Tensor& grad, int64_t num_samples, const PackedScores& packed) {
+  const int64_t videos = packed.cu_seqlens.size(0) - 1;
+  const Tensor checked =
+      check_plain(op, "grad", grad, ScalarType::Float, 2, "[num_samples, num_videos]", packed.scores);
+  if (checked.size(0) != num_samples || checked.size(1) != videos) {
+    fail(op, "grad", "must be [", num_samples, ", ", videos, "], got ", describe(checked));
+  }
+  return checked;
+}
+
+CheckedState check_state(
+    const char* op, const PackedTokens& packed, const std::optional<Tensor>& position, int64_t begin, int64_t end,
+    bool use_token, bool use_residual, double epsilon) {
+  const int64_t length = packed.tokens.size(0);
+  if (begin < 0 || begin > end || end > length) {
+    fail(op, "begin", "and end must be a range within 0 .. ", length, ", got ", begin, " .. ", end);
+  }
+  if (!(epsilon > 0.0)) fail(op, "epsilon", "must be positive, got ", epsilon);
+  CheckedState state{{use_token, use_residual, nullptr, 0, static_cast<float>(epsilon)}, packed.tokens};
+  if (position.has_value()) {
+    state.position =
+        check_plain(op, "position", *position, ScalarType::Float, 2, "[num_tokens, features]", packed.tokens);
+    if (state.position.size(0) != length) {
+      fail(op, "position", "must have a row for each of ", length, " tokens, got ", describe(state.position));
+    }
+    state.parts.position = static_cast<const float*>(state.position.const_data_ptr());
+    state.parts.position_width = state.position.size(1);
+  }
+  if (state.parts.columns(packed.tokens.size(1)) == 0) {
+    fail(op, "use_token", "and use_residual are both off and there is no position: the state is empty");
+  }
+  return state;
+}
+
+Metric parse_metric(const char* op, const std::string& metric) {
+  if (metric == "cosine") return Metric::kCosine;
+  if (metric == "l2") return Metric::kL2;
+  fail(op, "metric", "must be 'cosine' or 'l2', got '", metric, "'");
+}
+
+Law parse_law(const char* op, const std::string& law) {
+  if (law == "topk") return Law::kTopK;
+  if (law == "systematic") return Law::kSystematic;
+  fail(op, "law", "must be 'topk' or 'systematic', got '", law, "'");
+}
+
+void check_offset(const char* op, double offset) {
+  if (!(offset >= 0.0 && offset < 1.0)) fail(op, "offset", "must be in [0, 1), got ", offset);
+}
+
+void check_num_samples(const char* op, int64_t num_samples) {
+  if (num_samples < 1 || num_samples > std::numeric_limits<int32_t>::max()) {
+    fail(op, "num_samples", "must be 1 .. 2147483647, got ", num_samples);
+  }
+}
+
+}  // namespace score

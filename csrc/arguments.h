@@ -1,0 +1,85 @@
+// Argument checks shared by the bindings of every device. Each returns the tensors it checked, contiguous and ready for
+// a kernel; what is wrong is thrown as std::invalid_argument, a ValueError in Python, that names the op, the argument,
+// what it wants and what it got.
+//
+// Shapes, dtypes and devices are always checked. Values (offsets, budgets, indices) are checked where they lie in host
+// memory; on a GPU looking at them would wait for it, so there they are checked only if SCORE_CHECK_VALUES=1 is set in
+// the environment, and the kernels clamp them.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "score/packed.h"
+#include "score/types.h"
+
+namespace score {
+
+using torch::stable::Tensor;
+
+template <typename... Parts>
+[[noreturn]] void fail(const char* op, const char* argument, const Parts&... parts) {
+  std::ostringstream text;
+  text << "score." << op << ": " << argument << " ";
+  (text << ... << parts);
+  throw std::invalid_argument(text.str());
+}
+
+// "float32 [12, 64] on cuda:0", for error texts.
+std::string describe(const Tensor& tensor);
+
+// tokens [L, D], cu_seqlens [B + 1], tokens_per_frame [B].
+struct PackedTokens {
+  Tensor tokens, cu_seqlens, tokens_per_frame;
+  TokenBatch batch() const;
+};
+PackedTokens check_tokens(
+    const char* op, const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame);
+
+// scores or logits [L] float32, cu_seqlens [B + 1].
+struct PackedScores {
+  Tensor scores, cu_seqlens;
+  PackedBatch batch() const;
+  const float* data() const { return static_cast<const float*>(scores.const_data_ptr()); }
+};
+PackedScores check_scores(const char* op, const char* name, const Tensor& scores, const Tensor& cu_seqlens);
+
+// scores [L] float32, beside tokens.
+Tensor check_token_scores(const char* op, const Tensor& scores, const PackedTokens& packed);
+
+// keep [B] int32, 0 .. length of each video, summing to total_keep. rows [L, ...] are what cu_seqlens divides.
+Tensor check_keep(
+    const char* op, const Tensor& keep, const Tensor& rows, const Tensor& cu_seqlens, int64_t total_keep);
+
+// seed [1] or [B] int64.
+Tensor check_seed(const char* op, const Tensor& seed, const PackedScores& packed);
+
+// index [K] int64, rows of a tensor of num_rows rows.
+Tensor check_index(const char* op, const Tensor& index, const Tensor& rows);
+
+// order [G, K] int64: K the sum of keep, rows within each video's range, none twice within a sample.
+Tensor check_order(const char* op, const Tensor& order, const Tensor& keep, const PackedScores& packed);
+
+// grad [G, B] float32.
+Tensor check_grad(const char* op, const Tensor& grad, int64_t num_samples, const PackedScores& packed);
+
+// Rows begin .. end of the state, and its parts. position [L, P] float32 or none.
+struct CheckedState {
+  StateParts parts;
+  Tensor position;  // keeps parts.position alive
+};
+CheckedState check_state(
+    const char* op, const PackedTokens& packed, const std::optional<Tensor>& position, int64_t begin, int64_t end,
+    bool use_token, bool use_residual, double epsilon);
+
+Metric parse_metric(const char* op, const std::string& metric);
+Law parse_law(const char* op, const std::string& law);
+DType token_dtype(const char* op, const char* name, torch::headeronly::ScalarType dtype);
+void check_offset(const char* op, double offset);
+void check_num_samples(const char* op, int64_t num_samples);
+
+}  // namespace score

@@ -1,0 +1,86 @@
+// draw: Gumbel top-k (Yellott 1977; Kool et al. 2019): adding independent Gumbel numbers to the logits and keeping the
+// k largest draws k tokens without replacement, each time in proportion to exp(logit), from the largest key down.
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "kernels.h"
+#include "parallel.h"
+#include "random_words.h"
+#include "score/ordering.h"
+#include "score/transcendental.h"
+#include "simd.h"
+#include "topk.h"
+
+namespace score::cpu {
+namespace {
+
+// rank [length] of the perturbed logits of one video.
+SCORE_CLONES void perturbed_ranks(
+    const float* logits, int64_t length, int64_t seed, uint32_t sample, uint32_t video, uint32_t* rank) {
+  uint32_t words[kWords];
+  for (int64_t start = 0; start < length; start += kWords) {
+    random_words(seed, Stream::kPlackettLuce, sample, video, start, words);
+    const int64_t count = std::min(kWords, length - start);
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) rank[start + i] = rank_bits(add_rn(logits[start + i], gumbel(words[i])));
+  }
+}
+
+// Sorts the rows of index [count], ascending, into order [count] by falling rank; equal ranks stay ascending.
+// rank belongs to row `base` onwards.
+void order_by_rank(const uint32_t* rank, int64_t base, const int64_t* index, int64_t count, int64_t* order) {
+  constexpr int kDigitBits = 11;
+  constexpr int kPasses = 3;
+  constexpr uint32_t kMask = (1u << kDigitBits) - 1;
+  struct Entry {
+    uint32_t falling;  // complement of the rank: ascending order of it is falling rank
+    uint32_t row;
+  };
+  std::vector<Entry> entries(count), sorted(count);
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t row = static_cast<uint32_t>(index[i] - base);
+    entries[i] = {~rank[row], row};
+  }
+  if (count < 1024) {
+    std::stable_sort(
+        entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.falling < b.falling; });
+  } else {
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const int shift = pass * kDigitBits;
+      std::vector<int64_t> offset((1 << kDigitBits) + 1, 0);
+      for (const Entry& entry : entries) ++offset[((entry.falling >> shift) & kMask) + 1];
+      std::partial_sum(offset.begin(), offset.end(), offset.begin());
+      for (const Entry& entry : entries) sorted[offset[(entry.falling >> shift) & kMask]++] = entry;
+      entries.swap(sorted);
+    }
+  }
+  for (int64_t i = 0; i < count; ++i) order[i] = base + entries[i].row;
+}
+
+}  // namespace
+
+void draw(
+    const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
+    const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order) {
+  std::vector<int64_t> first(batch.num_videos + 1, 0);  // where each video's rows begin in a sample's index
+  for (int64_t video = 0; video < batch.num_videos; ++video) first[video + 1] = first[video] + keep[video];
+  parallel_for(num_samples * batch.num_videos, 1, [&](int64_t begin, int64_t end) {
+    std::vector<uint32_t> rank;
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t sample = item / batch.num_videos;
+      const int64_t video = item % batch.num_videos;
+      const VideoRange range = video_range(batch, video);
+      const bool own_seed = num_seeds > 1;
+      rank.resize(range.length());
+      perturbed_ranks(
+          logits + range.begin, range.length(), seed[own_seed ? video : 0], static_cast<uint32_t>(sample),
+          own_seed ? 0u : static_cast<uint32_t>(video), rank.data());
+      const int64_t at = sample * total_keep + first[video];
+      top_rows(rank.data(), range.length(), keep[video], range.begin, index + at);
+      order_by_rank(rank.data(), range.begin, index + at, keep[video], order + at);
+    }
+  });
+}
+
+}  // namespace score::cpu

@@ -1,0 +1,41 @@
+// select: exactly keep[b] rows of each video, by rank or by systematic sampling.
+#include <vector>
+
+#include "kernels.h"
+#include "parallel.h"
+#include "score/ordering.h"
+#include "simd.h"
+#include "systematic.h"
+#include "topk.h"
+
+namespace score::cpu {
+namespace {
+
+SCORE_CLONES void rank_scores(const float* scores, int64_t length, uint32_t* rank) {
+#pragma omp simd
+  for (int64_t i = 0; i < length; ++i) rank[i] = rank_bits(scores[i]);
+}
+
+}  // namespace
+
+void select(
+    const float* scores, const PackedBatch& batch, const int32_t* keep, Law law, double offset, int64_t* index) {
+  std::vector<int64_t> first(batch.num_videos + 1, 0);  // where each video's rows begin in index
+  for (int64_t video = 0; video < batch.num_videos; ++video) first[video + 1] = first[video] + keep[video];
+  parallel_for(batch.num_videos, 1, [&](int64_t begin, int64_t end) {
+    std::vector<uint32_t> rank;
+    for (int64_t video = begin; video < end; ++video) {
+      const VideoRange range = video_range(batch, video);
+      const float* video_scores = scores + range.begin;
+      if (law == Law::kSystematic) {
+        systematic_rows(video_scores, range.length(), keep[video], offset, range.begin, index + first[video]);
+        continue;
+      }
+      rank.resize(range.length());
+      rank_scores(video_scores, range.length(), rank.data());
+      top_rows(rank.data(), range.length(), keep[video], range.begin, index + first[video]);
+    }
+  });
+}
+
+}  // namespace score::cpu

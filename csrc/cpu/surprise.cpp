@@ -1,0 +1,159 @@
+// surprise: how much each token differs from the one at its place in the frame before.
+//
+// One pass over the tokens. A work item is a block of neighbouring places, small enough for the cache, followed
+// through a run of frames: each row is fetched from memory once, and is still cached when the next frame needs it.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace score::cpu {
+namespace {
+
+constexpr int64_t kBlockBytes = 128 << 10;  // rows of one frame that a work item follows
+constexpr int64_t kRunFrames = 64;          // longer videos are cut, at the price of reading one frame again
+constexpr int kLanes = 32;                  // independent sums: two AVX-512 or four AVX2 registers each
+
+struct Sums {
+  float product;  // x . p for cosine, |x - p|^2 for l2
+  float square;   // |x|^2
+};
+
+// Every sum runs in the same order, so that x == p makes product, |x|^2 and |p|^2 equal to the last bit and the
+// surprise exactly 0: what does not move is tied, whatever the rounding.
+template <typename T, bool kCosineMetric>
+SCORE_INLINE Sums row_sums(const T* x, const T* p, int64_t width) {
+  float product[kLanes] = {}, square[kLanes] = {};
+  const int64_t body = width - width % kLanes;
+  for (int64_t i = 0; i < body; i += kLanes) {
+#pragma omp simd
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const float a = to_float(x[i + lane]);
+      const float b = to_float(p[i + lane]);
+      const float difference = a - b;
+      product[lane] += kCosineMetric ? a * b : difference * difference;
+      square[lane] += kCosineMetric ? a * a : 0.0f;
+    }
+  }
+  for (int64_t i = body; i < width; ++i) {
+    const float a = to_float(x[i]);
+    const float b = to_float(p[i]);
+    const float difference = a - b;
+    product[i - body] += kCosineMetric ? a * b : difference * difference;
+    square[i - body] += kCosineMetric ? a * a : 0.0f;
+  }
+  Sums sums{0.0f, 0.0f};
+  for (int lane = 0; lane < kLanes; ++lane) {
+    sums.product += product[lane];
+    sums.square += square[lane];
+  }
+  return sums;
+}
+
+float cosine_surprise(float product, float square, float previous_square) {
+  // In double the product of the squares neither overflows nor rounds.
+  const double squares = static_cast<double>(square) * static_cast<double>(previous_square);
+  if (squares == 0.0) return 1.0f;  // a zero token has cosine 0 with every token, as in torch's cosine_similarity
+  const float surprise = static_cast<float>(1.0 - static_cast<double>(product) / std::sqrt(squares));
+  return surprise < 0.0f ? 0.0f : surprise;
+}
+
+// Frames [frame_begin, frame_end) of places [place_begin, place_end) of the video that begins at row `start`.
+struct Item {
+  int64_t start, tokens_per_frame;
+  int64_t place_begin, place_end;
+  int64_t frame_begin, frame_end;
+};
+
+template <typename T, bool kCosineMetric>
+SCORE_INLINE void follow(const T* tokens, int64_t width, const Item& item, float first, float* squares, float* out) {
+  const int64_t n = item.tokens_per_frame;
+  for (int64_t frame = item.frame_begin; frame < item.frame_end; ++frame) {
+    for (int64_t place = item.place_begin; place < item.place_end; ++place) {
+      const int64_t row = item.start + frame * n + place;
+      const T* x = tokens + row * width;
+      float& square = squares[place - item.place_begin];
+      if (frame == 0) {
+        out[row] = first;
+        if (kCosineMetric) square = row_sums<T, true>(x, x, width).square;
+        continue;
+      }
+      const T* p = x - n * width;
+      if (kCosineMetric && frame == item.frame_begin) square = row_sums<T, true>(p, p, width).square;
+      const Sums sums = row_sums<T, kCosineMetric>(x, p, width);
+      out[row] = kCosineMetric ? cosine_surprise(sums.product, sums.square, square) : std::sqrt(sums.product);
+      square = sums.square;
+    }
+  }
+}
+
+#define SCORE_FOLLOW(name, T)                                                                               \
+  SCORE_CLONES void name##_cosine(                                                                          \
+      const void* tokens, int64_t width, const Item& item, float first, float* squares, float* out) {       \
+    follow<T, true>(static_cast<const T*>(tokens), width, item, first, squares, out);                       \
+  }                                                                                                         \
+  SCORE_CLONES void name##_l2(                                                                              \
+      const void* tokens, int64_t width, const Item& item, float first, float* squares, float* out) {       \
+    follow<T, false>(static_cast<const T*>(tokens), width, item, first, squares, out);                      \
+  }
+SCORE_FOLLOW(follow_f32, float)
+SCORE_FOLLOW(follow_f16, Float16)
+SCORE_FOLLOW(follow_bf16, BFloat16)
+#undef SCORE_FOLLOW
+
+using Follow = void (*)(const void*, int64_t, const Item&, float, float*, float*);
+
+Follow choose(DType dtype, Metric metric) {
+  const bool cosine = metric == Metric::kCosine;
+  switch (dtype) {
+    case DType::kFloat32:
+      return cosine ? follow_f32_cosine : follow_f32_l2;
+    case DType::kFloat16:
+      return cosine ? follow_f16_cosine : follow_f16_l2;
+    default:
+      return cosine ? follow_bf16_cosine : follow_bf16_l2;
+  }
+}
+
+}  // namespace
+
+void surprise(const TokenBatch& batch, Metric metric, float first, float* out) {
+  const int64_t row_bytes = batch.width * (batch.dtype == DType::kFloat32 ? 4 : 2);
+  const int64_t block = std::clamp<int64_t>(kBlockBytes / std::max<int64_t>(row_bytes, 1), 1, 1024);
+
+  const PackedBatch packed{batch.cu_seqlens, batch.num_videos, batch.num_tokens};
+  std::vector<int64_t> first_item(batch.num_videos + 1, 0);  // items of video b: first_item[b] .. first_item[b + 1]
+  const auto blocks = [&](int64_t video) { return (batch.tokens_per_frame[video] + block - 1) / block; };
+  const auto frames = [&](int64_t video) {
+    const int64_t length = video_range(packed, video).length();
+    return length == 0 ? 0 : length / batch.tokens_per_frame[video];
+  };
+  for (int64_t video = 0; video < batch.num_videos; ++video) {
+    const int64_t runs = (frames(video) + kRunFrames - 1) / kRunFrames;
+    first_item[video + 1] = first_item[video] + runs * blocks(video);
+  }
+
+  const Follow follow_item = choose(batch.dtype, metric);
+  parallel_for(first_item.back(), 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> squares(block);
+    int64_t video = std::upper_bound(first_item.begin(), first_item.end(), begin) - first_item.begin() - 1;
+    for (int64_t number = begin; number < end; ++number) {
+      while (number >= first_item[video + 1]) ++video;
+      const int64_t within = number - first_item[video];
+      const int64_t n = batch.tokens_per_frame[video];
+      Item item{};
+      item.start = video_range(packed, video).begin;
+      item.tokens_per_frame = n;
+      item.place_begin = within % blocks(video) * block;
+      item.place_end = std::min(item.place_begin + block, n);
+      item.frame_begin = within / blocks(video) * kRunFrames;
+      item.frame_end = std::min(item.frame_begin + kRunFrames, frames(video));
+      follow_item(batch.tokens, batch.width, item, first, squares.data(), out);
+    }
+  });
+}
+
+}  // namespace score::cpu

@@ -1,0 +1,133 @@
+#include "topk.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "parallel.h"
+
+namespace score::cpu {
+namespace {
+
+constexpr int kDigitBits = 11;
+constexpr int kBuckets = 1 << kDigitBits;
+constexpr int kShifts[] = {21, 10, 0};  // 11 + 11 + 10 bits, from the top
+constexpr int64_t kGrain = 1 << 16;     // tokens worth a thread of their own
+
+using Histogram = std::array<int64_t, kBuckets>;
+
+int64_t digit(uint32_t rank, int shift) { return (rank >> shift) & (kBuckets - 1); }
+
+// Scores crowd into a few exponents: four tables in turn, so that equal neighbours do not wait for each other.
+Histogram count_digits(const uint32_t* rank, int64_t length, int shift) {
+  std::vector<std::array<uint32_t, kBuckets>> tables(4);
+  const int64_t body = length - length % 4;
+  for (int64_t i = 0; i < body; i += 4) {
+    for (int64_t lane = 0; lane < 4; ++lane) ++tables[lane][digit(rank[i + lane], shift)];
+  }
+  for (int64_t i = body; i < length; ++i) ++tables[0][digit(rank[i], shift)];
+  Histogram total;
+  for (int64_t bucket = 0; bucket < kBuckets; ++bucket) {
+    total[bucket] = int64_t{tables[0][bucket]} + tables[1][bucket] + tables[2][bucket] + tables[3][bucket];
+  }
+  return total;
+}
+
+// What is kept: every rank above `rank`, and the first `ties` that equal it.
+struct Threshold {
+  uint32_t rank;
+  int64_t ties;
+};
+
+// Narrows the rank of the last kept token digit by digit, each time looking only at those that share the digits so far.
+Threshold find_threshold(const uint32_t* rank, int64_t length, int64_t keep) {
+  std::vector<uint32_t> candidates;
+  const uint32_t* from = rank;
+  int64_t remaining = keep;
+  uint32_t prefix = 0;
+  for (const int shift : kShifts) {
+    const Histogram histogram = count_digits(from, length, shift);
+    int64_t bucket = kBuckets - 1;
+    while (histogram[bucket] < remaining) remaining -= histogram[bucket--];
+    prefix |= static_cast<uint32_t>(bucket) << shift;
+    if (shift == 0) break;
+    std::vector<uint32_t> next(histogram[bucket] + 1);  // one more: every rank is written, only some advance
+    int64_t count = 0;
+    const int64_t wanted = histogram[bucket];
+    for (int64_t i = 0; count < wanted; ++i) {
+      next[count] = from[i];
+      count += digit(from[i], shift) == bucket;
+    }
+    candidates.swap(next);
+    from = candidates.data();
+    length = wanted;
+  }
+  return {prefix, remaining};
+}
+
+// Emits the kept rows of [begin, end), of which `count` are kept and `ties` equal the threshold and are kept.
+void emit(
+    const uint32_t* rank, int64_t begin, uint32_t threshold, int64_t count, int64_t ties, int64_t base,
+    int64_t* index) {
+  for (int64_t i = begin, written = 0, tied = 0; written < count; ++i) {
+    const bool equal = rank[i] == threshold;
+    index[written] = base + i;
+    written += (rank[i] > threshold) | (equal & (tied < ties));
+    tied += equal;
+  }
+}
+
+struct Counts {
+  int64_t above;
+  int64_t equal;
+};
+
+Counts count_kept(const uint32_t* rank, int64_t begin, int64_t end, uint32_t threshold) {
+  int64_t above = 0, equal = 0;
+#pragma omp simd reduction(+ : above, equal)
+  for (int64_t i = begin; i < end; ++i) {
+    above += rank[i] > threshold;
+    equal += rank[i] == threshold;
+  }
+  return {above, equal};
+}
+
+}  // namespace
+
+void top_rows(const uint32_t* rank, int64_t length, int64_t keep, int64_t base, int64_t* index) {
+  if (keep == 0) return;
+  if (keep == length) {
+    for (int64_t i = 0; i < length; ++i) index[i] = base + i;
+    return;
+  }
+  const Threshold threshold = find_threshold(rank, length, keep);
+  const int64_t chunks = std::clamp<int64_t>(length / kGrain, 1, num_threads());
+  if (chunks == 1) return emit(rank, 0, threshold.rank, keep, threshold.ties, base, index);
+
+  const auto chunk_begin = [&](int64_t chunk) { return length * chunk / chunks; };
+  std::vector<Counts> counts(chunks);
+  parallel_for(chunks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t chunk = first; chunk < last; ++chunk) {
+      counts[chunk] = count_kept(rank, chunk_begin(chunk), chunk_begin(chunk + 1), threshold.rank);
+    }
+  });
+  struct Share {
+    int64_t offset, count, ties;
+  };
+  std::vector<Share> shares(chunks);
+  int64_t offset = 0, ties_left = threshold.ties;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const int64_t ties = std::min(ties_left, counts[chunk].equal);
+    shares[chunk] = {offset, counts[chunk].above + ties, ties};
+    offset += shares[chunk].count;
+    ties_left -= ties;
+  }
+  parallel_for(chunks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t chunk = first; chunk < last; ++chunk) {
+      const Share& share = shares[chunk];
+      emit(rank, chunk_begin(chunk), threshold.rank, share.count, share.ties, base, index + share.offset);
+    }
+  });
+}
+
+}  // namespace score::cpu
