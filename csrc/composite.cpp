@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <tuple>
 
 #include "arguments.h"
@@ -118,7 +117,7 @@ std::tuple<Tensor, Tensor, Tensor> compress(
           ? *scores
           : to<Tensor>(call(
                 "score::surprise", packed.tokens, packed.cu_seqlens, packed.tokens_per_frame, std::string("cosine"),
-                std::numeric_limits<double>::infinity())[0]);
+                std::optional<double>())[0]);
   const Tensor index =
       to<Tensor>(call("score::select", ranked, packed.cu_seqlens, keep, total_keep, law, offset)[0]);
   const Tensor kept = to<Tensor>(call("score::gather", packed.tokens, index)[0]);

@@ -4,7 +4,9 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <limits>
 #include <tuple>
+#include <vector>
 
 #include "arguments.h"
 #include "cpu/kernels.h"
@@ -12,10 +14,10 @@
 namespace score {
 
 STABLE_TORCH_LIBRARY(score, m) {
-  // tokens [L, D] -> float32 [L]
+  // tokens [L, D] -> float32 [L]; first None is +inf, which a schema cannot spell
   m.def(
       "surprise(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, str metric=\"cosine\", "
-      "float first=inf) -> Tensor");
+      "float? first=None) -> Tensor");
   // rows begin .. end of [LayerNorm(x) ; LayerNorm(dx) ; position], position float32 [L, P] -> dtype [end - begin, S]
   m.def(
       "policy_state(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, Tensor? position, SymInt begin, "
@@ -74,10 +76,11 @@ const T* const_data(const Tensor& tensor) {
 
 Tensor surprise(
     const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame, const std::string& metric,
-    double first) {
+    std::optional<double> first) {
   const PackedTokens packed = check_tokens("surprise", tokens, cu_seqlens, tokens_per_frame);
   Tensor out = new_empty(packed.tokens, {packed.tokens.size(0)}, ScalarType::Float);
-  cpu::surprise(packed.batch(), parse_metric("surprise", metric), static_cast<float>(first), data<float>(out));
+  const float value = static_cast<float>(first.value_or(std::numeric_limits<double>::infinity()));
+  cpu::surprise(packed.batch(), parse_metric("surprise", metric), value, data<float>(out));
   return out;
 }
 

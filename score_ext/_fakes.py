@@ -5,15 +5,15 @@ What a fake can see, it checks as the native op does: a wrong shape shows when t
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
+
+from score_ext import _library  # noqa: F401  (loads torch.ops.score)
 
 
 @torch.library.register_fake("score::surprise")
 def _(
-    tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, metric: str = "cosine", first: float = math.inf
+    tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, metric: str = "cosine", first: float | None = None
 ) -> Tensor:
     return tokens.new_empty((tokens.shape[0],), dtype=torch.float32)
 

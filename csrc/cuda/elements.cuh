@@ -3,6 +3,11 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "score/types.h"
 
@@ -14,31 +19,32 @@ __device__ inline float to_float(__nv_bfloat16 value) { return __bfloat162float(
 
 template <typename T>
 __device__ T from_float(float value) {
-  if constexpr (sizeof(T) == sizeof(float)) {
+  if constexpr (std::is_same_v<T, float>) {
     return value;
-  } else if constexpr (requires { __half2float(T()); }) {
+  } else if constexpr (std::is_same_v<T, __half>) {
     return __float2half_rn(value);
   } else {
     return __float2bfloat16_rn(value);
   }
 }
 
-// kCount neighbouring elements, moved by one instruction.
-template <typename T, int kCount>
-struct alignas(sizeof(T) * kCount) Pack {
-  T values[kCount];
-};
-
+// The widest load there is on every architecture.
 constexpr int kVectorBytes = 16;
 
 template <typename T>
-constexpr int kVectorElements = kVectorBytes / sizeof(T);
+constexpr int kVectorElements = kVectorBytes / static_cast<int>(sizeof(T));
 
-inline bool is_vector_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % kVectorBytes == 0; }
+template <typename T>
+__device__ void unpack(const uint4& vector, float (&values)[kVectorElements<T>]) {
+  T elements[kVectorElements<T>];
+  memcpy(elements, &vector, kVectorBytes);
+#pragma unroll
+  for (int e = 0; e < kVectorElements<T>; ++e) values[e] = to_float(elements[e]);
+}
 
-// True where every row of [.., width] elements starts and ends at a multiple of 16 bytes.
-inline bool has_vector_rows(const void* pointer, int64_t width, size_t element_bytes) {
-  return is_vector_aligned(pointer) && width * static_cast<int64_t>(element_bytes) % kVectorBytes == 0;
+// True where every row of [.., row_bytes] starts and ends at a multiple of 16 bytes.
+inline bool has_vector_rows(const void* rows, int64_t row_bytes) {
+  return reinterpret_cast<uintptr_t>(rows) % kVectorBytes == 0 && row_bytes % kVectorBytes == 0;
 }
 
 // Calls body with a value of the C++ type that a DType names.

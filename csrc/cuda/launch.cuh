@@ -8,9 +8,13 @@
 #include <limits>
 
 #if defined(__CUDACC__)
-#define SCORE_LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
+#define SCORE_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define SCORE_DYNAMIC_SHARED(Type, name) extern __shared__ Type name[]
 #else
-#define SCORE_LAUNCH(kernel, grid, block, stream, ...) ::emulation::launch(grid, block, [=] { kernel(__VA_ARGS__); })
+#define SCORE_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  ::emulation::launch(grid, block, shared_bytes, [=] { kernel(__VA_ARGS__); })
+#define SCORE_DYNAMIC_SHARED(Type, name) Type* const name = static_cast<Type*>(::emulation::dynamic_shared())
 #endif
 
 namespace score::cuda {
@@ -24,13 +28,14 @@ inline unsigned grid_size(int64_t blocks) { return static_cast<unsigned>(std::mi
 
 // How many blocks of a kernel the current device runs at once.
 template <typename Kernel>
-cudaError_t resident_blocks(Kernel kernel, int threads, int64_t* blocks) {
+cudaError_t resident_blocks(Kernel kernel, int threads, int shared_bytes, int64_t* blocks) {
   int device = 0, multiprocessors = 0, per_multiprocessor = 0;
   if (cudaError_t error = cudaGetDevice(&device)) return error;
   if (cudaError_t error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device)) {
     return error;
   }
-  if (cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, threads, 0)) {
+  if (cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+          &per_multiprocessor, kernel, threads, static_cast<size_t>(shared_bytes))) {
     return error;
   }
   *blocks = std::max<int64_t>(1, static_cast<int64_t>(multiprocessors) * per_multiprocessor);

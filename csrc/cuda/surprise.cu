@@ -1,0 +1,333 @@
+// surprise: how far a token is from the one at the same place in the frame before.
+//
+// Reads dominate, so each row should come from memory once. Tokens are therefore not walked as they lie (place by place
+// through a frame) but place-major: all frames of place 0, then of place 1, and so on. Consecutive positions of that
+// order compare consecutive rows, and the earlier row is still in registers. Every block takes an equal run of
+// positions, whatever videos they fall into, so ragged batches balance by themselves and the host needs to know no
+// offset; what is read twice is one row per run.
+#include <cuda_pipeline_primitives.h>
+
+#include <cub/block/block_reduce.cuh>
+#include <cub/warp/warp_reduce.cuh>
+
+#include "elements.cuh"
+#include "kernels.h"
+#include "launch.cuh"
+#include "videos.cuh"
+
+namespace score::cuda {
+namespace {
+
+// A place-major walk through a batch.
+class Walk {
+ public:
+  __device__ Walk(const PackedBatch& batch, const int32_t* tokens_per_frame, int64_t position)
+      : batch_(batch), tokens_per_frame_(tokens_per_frame), video_(find_video(batch, position)) {
+    enter_video();
+    if (!valid() || position <= begin_) return;
+    // The first `ragged` places have one frame more where the length is no multiple of the frame.
+    int64_t offset = position - begin_;
+    if (offset >= end_ - begin_) offset = end_ - begin_ - 1;
+    const int64_t frames = (end_ - begin_) / stride_, ragged = (end_ - begin_) % stride_;
+    const int64_t in_ragged = ragged * (frames + 1);
+    int64_t frame;
+    if (offset < in_ragged) {
+      place_ = offset / (frames + 1);
+      frame = offset % (frames + 1);
+    } else {
+      place_ = ragged + (offset - in_ragged) / frames;
+      frame = (offset - in_ragged) % frames;
+    }
+    first_ = frame == 0;
+    row_ = begin_ + frame * stride_ + place_;
+  }
+
+  __device__ bool valid() const { return video_ < batch_.num_videos; }
+  __device__ int64_t row() const { return row_; }
+  __device__ int64_t previous_row() const { return row_ - stride_; }
+  __device__ bool is_first_frame() const { return first_; }
+
+  __device__ void advance() {
+    row_ += stride_;
+    first_ = false;
+    if (row_ < end_) return;
+    row_ = begin_ + ++place_;
+    first_ = true;
+    if (place_ < stride_ && row_ < end_) return;
+    ++video_;
+    enter_video();
+  }
+
+ private:
+  // To the first token of video_, or of the next one that has any.
+  __device__ void enter_video() {
+    for (; video_ < batch_.num_videos; ++video_) {
+      const VideoRange range = video_range(batch_, video_);
+      if (range.length() == 0) continue;
+      const int64_t in_frame = frame_tokens(tokens_per_frame_, video_);
+      begin_ = range.begin;
+      end_ = range.end;
+      stride_ = in_frame < range.length() ? in_frame : range.length();
+      row_ = begin_;
+      place_ = 0;
+      first_ = true;
+      return;
+    }
+  }
+
+  PackedBatch batch_;
+  const int32_t* tokens_per_frame_;
+  int64_t video_;
+  int64_t begin_ = 0, end_ = 0, stride_ = 1, row_ = 0, place_ = 0;
+  bool first_ = true;
+};
+
+// What a comparison of two rows is made of. cosine: x.p, x.x and p.p; l2: only `product`, which is (x-p).(x-p).
+struct Sums {
+  float product;
+  float square;
+  float previous_square;
+};
+
+struct AddSums {
+  __device__ Sums operator()(const Sums& a, const Sums& b) const {
+    return {a.product + b.product, a.square + b.square, a.previous_square + b.previous_square};
+  }
+};
+
+// Adds one element. fmaf, so that the compiler has no say in how it rounds: of two equal rows the three sums are equal
+// to the last bit, and their surprise is exactly 0.
+template <Metric kMetric>
+__device__ void accumulate(float x, float previous, Sums& sums) {
+  if constexpr (kMetric == Metric::kCosine) {
+    sums.product = fmaf(x, previous, sums.product);
+    sums.square = fmaf(x, x, sums.square);
+  } else {
+    const float difference = x - previous;
+    sums.product = fmaf(difference, difference, sums.product);
+  }
+}
+
+template <Metric kMetric>
+__device__ float finish(const Sums& sums) {
+  if constexpr (kMetric == Metric::kL2) return sqrtf(sums.product);
+  // The product of two floats is exact in double, and the root of a square is exact.
+  const double squares = static_cast<double>(sums.square) * static_cast<double>(sums.previous_square);
+  if (squares == 0.0) return 1.0f;  // a zero row is like no other: cosine 0, as F.cosine_similarity has it
+  const float surprise = static_cast<float>(1.0 - static_cast<double>(sums.product) / sqrt(squares));
+  return surprise < 0.0f ? 0.0f : surprise;
+}
+
+constexpr int kWalkThreads = 256;  // at most; no more than a row needs
+constexpr int kMaxVectors = 6;     // of one thread; three stages of such rows fit every architecture's shared memory
+constexpr int kMaxRowVectors = kMaxVectors * kWalkThreads;
+constexpr int kStages = 3;         // rows on their way per block: what keeps a fast memory busy
+constexpr int kFlushRows = 32;     // rows between two barriers
+constexpr int kRowRing = 64;       // rows loaded and not yet flushed: more than kStages + kFlushRows, a power of two
+constexpr int kMinRun = 4;         // positions per block, where there are too few for every block to get more
+
+// What the warps of a block found out about the last rows, until the block adds it up.
+struct WalkStorage {
+  Sums sums[kFlushRows][kWalkThreads / 32];
+  int64_t row[kRowRing];
+  bool first[kRowRing];
+};
+
+// Called by all threads: writes the surprise of rows begin .. end, counted from the start of the block's run.
+template <Metric kMetric>
+__device__ void flush(const WalkStorage& storage, int begin, int end, float first, float* out) {
+  __syncthreads();
+  const int at = begin + static_cast<int>(threadIdx.x);
+  if (at < end) {
+    Sums sums = {0.0f, 0.0f, 0.0f};
+    for (unsigned w = 0; w < blockDim.x / 32; ++w) sums = AddSums()(sums, storage.sums[at % kFlushRows][w]);
+    out[storage.row[at % kRowRing]] = storage.first[at % kRowRing] ? first : finish<kMetric>(sums);
+  }
+  __syncthreads();
+}
+
+// A block per run of positions; its threads share a row of row_vectors 16-byte vectors, kVectors each. A thread copies
+// its own vectors of the next rows into shared memory asynchronously and waits for nobody else's, so there is no
+// barrier except once in kFlushRows rows. Dynamic shared memory: kStages * kVectors * threads vectors.
+template <typename T, Metric kMetric, int kVectors>
+__global__ void __launch_bounds__(kWalkThreads) surprise_walk(
+    const void* tokens, PackedBatch batch, const int32_t* tokens_per_frame, int row_vectors, int run, float first,
+    float* out) {
+  constexpr int kElements = kVectorElements<T>;
+  using WarpSum = cub::WarpReduce<float>;
+  __shared__ typename WarpSum::TempStorage reduce[kWalkThreads / 32];
+  __shared__ WalkStorage storage;
+  SCORE_DYNAMIC_SHARED(uint4, stages);
+  const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x), warp = thread / 32;
+
+  const int64_t start = static_cast<int64_t>(blockIdx.x) * run;
+  const int64_t positions = start + run < batch.num_tokens ? run : batch.num_tokens - start;
+  Walk walk(batch, tokens_per_frame, start);
+
+  const auto copy_row = [&](int64_t row, int stage) {
+    const uint4* from = static_cast<const uint4*>(tokens) + row * row_vectors;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int at = v * threads + thread;
+      if (at < row_vectors) __pipeline_memcpy_async(&stages[stage * kVectors * threads + at], from + at, kVectorBytes);
+    }
+  };
+  int loaded = 0;
+  const auto load_next = [&](int stage) {
+    if (loaded < positions && walk.valid()) {
+      copy_row(walk.row(), stage);
+      if (thread == 0) {
+        storage.row[loaded % kRowRing] = walk.row();
+        storage.first[loaded % kRowRing] = walk.is_first_frame();
+      }
+      walk.advance();
+      ++loaded;
+    }
+    __pipeline_commit();  // of nothing, at the end, so that the number of commits says which row has arrived
+  };
+
+  // Adds up the row in a stage, and leaves it in `previous`.
+  float previous[kVectors][kElements] = {};
+  const auto compare = [&](int stage) {
+    Sums sums = {0.0f, 0.0f, 0.0f};
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int at = v * threads + thread;
+      if (at >= row_vectors) continue;
+      float values[kElements];
+      unpack<T>(stages[stage * kVectors * threads + at], values);
+#pragma unroll
+      for (int e = 0; e < kElements; ++e) {
+        accumulate<kMetric>(values[e], previous[v][e], sums);
+        previous[v][e] = values[e];
+      }
+    }
+    return sums;
+  };
+  const auto warp_sum = [&](float value) {
+    __syncwarp();
+    return WarpSum(reduce[warp]).Sum(value);
+  };
+
+  float previous_square = 0.0f;  // of a warp's first thread: the warp's part of p.p
+  if (walk.valid() && !walk.is_first_frame()) {
+    copy_row(walk.previous_row(), 0);
+    __pipeline_commit();
+    __pipeline_wait_prior(0);
+    previous_square = warp_sum(compare(0).square);
+  }
+#pragma unroll
+  for (int s = 0; s < kStages; ++s) load_next(s);
+
+  int flushed = 0;
+  for (int done = 0, stage = 0; done < loaded;) {
+    __pipeline_wait_prior(kStages - 1);
+    Sums sums = compare(stage);
+    load_next(stage);
+    stage = stage + 1 < kStages ? stage + 1 : 0;
+    sums.product = warp_sum(sums.product);
+    if constexpr (kMetric == Metric::kCosine) {
+      sums.square = warp_sum(sums.square);
+      sums.previous_square = previous_square;
+      previous_square = sums.square;
+    }
+    if (thread % 32 == 0) storage.sums[done % kFlushRows][warp] = sums;
+    if (++done == flushed + kFlushRows) {
+      flush<kMetric>(storage, flushed, done, first, out);
+      flushed = done;
+    }
+  }
+  flush<kMetric>(storage, flushed, loaded, first, out);
+}
+
+constexpr int kLoopThreads = 256;
+
+// Rows of any width and alignment, one after the other; both rows are read.
+template <typename T, Metric kMetric>
+__global__ void __launch_bounds__(kLoopThreads) surprise_loop(
+    const T* tokens, PackedBatch batch, const int32_t* tokens_per_frame, int64_t width, float first, float* out) {
+  using BlockSum = cub::BlockReduce<Sums, kLoopThreads>;
+  __shared__ typename BlockSum::TempStorage storage;
+  for (int64_t row = blockIdx.x; row < batch.num_tokens; row += gridDim.x) {
+    const int64_t video = find_video(batch, row);
+    const int64_t previous = row - frame_tokens(tokens_per_frame, video);
+    const bool is_first = previous < video_range(batch, video).begin;
+    Sums sums = {0.0f, 0.0f, 0.0f};
+    if (!is_first) {
+      for (int64_t d = threadIdx.x; d < width; d += kLoopThreads) {
+        const float p = to_float(tokens[previous * width + d]);
+        accumulate<kMetric>(to_float(tokens[row * width + d]), p, sums);
+        sums.previous_square = fmaf(p, p, sums.previous_square);
+      }
+    }
+    __syncthreads();
+    sums = BlockSum(storage).Reduce(sums, AddSums());
+    if (threadIdx.x == 0) out[row] = is_first ? first : finish<kMetric>(sums);
+  }
+}
+
+template <typename T, Metric kMetric, int kVectors>
+cudaError_t launch_walk(
+    const TokenBatch& batch, const PackedBatch& packed, int row_vectors, float first, float* out,
+    cudaStream_t stream) {
+  auto kernel = surprise_walk<T, kMetric, kVectors>;
+  const int threads = static_cast<int>(ceil_div(ceil_div(row_vectors, kVectors), 32) * 32);
+  const int shared_bytes = kStages * kVectors * threads * kVectorBytes;
+  // Rows go past the L1 cache, so all of its memory can be shared memory.
+  if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100)) {
+    return error;
+  }
+  if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes)) {
+    return error;
+  }
+  int64_t resident = 0;
+  if (cudaError_t error = resident_blocks(kernel, threads, shared_bytes, &resident)) return error;
+  const int64_t run = std::max<int64_t>(kMinRun, ceil_div(batch.num_tokens, resident));
+  const unsigned grid = grid_size(ceil_div(batch.num_tokens, run));
+  SCORE_LAUNCH(
+      kernel, grid, threads, shared_bytes, stream, batch.tokens, packed, batch.tokens_per_frame, row_vectors,
+      static_cast<int>(run), first, out);
+  return cudaGetLastError();
+}
+
+template <typename T, Metric kMetric>
+cudaError_t launch_loop(
+    const TokenBatch& batch, const PackedBatch& packed, float first, float* out, cudaStream_t stream) {
+  auto kernel = surprise_loop<T, kMetric>;
+  int64_t resident = 0;
+  if (cudaError_t error = resident_blocks(kernel, kLoopThreads, 0, &resident)) return error;
+  const unsigned grid = grid_size(std::min(batch.num_tokens, resident));
+  SCORE_LAUNCH(
+      kernel, grid, kLoopThreads, 0, stream, static_cast<const T*>(batch.tokens), packed, batch.tokens_per_frame,
+      batch.width, first, out);
+  return cudaGetLastError();
+}
+
+template <typename T, Metric kMetric>
+cudaError_t launch(const TokenBatch& batch, const PackedBatch& packed, float first, float* out, cudaStream_t stream) {
+  const int64_t row_bytes = batch.width * static_cast<int64_t>(sizeof(T));
+  const int64_t vectors = row_bytes / kVectorBytes;
+  if (vectors == 0 || vectors > kMaxRowVectors || !has_vector_rows(batch.tokens, row_bytes)) {
+    return launch_loop<T, kMetric>(batch, packed, first, out, stream);
+  }
+  // Few threads with much each: fewer partial sums per row, and as many bytes on their way.
+  const int row_vectors = static_cast<int>(vectors);
+  if (vectors <= 64) return launch_walk<T, kMetric, 1>(batch, packed, row_vectors, first, out, stream);
+  if (vectors <= 256) return launch_walk<T, kMetric, 2>(batch, packed, row_vectors, first, out, stream);
+  if (vectors <= 1024) return launch_walk<T, kMetric, 4>(batch, packed, row_vectors, first, out, stream);
+  return launch_walk<T, kMetric, kMaxVectors>(batch, packed, row_vectors, first, out, stream);
+}
+
+}  // namespace
+
+cudaError_t surprise(const TokenBatch& batch, Metric metric, float first, float* out, cudaStream_t stream) {
+  if (batch.num_tokens == 0) return cudaSuccess;
+  const PackedBatch packed{batch.cu_seqlens, batch.num_videos, batch.num_tokens};
+  return dispatch_dtype(batch.dtype, [&](auto element) {
+    using T = decltype(element);
+    return metric == Metric::kCosine ? launch<T, Metric::kCosine>(batch, packed, first, out, stream)
+                                     : launch<T, Metric::kL2>(batch, packed, first, out, stream);
+  });
+}
+
+}  // namespace score::cuda

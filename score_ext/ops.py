@@ -1,0 +1,339 @@
+"""The ops as typed functions.
+
+Notation, for all of them: a batch of B videos is packed into L tokens, frame-major within a video. ``cu_seqlens``
+int32 [B + 1] holds where each video begins and ends (0 first, L last), ``tokens_per_frame`` int32 [B] the tokens of a
+frame, ``keep`` int32 [B] each video's budget, ``total_keep`` = K their sum, known on the host. Every tensor lies on
+one device. Videos may be empty. Non-contiguous tensors are copied first.
+
+Errors, for all of them: TypeError for an argument of the wrong type or dtype, ValueError for a wrong shape, device or
+value; both name the argument, what it must be and what it is. Values that lie on a GPU (offsets, budgets, indices) are
+only looked at with ``SCORE_CHECK_VALUES=1`` in the environment, because looking waits for the device; without it wrong
+values give meaningless results but never touch memory outside of the tensors.
+
+The same ops without these checks of type are ``torch.ops.score.*``; C++ and torch.compile see those.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from score_ext import _library  # noqa: F401  (loads torch.ops.score)
+
+Metric = Literal["cosine", "l2"]
+Law = Literal["topk", "systematic"]
+
+TOKEN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+_ops = torch.ops.score
+
+
+def _check_tensor(name: str, value: object, *dtypes: torch.dtype) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if dtypes and value.dtype not in dtypes:
+        wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise TypeError(f"{name} must be {wanted}, got {str(value.dtype).removeprefix('torch.')}")
+
+
+def _check_video_tensors(**tensors: object) -> None:
+    for name, value in tensors.items():
+        _check_tensor(name, value, torch.int32)
+
+
+def _check_kind(name: str, value: object, kind: type, described: str) -> None:
+    symbolic = (torch.SymInt,) if kind is int else (torch.SymFloat, int) if kind is float else ()
+    if not isinstance(value, (kind, *symbolic)) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} must be {described}, got {type(value).__name__}")
+
+
+def surprise(
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    tokens_per_frame: Tensor,
+    metric: Metric = "cosine",
+    first: float = math.inf,
+) -> Tensor:
+    """How much each token differs from the one at its place in the frame before.
+
+    ``cosine``: 1 - cos(x_t, x_{t-1}), in [0, 2], exactly 0 where nothing changed; a zero token has cosine 0 with every
+    token, as in torch's ``cosine_similarity``. ``l2``: ||x_t - x_{t-1}||_2. The metric of EVS (arXiv 2510.14624);
+    SCORE's own residual formula is not published, this is our reading.
+
+    Args:
+        tokens: [L, D] float32, float16 or bfloat16; arithmetic is float32. Differentiable.
+        cu_seqlens: int32 [B + 1].
+        tokens_per_frame: int32 [B]; divides its video's length.
+        metric: "cosine" or "l2".
+        first: the value of a first frame's tokens, which have no frame before; +inf keeps them first.
+
+    Returns:
+        float32 [L]; NaN where a token or the one before it has NaN.
+    """
+    _check_tensor("tokens", tokens, *TOKEN_DTYPES)
+    _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
+    _check_kind("metric", metric, str, "a string")
+    _check_kind("first", first, float, "a number")
+    return _ops.surprise(tokens, cu_seqlens, tokens_per_frame, metric, first)
+
+
+def policy_state(
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    tokens_per_frame: Tensor,
+    position: Tensor | None,
+    begin: int,
+    end: int,
+    dtype: torch.dtype,
+    use_token: bool = True,
+    use_residual: bool = True,
+    epsilon: float = 1e-5,
+) -> Tensor:
+    """Rows ``begin`` to ``end`` of the policy's state, [LayerNorm(x) ; LayerNorm(dX) ; position].
+
+    dX is x_t - x_{t-1}, formed in float32, 0 in a first frame. The LayerNorms have no affine terms: those fold into the
+    layer that follows. :func:`policy_logits` uses this a block of rows at a time, so that the state of a whole video is
+    never held in memory. Not differentiable by itself.
+
+    Args:
+        tokens: [L, D] float32, float16 or bfloat16.
+        position: float32 [L, P], copied as it is, or None.
+        begin, end: the range of rows.
+        dtype: of the result: float32, float16 or bfloat16.
+        use_token, use_residual: whether those parts are there (for ablations).
+        epsilon: added to the variance, under the root.
+
+    Returns:
+        [end - begin, S], S = D * (use_token + use_residual) + P.
+    """
+    _check_tensor("tokens", tokens, *TOKEN_DTYPES)
+    _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
+    if position is not None:
+        _check_tensor("position", position, torch.float32)
+    _check_kind("begin", begin, int, "an integer")
+    _check_kind("end", end, int, "an integer")
+    if dtype not in TOKEN_DTYPES:
+        raise TypeError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
+    return _ops.policy_state(
+        tokens, cu_seqlens, tokens_per_frame, position, begin, end, dtype, use_token, use_residual, epsilon
+    )
+
+
+def policy_logits(
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    tokens_per_frame: Tensor,
+    layers: Sequence[tuple[Tensor, Tensor]],
+    position: Tensor | None = None,
+    use_token: bool = True,
+    use_residual: bool = True,
+    epsilon: float = 1e-5,
+) -> Tensor:
+    """The policy network's logits, one for each token: a small MLP over :func:`policy_state`.
+
+    state -> linear -> GELU [-> linear -> GELU] -> linear -> logit. SCORE's network is not published; our reading. The
+    state is formed a block at a time and recomputed in the backward pass, so memory stays far below that of the tokens.
+
+    Args:
+        tokens: [L, D] float32, float16 or bfloat16. Differentiable.
+        cu_seqlens: int32 [B + 1].
+        tokens_per_frame: int32 [B].
+        layers: (weight [outputs, inputs], bias [outputs]) of one or two hidden layers and of the output layer (one
+            output), as in torch.nn.Linear. One dtype, float32, float16 or bfloat16, in which the state and the
+            products are. Differentiable.
+        position: float32 [L, P], appended to the state. Differentiable.
+        use_token, use_residual, epsilon: as in :func:`policy_state`.
+
+    Returns:
+        float32 [L].
+    """
+    _check_tensor("tokens", tokens, *TOKEN_DTYPES)
+    _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
+    if position is not None:
+        _check_tensor("position", position, torch.float32)
+    if len(layers) not in (2, 3):
+        raise ValueError(f"layers must be one or two hidden layers and the output layer, got {len(layers)} layers")
+    for number, (weight, bias) in enumerate(layers):
+        _check_tensor(f"layers[{number}] weight", weight, *TOKEN_DTYPES)
+        _check_tensor(f"layers[{number}] bias", bias, *TOKEN_DTYPES)
+    (w1, b1), *middle, (w_out, b_out) = layers
+    w2, b2 = middle[0] if middle else (None, None)
+    return _ops.policy_logits(
+        tokens, cu_seqlens, tokens_per_frame, position, w1, b1, w2, b2, w_out, b_out, use_token, use_residual, epsilon
+    )
+
+
+def select(
+    scores: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, law: Law = "topk", offset: float = 0.5
+) -> Tensor:
+    """Exactly ``keep[b]`` tokens of each video; the same ones on every device.
+
+    ``topk``: the largest scores; ties go to the lower index, NaN ranks last.
+
+    ``systematic``: scores are logits. Inclusion probabilities pi_i = sigmoid(score_i + c), with c such that they sum to
+    the budget; walking the tokens in order, one is kept each time the running sum of pi crosses the next integer plus
+    ``offset`` (Madow 1949; our choice for inference, see docs/method.md). The kept count of every prefix is within 1 of
+    its summed probabilities, and over a uniform offset each token is kept with probability pi_i. +inf is certain, -inf
+    and NaN come last, and magnitudes beyond 1e30 count as infinite; where the budget runs out among infinite ones,
+    they are equally likely.
+
+    Args:
+        scores: float32 [L].
+        cu_seqlens: int32 [B + 1].
+        keep: int32 [B], 0 to each video's length.
+        total_keep: the sum of keep.
+        law: "topk" or "systematic".
+        offset: in [0, 1); only systematic uses it.
+
+    Returns:
+        int64 [total_keep]: rows of the packed batch, ascending.
+    """
+    _check_tensor("scores", scores, torch.float32)
+    _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
+    _check_kind("total_keep", total_keep, int, "an integer")
+    _check_kind("law", law, str, "a string")
+    _check_kind("offset", offset, float, "a number")
+    return _ops.select(scores, cu_seqlens, keep, total_keep, law, offset)
+
+
+def draw(
+    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Draws ``keep[b]`` tokens of each video without replacement, each in proportion to exp(logit); the Gumbel top-k.
+
+    Random numbers are Philox 4x32-10 of (seed, sample, video, token within the video): the same seed draws the same
+    tokens on every device, for any packing and any number of threads. With one seed for each video a video's draw does
+    not depend on its number in the batch either.
+
+    Args:
+        logits: float32 [L]; NaN is drawn last.
+        cu_seqlens: int32 [B + 1].
+        keep: int32 [B].
+        total_keep: the sum of keep, K.
+        num_samples: G, independent draws.
+        seed: int64 [1], or [B] for one of each video.
+
+    Returns:
+        index int64 [G, K], rows ascending; order int64 [G, K], the same rows as they were drawn, video by video.
+    """
+    _check_tensor("logits", logits, torch.float32)
+    _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
+    _check_kind("total_keep", total_keep, int, "an integer")
+    _check_kind("num_samples", num_samples, int, "an integer")
+    _check_tensor("seed", seed, torch.int64)
+    return _ops.draw(logits, cu_seqlens, keep, total_keep, num_samples, seed)
+
+
+def plackett_luce(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
+    """The log-probability of drawing each video's tokens in that order, without replacement (Plackett 1975).
+
+    log P = sum_j [l_j - log sum of exp(l_i) over the tokens not drawn before j]. With the order of a draw under an
+    older policy this is what a probability ratio needs.
+
+    Args:
+        logits: float32 [L]. Differentiable.
+        cu_seqlens: int32 [B + 1].
+        keep: int32 [B].
+        order: int64 [G, K] from :func:`draw`.
+
+    Returns:
+        float32 [G, B]; 0 for a video that keeps nothing, NaN for one with NaN or +inf among its logits.
+    """
+    _check_tensor("logits", logits, torch.float32)
+    _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
+    _check_tensor("order", order, torch.int64)
+    return _ops.plackett_luce(logits, cu_seqlens, keep, order)
+
+
+def sample(
+    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """:func:`draw` and the log-probability of what was drawn (:func:`plackett_luce`) in one.
+
+    Args: as in :func:`draw`; the log-probability is differentiable in the logits.
+
+    Returns:
+        index int64 [G, K], rows ascending; log_prob float32 [G, B].
+    """
+    _check_tensor("logits", logits, torch.float32)
+    _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
+    _check_kind("total_keep", total_keep, int, "an integer")
+    _check_kind("num_samples", num_samples, int, "an integer")
+    _check_tensor("seed", seed, torch.int64)
+    return _ops.sample(logits, cu_seqlens, keep, total_keep, num_samples, seed)
+
+
+def sample_bernoulli(
+    logits: Tensor, cu_seqlens: Tensor, num_samples: int, seed: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keeps each token by itself with probability sigmoid(logit), so that the count varies.
+
+    Random numbers as in :func:`draw`, from a stream of their own.
+
+    Args:
+        logits: float32 [L]; NaN is never kept and makes its video's log-probability NaN. Differentiable.
+        cu_seqlens: int32 [B + 1].
+        num_samples: G.
+        seed: int64 [1] or [B].
+
+    Returns:
+        mask bool [G, L]; log_prob float32 [G, B]; count int32 [G, B], the tokens kept.
+    """
+    _check_tensor("logits", logits, torch.float32)
+    _check_video_tensors(cu_seqlens=cu_seqlens)
+    _check_kind("num_samples", num_samples, int, "an integer")
+    _check_tensor("seed", seed, torch.int64)
+    return _ops.sample_bernoulli(logits, cu_seqlens, num_samples, seed)
+
+
+def gather(tokens: Tensor, index: Tensor) -> Tensor:
+    """Rows of a tensor: tokens, position ids, masks, whatever has one row for each token.
+
+    Args:
+        tokens: [L, ...] of any dtype. Differentiable.
+        index: int64 [K], rows in any order.
+
+    Returns:
+        [K, ...] of the same dtype.
+    """
+    _check_tensor("tokens", tokens)
+    _check_tensor("index", index, torch.int64)
+    return _ops.gather(tokens, index)
+
+
+def compress(
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    tokens_per_frame: Tensor,
+    keep: Tensor,
+    total_keep: int,
+    scores: Tensor | None = None,
+    law: Law = "topk",
+    offset: float = 0.5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The whole path in one call: score, select, gather.
+
+    Args:
+        tokens: [L, D] float32, float16 or bfloat16. Differentiable.
+        cu_seqlens: int32 [B + 1].
+        tokens_per_frame: int32 [B].
+        keep: int32 [B].
+        total_keep: the sum of keep, K.
+        scores: float32 [L]; None: cosine :func:`surprise`.
+        law, offset: as in :func:`select`.
+
+    Returns:
+        kept [K, D]; index int64 [K], ascending; cu_kept int32 [B + 1], where each video's kept tokens begin and end.
+    """
+    _check_tensor("tokens", tokens, *TOKEN_DTYPES)
+    _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame, keep=keep)
+    _check_kind("total_keep", total_keep, int, "an integer")
+    if scores is not None:
+        _check_tensor("scores", scores, torch.float32)
+    _check_kind("law", law, str, "a string")
+    _check_kind("offset", offset, float, "a number")
+    return _ops.compress(tokens, cu_seqlens, tokens_per_frame, keep, total_keep, scores, law, offset)
