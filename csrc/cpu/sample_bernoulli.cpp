@@ -17,21 +17,25 @@ struct Outcome {
 
 // One video and sample: logits and mask [length].
 SCORE_CLONES Outcome sample_video(
-    const float* logits, int64_t length, int64_t seed, uint32_t sample, uint32_t video, bool* mask) {
+    const float* logits, int64_t length, int64_t seed, uint32_t sample, uint32_t video, uint8_t* mask) {
   uint32_t words[kWords];
   double log_prob = 0.0;
   int64_t kept = 0;
   for (int64_t start = 0; start < length; start += kWords) {
     random_words(seed, Stream::kBernoulli, sample, video, start, words);
     const int64_t count = std::min(kWords, length - start);
-#pragma omp simd reduction(+ : log_prob, kept)
+    float block_log_prob = 0.0f;  // of few enough tokens for a float
+    int32_t block_kept = 0;
+#pragma omp simd reduction(+ : block_log_prob, block_kept)
     for (int64_t i = 0; i < count; ++i) {
       const float logit = logits[start + i];
-      const bool keep = bernoulli(words[i], logit);
-      mask[start + i] = keep;
-      log_prob += log_sigmoid(keep ? logit : -logit);
-      kept += keep;
+      const int32_t keep = bernoulli(words[i], logit);
+      mask[start + i] = static_cast<uint8_t>(keep);
+      block_log_prob += log_sigmoid(keep ? logit : -logit);
+      block_kept += keep;
     }
+    log_prob += block_log_prob;
+    kept += block_kept;
   }
   return {log_prob, kept};
 }
@@ -49,7 +53,8 @@ void sample_bernoulli(
       const bool own_seed = num_seeds > 1;
       const Outcome outcome = sample_video(
           logits + range.begin, range.length(), seed[own_seed ? video : 0], static_cast<uint32_t>(sample),
-          own_seed ? 0u : static_cast<uint32_t>(video), mask + sample * batch.num_tokens + range.begin);
+          own_seed ? 0u : static_cast<uint32_t>(video),
+          reinterpret_cast<uint8_t*>(mask) + sample * batch.num_tokens + range.begin);
       log_prob[item] = static_cast<float>(outcome.log_prob);
       count[item] = static_cast<int32_t>(outcome.count);
     }

@@ -1,6 +1,7 @@
 #include "systematic.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -16,8 +17,9 @@ constexpr int64_t kGrain = 1 << 14;  // tokens worth a thread of their own
 struct ProbabilitySums {
   int64_t probability;
   int64_t slope;
-  int64_t tokens;
 };
+
+SCORE_INLINE bool is_finite(float logit) { return logit >= -kInfiniteLogit && logit <= kInfiniteLogit; }
 
 SCORE_CLONES LogitSummary summarize(const float* logits, int64_t length) {
   int64_t certain = 0, finite = 0;
@@ -25,33 +27,29 @@ SCORE_CLONES LogitSummary summarize(const float* logits, int64_t length) {
 #pragma omp simd reduction(+ : certain, finite) reduction(min : min) reduction(max : max)
   for (int64_t i = 0; i < length; ++i) {
     const float logit = logits[i];
-    const bool is_finite = logit >= -kInfiniteLogit && logit <= kInfiniteLogit;
     certain += logit > kInfiniteLogit;
-    finite += is_finite;
-    const float low = is_finite ? logit : std::numeric_limits<float>::infinity();
-    const float high = is_finite ? logit : -std::numeric_limits<float>::infinity();
+    finite += is_finite(logit);
+    const float low = is_finite(logit) ? logit : std::numeric_limits<float>::infinity();
+    const float high = is_finite(logit) ? logit : -std::numeric_limits<float>::infinity();
     min = low < min ? low : min;
     max = high > max ? high : max;
   }
   return {certain, finite, min, max};
 }
 
-// Over every stride-th finite token of [begin, end): its probability under `shift`, and the sums of it and its slope.
-// probability [length] takes the fixed-point values where stride is 1, 0 for tokens that are not finite.
+// probability [length]: of each finite token under `shift`, 0 for the others; and the sums of it and its slope.
 SCORE_CLONES ProbabilitySums sum_probabilities(
-    const float* logits, int64_t begin, int64_t end, int64_t stride, float shift, int32_t* probability) {
-  int64_t sum = 0, slope = 0, tokens = 0;
-#pragma omp simd reduction(+ : sum, slope, tokens)
-  for (int64_t i = begin; i < end; i += stride) {
-    const float logit = logits[i];
-    const bool is_finite = logit >= -kInfiniteLogit && logit <= kInfiniteLogit;
-    const int32_t p = is_finite ? sigmoid_fixed(add_rn(logit, shift)) : 0;
+    const float* logits, int64_t length, float shift, int32_t* probability) {
+  int64_t sum = 0, slope = 0;
+#pragma omp simd reduction(+ : sum, slope)
+  for (int64_t i = 0; i < length; ++i) {
+    const int32_t shifted = sigmoid_fixed(add_rn(logits[i], shift));
+    const int32_t p = is_finite(logits[i]) ? shifted : 0;
     probability[i] = p;
     sum += p;
     slope += slope_fixed(p);
-    tokens += is_finite;
   }
-  return {sum, slope, tokens};
+  return {sum, slope};
 }
 
 ProbabilitySums sum_in_parallel(const float* logits, int64_t length, float shift, int32_t* probability) {
@@ -59,32 +57,37 @@ ProbabilitySums sum_in_parallel(const float* logits, int64_t length, float shift
   std::vector<ProbabilitySums> partial(chunks);
   parallel_for(chunks, 1, [&](int64_t first, int64_t last) {
     for (int64_t chunk = first; chunk < last; ++chunk) {
-      partial[chunk] = sum_probabilities(
-          logits, length * chunk / chunks, length * (chunk + 1) / chunks, 1, shift, probability);
+      const int64_t begin = length * chunk / chunks, end = length * (chunk + 1) / chunks;
+      partial[chunk] = sum_probabilities(logits + begin, end - begin, shift, probability + begin);
     }
   });
-  ProbabilitySums total{0, 0, 0};
+  ProbabilitySums total{0, 0};
   for (const ProbabilitySums& part : partial) {
     total.probability += part.probability;
     total.slope += part.slope;
-    total.tokens += part.tokens;
   }
   return total;
 }
 
-// A start for the solver: the shift that fits a subsample of the tokens.
-float start_shift(
-    const float* logits, int64_t length, const LogitSummary& summary, int64_t target, int32_t* probability) {
+// A start for the solver: the shift that fits every stride-th token.
+float start_shift(const float* logits, int64_t length, const LogitSummary& summary, int64_t target) {
   const float none = ShiftSolver::middle_start();
   const int64_t stride = std::max<int64_t>(1, length / kStartTokens);
   if (stride == 1) return none;
-  const int64_t tokens = sum_probabilities(logits, 0, length, stride, 0.0f, probability).tokens;
+  std::vector<float> subsample;
+  int64_t finite = 0;
+  for (int64_t i = 0; i < length; i += stride) {
+    subsample.push_back(logits[i]);
+    finite += is_finite(logits[i]);
+  }
   const double share = div_rn(static_cast<double>(target), static_cast<double>(summary.finite));
-  const int64_t subsample_target = static_cast<int64_t>(mul_rn(share, static_cast<double>(tokens)));
+  const int64_t subsample_target = static_cast<int64_t>(mul_rn(share, static_cast<double>(finite)));
   if (subsample_target == 0) return none;
+  const int64_t tokens = static_cast<int64_t>(subsample.size());
+  std::vector<int32_t> probability(tokens);
   ShiftSolver solver(summary.min, summary.max, subsample_target, kStartPrecision, none);
   for (;;) {
-    const ProbabilitySums sums = sum_probabilities(logits, 0, length, stride, solver.shift(), probability);
+    const ProbabilitySums sums = sum_probabilities(subsample.data(), tokens, solver.shift(), probability.data());
     if (solver.update(sums.probability, sums.slope)) return solver.shift();
   }
 }
@@ -93,8 +96,8 @@ float start_shift(
 int64_t solve_probabilities(
     const float* logits, int64_t length, const LogitSummary& summary, int64_t keep, int32_t* probability) {
   const int64_t target = keep * kOne;
-  const float start = start_shift(logits, length, summary, target, probability);
-  ShiftSolver solver(summary.min, summary.max, target, kShiftPrecision, start);
+  ShiftSolver solver(
+      summary.min, summary.max, target, kShiftPrecision, start_shift(logits, length, summary, target));
   for (;;) {
     const float shift = solver.shift();
     const ProbabilitySums sums = sum_in_parallel(logits, length, shift, probability);
@@ -104,6 +107,12 @@ int64_t solve_probabilities(
   }
 }
 
+// Logits above this are of a class before the marginal one, and kept outright.
+float outright_limit(const Marginal& marginal) {
+  if (marginal.klass == kCertain) return std::numeric_limits<float>::infinity();
+  return marginal.klass == kFinite ? kInfiniteLogit : std::nextafter(-kInfiniteLogit, -kInfiniteLogit * 2.0f);
+}
+
 }  // namespace
 
 void systematic_rows(
@@ -111,24 +120,25 @@ void systematic_rows(
   if (keep == 0) return;
   const LogitSummary summary = summarize(logits, length);
   const Marginal marginal = marginal_class(summary, length, keep);
+  std::vector<int32_t> probability(length);
   int64_t total = marginal.size * kOne;
-  std::vector<int32_t> probability;
   if (marginal.needs_shift()) {
-    probability.resize(length);
     total = solve_probabilities(logits, length, summary, marginal.keep, probability.data());
+  } else {
+    for (int64_t i = 0; i < length; ++i) probability[i] = logit_class(logits[i]) == marginal.klass ? kOne : 0;
   }
+
   const Thresholds thresholds(total, marginal.keep, offset);
-  int64_t written = 0, sum = 0, passed = 0;
+  const float outright = outright_limit(marginal);
+  int64_t sum = 0, passed = 0;
   int64_t next = thresholds.threshold(0);
-  for (int64_t i = 0; written < keep; ++i) {
-    const int32_t klass = logit_class(logits[i]);
-    bool kept = klass < marginal.klass;
-    if (klass == marginal.klass) {
-      sum += probability.empty() ? kOne : probability[i];
-      if (passed < thresholds.keep() && next < sum) {
-        kept = true;
-        next = thresholds.threshold(++passed);
-      }
+  for (int64_t i = 0, written = 0; written < keep; ++i) {
+    bool kept = logits[i] > outright;
+    sum += probability[i];
+    if (next < sum) {
+      kept = true;
+      ++passed;
+      next = passed < thresholds.keep() ? thresholds.threshold(passed) : std::numeric_limits<int64_t>::max();
     }
     index[written] = base + i;
     written += kept;

@@ -118,8 +118,9 @@ class ShiftSolver {
 };
 
 // Derivative of sigmoid_fixed in fixed point, for ShiftSolver.
-SCORE_INLINE int64_t slope_fixed(int32_t probability) {
-  return (static_cast<int64_t>(probability) * (kOne - probability)) >> kProbabilityBits;
+SCORE_INLINE int32_t slope_fixed(int32_t probability) {
+  const float complement = mul_rn(static_cast<float>(kOne - probability), 1.0f / static_cast<float>(kOne));
+  return static_cast<int32_t>(mul_rn(static_cast<float>(probability), complement));
 }
 
 // Precision of the shift: the first solve runs over a subsample to find a start for the second, over everything.
