@@ -41,14 +41,13 @@ constexpr int kSortBits = 8;
 constexpr int kSortDigits = 1 << kSortBits;
 
 struct SortStorage {
-  using Scan = cub::BlockScan<int64_t, kThreads>;
+  using Scan = cub::BlockScan<int32_t, kThreads>;
   Scan::TempStorage scan;
-  int64_t start[kSortDigits];  // where the next item with this digit goes
-  int32_t in_warp[kWarps][kSortDigits];
+  int32_t place[kWarps][kSortDigits];  // of a warp's next item with this digit; before that, how many it has
 };
 
 // Sorts by falling rank, which is the upper half of an item; equal ranks stay as they were. LSD radix sort by one block
-// through `spare`, which is as long; the result is in `items`, after an even number of passes.
+// through `spare`, which is as long; the number of passes is even, so the result is in `items`.
 __device__ void sort_by_falling_rank(uint64_t* items, uint64_t* spare, int64_t count, SortStorage& storage) {
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
   const uint32_t lanes_before = (1u << (thread % 32)) - 1;
@@ -56,7 +55,8 @@ __device__ void sort_by_falling_rank(uint64_t* items, uint64_t* spare, int64_t c
     const auto digit_of = [shift](uint64_t item) {
       return static_cast<uint32_t>(~item >> shift) & (kSortDigits - 1);
     };
-    int32_t* histogram = storage.in_warp[0];
+    int32_t* const histogram = storage.place[0];
+    __syncthreads();
     if (thread < kSortDigits) histogram[thread] = 0;
     __syncthreads();
     for (int64_t tile = 0; tile < count; tile += kThreads) {
@@ -64,42 +64,102 @@ __device__ void sort_by_falling_rank(uint64_t* items, uint64_t* spare, int64_t c
       count_digit(histogram, exists ? digit_of(items[tile + thread]) : 0, exists);
     }
     __syncthreads();
-    int64_t start = thread < kSortDigits ? histogram[thread] : 0;
+    int32_t start = thread < kSortDigits ? histogram[thread] : 0;  // of a digit's next item: thread d keeps digit d's
     SortStorage::Scan(storage.scan).ExclusiveSum(start, start);
-    if (thread < kSortDigits) storage.start[thread] = start;
 
     for (int64_t tile = 0; tile < count; tile += kThreads) {
       __syncthreads();
-      for (int i = thread; i < kWarps * kSortDigits; i += kThreads) storage.in_warp[0][i] = 0;
+      for (int i = thread; i < kWarps * kSortDigits; i += kThreads) storage.place[i / kSortDigits][i % kSortDigits] = 0;
       __syncthreads();
       const bool exists = tile + thread < count;
       const uint64_t item = exists ? items[tile + thread] : 0;
       const uint32_t digit = digit_of(item);
       const uint32_t peers = __match_any_sync(0xFFFFFFFFu, exists ? digit : kSortDigits);
-      const int32_t rank_in_warp = __popc(peers & lanes_before);
-      if (exists && rank_in_warp == 0) storage.in_warp[warp][digit] = __popc(peers);
+      const int32_t peers_before = __popc(peers & lanes_before);
+      if (exists && peers_before == 0) storage.place[warp][digit] = __popc(peers);
       __syncthreads();
       if (thread < kSortDigits) {
-        // From counts to places: digits keep the order of warps, and warps that of lanes.
-        int32_t before = 0;
         for (int w = 0; w < kWarps; ++w) {
-          const int32_t own = storage.in_warp[w][thread];
-          storage.in_warp[w][thread] = before;
-          before += own;
+          const int32_t in_warp = storage.place[w][thread];
+          storage.place[w][thread] = start;
+          start += in_warp;
         }
       }
       __syncthreads();
-      if (exists) spare[storage.start[digit] + storage.in_warp[warp][digit] + rank_in_warp] = item;
-      __syncthreads();
-      if (thread < kSortDigits) {
-        // The last warp's place plus its count is the tile's count of this digit; recounted from the next start.
-      }
+      if (exists) spare[storage.place[warp][digit] + peers_before] = item;
     }
-    uint64_t* const swapped = items;
-    items = spare;
-    spare = swapped;
+    __syncthreads();
+    uint64_t* const sorted = spare;
+    spare = items;
+    items = sorted;
+  }
+}
+
+// A block per (sample, video). ranks [num_samples, num_tokens]; index and order [num_samples, total_keep], spare as
+// long. Until it is sorted, `order` holds items: a rank above a token's place within its video.
+__global__ void __launch_bounds__(kThreads) draw_rows(
+    const uint32_t* ranks, PackedBatch batch, const int32_t* keep, int64_t total_keep, int64_t* index, int64_t* order,
+    uint64_t* spare) {
+  __shared__ KeptStorage<kThreads> kept_storage;
+  __shared__ union {
+    TopkStorage topk;
+    SortStorage sort;
+  } storage;
+  const int64_t sample = blockIdx.x / batch.num_videos, video = blockIdx.x % batch.num_videos;
+  const VideoRange range = video_range(batch, video);
+  const KeptRange kept = kept_range<kThreads>(batch, keep, total_keep, video, kept_storage);
+  index += sample * total_keep;
+  order += sample * total_keep;
+  uint64_t* const items = reinterpret_cast<uint64_t*>(order) + kept.begin;
+  if (kept.size > 0) {
+    const uint32_t* video_ranks = ranks + sample * batch.num_tokens + range.begin;
+    const auto rank_at = [video_ranks](int64_t i) { return __ldg(video_ranks + i); };
+    const Threshold threshold = find_threshold(rank_at, range.length(), kept.size, storage.topk);
+    compact(
+        rank_at, range.length(), kept.size, threshold, storage.topk, [&](int64_t position, int64_t i, uint32_t rank) {
+          if (position >= kept.size) return;
+          index[kept.begin + position] = range.begin + i;
+          items[position] = static_cast<uint64_t>(rank) << 32 | static_cast<uint64_t>(i);
+        });
+    __syncthreads();
+    sort_by_falling_rank(items, spare + sample * total_keep + kept.begin, kept.size, storage.sort);
+    for (int64_t j = threadIdx.x; j < kept.size; j += kThreads) {
+      order[kept.begin + j] = range.begin + static_cast<int64_t>(items[j] & 0xFFFFFFFFu);
+    }
+  }
+  // As in select: what budgets leave over still has to be a row.
+  if (video == batch.num_videos - 1) {
+    for (int64_t at = kept.begin + kept.size + threadIdx.x; at < total_keep; at += kThreads) index[at] = order[at] = 0;
   }
 }
 
 }  // namespace
+
+cudaError_t draw(
+    const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
+    const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order, void* workspace, size_t* workspace_bytes,
+    cudaStream_t stream) {
+  // The workspace: spare [num_samples, total_keep] uint64, then ranks [num_samples, num_tokens] uint32.
+  const int64_t spare_items = num_samples * total_keep, rank_items = num_samples * batch.num_tokens;
+  if (workspace == nullptr) {
+    *workspace_bytes = static_cast<size_t>(spare_items) * sizeof(uint64_t) +
+                       static_cast<size_t>(rank_items) * sizeof(uint32_t);
+    return cudaSuccess;
+  }
+  const int64_t blocks = num_samples * batch.num_videos;
+  if (spare_items == 0 || blocks == 0) return cudaSuccess;
+  if (blocks > kMaxGrid) return cudaErrorInvalidConfiguration;
+  uint64_t* const spare = static_cast<uint64_t*>(workspace);
+  uint32_t* const ranks = reinterpret_cast<uint32_t*>(spare + spare_items);
+  if (batch.num_tokens > 0) {
+    const dim3 grid(
+        grid_size(ceil_div(batch.num_tokens, kPerturbThreads)), static_cast<unsigned>(std::min<int64_t>(num_samples, 64)));
+    SCORE_LAUNCH(perturb, grid, kPerturbThreads, 0, stream, logits, batch, num_samples, seed, num_seeds, ranks);
+    if (cudaError_t error = cudaGetLastError()) return error;
+  }
+  SCORE_LAUNCH(
+      draw_rows, grid_size(blocks), kThreads, 0, stream, ranks, batch, keep, total_keep, index, order, spare);
+  return cudaGetLastError();
+}
+
 }  // namespace score::cuda

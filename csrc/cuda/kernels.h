@@ -32,16 +32,16 @@ cudaError_t draw(
     cudaStream_t stream);
 
 // log_prob [num_samples, num_videos]: of drawing `order` [num_samples, total_keep] without replacement.
-// chosen [num_samples, num_tokens] is scratch.
+// rank [num_samples, num_tokens] is scratch.
 cudaError_t plackett_luce(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
-    const int64_t* order, uint8_t* chosen, float* log_prob, cudaStream_t stream);
+    const int64_t* order, int32_t* rank, float* log_prob, cudaStream_t stream);
 
-// grad_logits [num_tokens], from grad [num_samples, num_videos]. chosen is scratch as above, expected_share
-// [num_samples, num_tokens] too.
+// grad_logits [num_tokens], from grad [num_samples, num_videos]. rank is scratch as above, log_shares
+// [num_samples, total_keep] too.
 cudaError_t plackett_luce_backward(
     const float* grad, const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep,
-    int64_t num_samples, const int64_t* order, uint8_t* chosen, float* expected_share, float* grad_logits,
+    int64_t num_samples, const int64_t* order, int32_t* rank, double* log_shares, float* grad_logits,
     cudaStream_t stream);
 
 // mask [num_samples, num_tokens], log_prob [num_samples, num_videos], count [num_samples, num_videos].
