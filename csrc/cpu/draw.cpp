@@ -1,6 +1,7 @@
 // draw: Gumbel top-k (Yellott 1977; Kool et al. 2019): adding independent Gumbel numbers to the logits and keeping the
 // k largest draws k tokens without replacement, each time in proportion to exp(logit), from the largest key down.
 #include <algorithm>
+#include <memory>
 #include <numeric>
 #include <vector>
 
@@ -37,21 +38,22 @@ void order_by_rank(const uint32_t* rank, int64_t base, const int64_t* index, int
     uint32_t falling;  // complement of the rank: ascending order of it is falling rank
     uint32_t row;
   };
-  std::vector<Entry> entries(count), sorted(count);
+  auto entries = std::make_unique_for_overwrite<Entry[]>(count);
   for (int64_t i = 0; i < count; ++i) {
     const uint32_t row = static_cast<uint32_t>(index[i] - base);
     entries[i] = {~rank[row], row};
   }
   if (count < 1024) {
     std::stable_sort(
-        entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.falling < b.falling; });
+        entries.get(), entries.get() + count, [](const Entry& a, const Entry& b) { return a.falling < b.falling; });
   } else {
+    auto sorted = std::make_unique_for_overwrite<Entry[]>(count);
     for (int pass = 0; pass < kPasses; ++pass) {
       const int shift = pass * kDigitBits;
       std::vector<int64_t> offset((1 << kDigitBits) + 1, 0);
-      for (const Entry& entry : entries) ++offset[((entry.falling >> shift) & kMask) + 1];
+      for (int64_t i = 0; i < count; ++i) ++offset[((entries[i].falling >> shift) & kMask) + 1];
       std::partial_sum(offset.begin(), offset.end(), offset.begin());
-      for (const Entry& entry : entries) sorted[offset[(entry.falling >> shift) & kMask]++] = entry;
+      for (int64_t i = 0; i < count; ++i) sorted[offset[(entries[i].falling >> shift) & kMask]++] = entries[i];
       entries.swap(sorted);
     }
   }
@@ -66,19 +68,18 @@ void draw(
   std::vector<int64_t> first(batch.num_videos + 1, 0);  // where each video's rows begin in a sample's index
   for (int64_t video = 0; video < batch.num_videos; ++video) first[video + 1] = first[video] + keep[video];
   parallel_for(num_samples * batch.num_videos, 1, [&](int64_t begin, int64_t end) {
-    std::vector<uint32_t> rank;
     for (int64_t item = begin; item < end; ++item) {
       const int64_t sample = item / batch.num_videos;
       const int64_t video = item % batch.num_videos;
       const VideoRange range = video_range(batch, video);
       const bool own_seed = num_seeds > 1;
-      rank.resize(range.length());
+      const auto rank = std::make_unique_for_overwrite<uint32_t[]>(range.length());
       perturbed_ranks(
           logits + range.begin, range.length(), seed[own_seed ? video : 0], static_cast<uint32_t>(sample),
-          own_seed ? 0u : static_cast<uint32_t>(video), rank.data());
+          own_seed ? 0u : static_cast<uint32_t>(video), rank.get());
       const int64_t at = sample * total_keep + first[video];
-      top_rows(rank.data(), range.length(), keep[video], range.begin, index + at);
-      order_by_rank(rank.data(), range.begin, index + at, keep[video], order + at);
+      top_rows(rank.get(), range.length(), keep[video], range.begin, index + at);
+      order_by_rank(rank.get(), range.begin, index + at, keep[video], order + at);
     }
   });
 }

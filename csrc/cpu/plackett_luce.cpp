@@ -42,51 +42,85 @@ class LogSum {
   double sum_;
 };
 
-struct Extremes {
-  float max;
-  bool valid;  // no NaN, no +inf
+// Tokens already drawn are marked by a penalty of +inf on their logit, 0 for the others: then the loops over a video
+// take no branch.
+constexpr float kDrawn = std::numeric_limits<float>::infinity();
+
+struct Rest {
+  float max;   // largest logit of the tokens not drawn, -inf if there are none
+  bool valid;  // no NaN, no +inf among the logits
 };
 
-SCORE_CLONES Extremes extremes(const float* logits, const uint8_t* drawn, int64_t length) {
-  float max = -std::numeric_limits<float>::infinity();
+SCORE_CLONES Rest summarize_rest(const float* logits, const float* penalty, int64_t length) {
+  float max = -kDrawn;
   int32_t invalid = 0;
 #pragma omp simd reduction(max : max) reduction(| : invalid)
   for (int64_t i = 0; i < length; ++i) {
-    invalid |= !(logits[i] < std::numeric_limits<float>::infinity());
-    const float logit = drawn[i] ? -std::numeric_limits<float>::infinity() : logits[i];
+    const float logit = logits[i] - penalty[i];
+    invalid |= !(logits[i] < kDrawn);
     max = logit > max ? logit : max;
   }
   return {max, invalid == 0};
 }
 
-SCORE_CLONES double sum_exponentials(const float* logits, const uint8_t* drawn, int64_t length, float max) {
+SCORE_CLONES double sum_exponentials(const float* logits, const float* penalty, int64_t length, float max) {
   double sum = 0.0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < length; ++i) {
-    const float e = exp_negative(max - logits[i]);
-    sum += drawn[i] ? 0.0f : e;
-  }
+  for (int64_t i = 0; i < length; ++i) sum += exp_negative(max - (logits[i] - penalty[i]));
   return sum;
 }
 
-// One video and sample. logits [length]; order [keep] holds rows from `base` on; drawn [length] is scratch of zeros.
-// Writes log Z_j to log_z [keep] and returns log P, NaN where the logits have NaN or +inf.
+// log_z [keep] of the drawn logits, where floats relative to the largest logit have the range for it; false where not.
+SCORE_CLONES bool remaining_logs(
+    const float* drawn_logits, int64_t keep, float rest_max, double log_rest, double* log_z) {
+  constexpr float kRange = 60.0f;  // exp(-60) is far above the smallest float
+  float min = rest_max, max = rest_max;
+#pragma omp simd reduction(min : min) reduction(max : max)
+  for (int64_t j = 0; j < keep; ++j) {
+    min = drawn_logits[j] < min ? drawn_logits[j] : min;
+    max = drawn_logits[j] > max ? drawn_logits[j] : max;
+  }
+  if (!(max - min < kRange)) return false;
+#pragma omp simd
+  for (int64_t j = 0; j < keep; ++j) log_z[j] = exp_negative(max - drawn_logits[j]);
+  double sum = std::exp(log_rest - max);
+  for (int64_t j = keep - 1; j >= 0; --j) log_z[j] = sum += log_z[j];
+#pragma omp simd
+  for (int64_t j = 0; j < keep; ++j) log_z[j] = max + log_positive(static_cast<float>(log_z[j]));
+  return true;
+}
+
+SCORE_CLONES double sum_steps(const float* drawn_logits, int64_t keep, const double* log_z) {
+  double total = 0.0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t j = 0; j < keep; ++j) total += drawn_logits[j] - log_z[j];
+  return total;
+}
+
+// One video and sample. logits [length]; order [keep] holds rows from `base` on; penalty [length] is scratch of zeros.
+// Writes the drawn logits [keep] in order and log Z_j [keep], and returns log P, NaN where the logits have NaN or +inf.
 double log_probability(
-    const float* logits, int64_t length, const int64_t* order, int64_t keep, int64_t base, uint8_t* drawn,
-    double* log_z) {
+    const float* logits, int64_t length, const int64_t* order, int64_t keep, int64_t base, float* penalty,
+    float* drawn_logits, double* log_z) {
   if (keep == 0) return 0.0;
-  for (int64_t j = 0; j < keep; ++j) drawn[order[j] - base] = 1;
-  const Extremes rest = extremes(logits, drawn, length);
+  for (int64_t j = 0; j < keep; ++j) {
+    penalty[order[j] - base] = kDrawn;
+    drawn_logits[j] = logits[order[j] - base];
+  }
+  const Rest rest = summarize_rest(logits, penalty, length);
   if (!rest.valid) {
     std::fill(log_z, log_z + keep, std::nan(""));
     return std::nan("");
   }
   const double log_rest =
-      rest.max == -kInfinity ? -kInfinity : rest.max + std::log(sum_exponentials(logits, drawn, length, rest.max));
+      rest.max == -kInfinity ? -kInfinity : rest.max + std::log(sum_exponentials(logits, penalty, length, rest.max));
+  if (log_rest > -kInfinity && remaining_logs(drawn_logits, keep, rest.max, log_rest, log_z)) {
+    return sum_steps(drawn_logits, keep, log_z);
+  }
   LogSum remaining(log_rest);
   double total = 0.0;
   for (int64_t j = keep - 1; j >= 0; --j) {
-    const double logit = logits[order[j] - base];
+    const double logit = drawn_logits[j];
     remaining.add(logit);
     log_z[j] = remaining.log();
     total += logit == -kInfinity ? -kInfinity : logit - log_z[j];
@@ -95,18 +129,19 @@ double log_probability(
 }
 
 SCORE_CLONES void subtract_shares(
-    const float* logits, const uint8_t* drawn, int64_t length, float log_count, float grad, float* grad_logits) {
+    const float* logits, const float* penalty, int64_t length, float log_count, float grad, float* grad_logits) {
 #pragma omp simd
   for (int64_t i = 0; i < length; ++i) {
-    const float exponent = -(logits[i] + log_count);
-    const float share = exponent > 0.0f ? exp_negative(exponent) : 1.0f / exp_negative(-exponent);
-    grad_logits[i] -= drawn[i] ? 0.0f : grad * share;
+    const float exponent = logits[i] - penalty[i] + log_count;
+    const float falling = exp_negative(exponent < 0.0f ? -exponent : exponent);
+    const float rising = 1.0f / falling;
+    grad_logits[i] -= grad * (exponent < 0.0f ? falling : rising);
   }
 }
 
 // Adds grad * d log P / d logits of one video and sample to grad_logits [length].
 void add_gradient(
-    const float* logits, int64_t length, const int64_t* order, int64_t keep, int64_t base, const uint8_t* drawn,
+    const float* logits, int64_t length, const int64_t* order, int64_t keep, int64_t base, const float* penalty,
     const double* log_z, float grad, float* grad_logits) {
   if (std::isnan(log_z[0])) {
     std::fill(grad_logits, grad_logits + length, std::nanf(""));
@@ -118,7 +153,7 @@ void add_gradient(
     inverse.add(-log_z[j]);
     grad_logits[row] += grad * static_cast<float>(1.0 - std::exp(logits[row] + inverse.log()));
   }
-  subtract_shares(logits, drawn, length, static_cast<float>(inverse.log()), grad, grad_logits);
+  subtract_shares(logits, penalty, length, static_cast<float>(inverse.log()), grad, grad_logits);
 }
 
 std::vector<int64_t> offsets(const int32_t* keep, int64_t num_videos) {
@@ -134,16 +169,19 @@ void plackett_luce(
     const int64_t* order, float* log_prob) {
   const std::vector<int64_t> first = offsets(keep, batch.num_videos);
   parallel_for(num_samples * batch.num_videos, 1, [&](int64_t begin, int64_t end) {
-    std::vector<uint8_t> drawn;
+    std::vector<float> penalty;
+    std::vector<float> drawn_logits;
     std::vector<double> log_z;
     for (int64_t item = begin; item < end; ++item) {
       const int64_t video = item % batch.num_videos;
       const VideoRange range = video_range(batch, video);
-      drawn.assign(range.length(), 0);
+      penalty.assign(range.length(), 0.0f);
+      drawn_logits.resize(keep[video]);
       log_z.resize(keep[video]);
       const int64_t* drawn_order = order + item / batch.num_videos * total_keep + first[video];
       log_prob[item] = static_cast<float>(log_probability(
-          logits + range.begin, range.length(), drawn_order, keep[video], range.begin, drawn.data(), log_z.data()));
+          logits + range.begin, range.length(), drawn_order, keep[video], range.begin, penalty.data(), drawn_logits.data(),
+          log_z.data()));
     }
   });
 }
@@ -154,19 +192,22 @@ void plackett_luce_backward(
   const std::vector<int64_t> first = offsets(keep, batch.num_videos);
   std::fill(grad_logits, grad_logits + batch.num_tokens, 0.0f);
   parallel_for(batch.num_videos, 1, [&](int64_t begin, int64_t end) {
-    std::vector<uint8_t> drawn;
+    std::vector<float> penalty;
+    std::vector<float> drawn_logits;
     std::vector<double> log_z;
     for (int64_t video = begin; video < end; ++video) {
       if (keep[video] == 0) continue;
       const VideoRange range = video_range(batch, video);
+      drawn_logits.resize(keep[video]);
       log_z.resize(keep[video]);
       for (int64_t sample = 0; sample < num_samples; ++sample) {
         const int64_t* drawn_order = order + sample * total_keep + first[video];
-        drawn.assign(range.length(), 0);
+        penalty.assign(range.length(), 0.0f);
         log_probability(
-            logits + range.begin, range.length(), drawn_order, keep[video], range.begin, drawn.data(), log_z.data());
+            logits + range.begin, range.length(), drawn_order, keep[video], range.begin, penalty.data(),
+            drawn_logits.data(), log_z.data());
         add_gradient(
-            logits + range.begin, range.length(), drawn_order, keep[video], range.begin, drawn.data(), log_z.data(),
+            logits + range.begin, range.length(), drawn_order, keep[video], range.begin, penalty.data(), log_z.data(),
             grad[sample * batch.num_videos + video], grad_logits + range.begin);
       }
     }

@@ -1,4 +1,5 @@
 // select: exactly keep[b] rows of each video, by rank or by systematic sampling.
+#include <memory>
 #include <vector>
 
 #include "kernels.h"
@@ -23,7 +24,6 @@ void select(
   std::vector<int64_t> first(batch.num_videos + 1, 0);  // where each video's rows begin in index
   for (int64_t video = 0; video < batch.num_videos; ++video) first[video + 1] = first[video] + keep[video];
   parallel_for(batch.num_videos, 1, [&](int64_t begin, int64_t end) {
-    std::vector<uint32_t> rank;
     for (int64_t video = begin; video < end; ++video) {
       const VideoRange range = video_range(batch, video);
       const float* video_scores = scores + range.begin;
@@ -31,9 +31,9 @@ void select(
         systematic_rows(video_scores, range.length(), keep[video], offset, range.begin, index + first[video]);
         continue;
       }
-      rank.resize(range.length());
-      rank_scores(video_scores, range.length(), rank.data());
-      top_rows(rank.data(), range.length(), keep[video], range.begin, index + first[video]);
+      const auto rank = std::make_unique_for_overwrite<uint32_t[]>(range.length());
+      rank_scores(video_scores, range.length(), rank.get());
+      top_rows(rank.get(), range.length(), keep[video], range.begin, index + first[video]);
     }
   });
 }

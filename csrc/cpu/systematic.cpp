@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "parallel.h"
@@ -120,10 +121,10 @@ void systematic_rows(
   if (keep == 0) return;
   const LogitSummary summary = summarize(logits, length);
   const Marginal marginal = marginal_class(summary, length, keep);
-  std::vector<int32_t> probability(length);
+  const auto probability = std::make_unique_for_overwrite<int32_t[]>(length);
   int64_t total = marginal.size * kOne;
   if (marginal.needs_shift()) {
-    total = solve_probabilities(logits, length, summary, marginal.keep, probability.data());
+    total = solve_probabilities(logits, length, summary, marginal.keep, probability.get());
   } else {
     for (int64_t i = 0; i < length; ++i) probability[i] = logit_class(logits[i]) == marginal.klass ? kOne : 0;
   }

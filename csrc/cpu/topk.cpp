@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <vector>
 
 #include "parallel.h"
@@ -37,42 +38,51 @@ Histogram count_digits(const uint32_t* rank, int64_t length, int shift) {
 struct Threshold {
   uint32_t rank;
   int64_t ties;
+  bool all_ties;  // no rank that equals it is dropped: the usual case
 };
 
 // Narrows the rank of the last kept token digit by digit, each time looking only at those that share the digits so far.
 Threshold find_threshold(const uint32_t* rank, int64_t length, int64_t keep) {
-  std::vector<uint32_t> candidates;
+  std::unique_ptr<uint32_t[]> candidates;
   const uint32_t* from = rank;
   int64_t remaining = keep;
   uint32_t prefix = 0;
-  for (const int shift : kShifts) {
+  for (int level = 0;; ++level) {
+    const int shift = kShifts[level];
     const Histogram histogram = count_digits(from, length, shift);
     int64_t bucket = kBuckets - 1;
     while (histogram[bucket] < remaining) remaining -= histogram[bucket--];
     prefix |= static_cast<uint32_t>(bucket) << shift;
-    if (shift == 0) break;
-    std::vector<uint32_t> next(histogram[bucket] + 1);  // one more: every rank is written, only some advance
-    int64_t count = 0;
+    if (shift == 0) return {prefix, remaining, histogram[bucket] == remaining};
     const int64_t wanted = histogram[bucket];
-    for (int64_t i = 0; count < wanted; ++i) {
-      next[count] = from[i];
+    auto next = std::make_unique_for_overwrite<uint32_t[]>(wanted);
+    for (int64_t i = 0, count = 0; count < wanted; ++i) {
+      next[count] = from[i];  // overwritten by the next rank unless this one is a candidate
       count += digit(from[i], shift) == bucket;
     }
-    candidates.swap(next);
-    from = candidates.data();
+    candidates = std::move(next);
+    from = candidates.get();
     length = wanted;
   }
-  return {prefix, remaining};
 }
 
-// Emits the kept rows of [begin, end), of which `count` are kept and `ties` equal the threshold and are kept.
+// Emits kept rows from `begin` on until there are `count`, among them the first `ties` that equal the threshold. Every
+// row is written, and overwritten by the next one unless it is kept: no branch to mispredict.
 void emit(
-    const uint32_t* rank, int64_t begin, uint32_t threshold, int64_t count, int64_t ties, int64_t base,
+    const uint32_t* rank, int64_t begin, const Threshold& threshold, int64_t count, int64_t ties, int64_t base,
     int64_t* index) {
+  const uint32_t limit = threshold.rank;
+  if (threshold.all_ties) {
+    for (int64_t i = begin, written = 0; written < count; ++i) {
+      index[written] = base + i;
+      written += rank[i] >= limit;
+    }
+    return;
+  }
   for (int64_t i = begin, written = 0, tied = 0; written < count; ++i) {
-    const bool equal = rank[i] == threshold;
+    const bool equal = rank[i] == limit;
     index[written] = base + i;
-    written += (rank[i] > threshold) | (equal & (tied < ties));
+    written += (rank[i] > limit) | (equal & (tied < ties));
     tied += equal;
   }
 }
@@ -102,7 +112,7 @@ void top_rows(const uint32_t* rank, int64_t length, int64_t keep, int64_t base, 
   }
   const Threshold threshold = find_threshold(rank, length, keep);
   const int64_t chunks = std::clamp<int64_t>(length / kGrain, 1, num_threads());
-  if (chunks == 1) return emit(rank, 0, threshold.rank, keep, threshold.ties, base, index);
+  if (chunks == 1) return emit(rank, 0, threshold, keep, threshold.ties, base, index);
 
   const auto chunk_begin = [&](int64_t chunk) { return length * chunk / chunks; };
   std::vector<Counts> counts(chunks);
@@ -125,7 +135,7 @@ void top_rows(const uint32_t* rank, int64_t length, int64_t keep, int64_t base, 
   parallel_for(chunks, 1, [&](int64_t first, int64_t last) {
     for (int64_t chunk = first; chunk < last; ++chunk) {
       const Share& share = shares[chunk];
-      emit(rank, chunk_begin(chunk), threshold.rank, share.count, share.ties, base, index + share.offset);
+      emit(rank, chunk_begin(chunk), threshold, share.count, share.ties, base, index + share.offset);
     }
   });
 }

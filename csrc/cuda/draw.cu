@@ -41,7 +41,7 @@ constexpr int kSortBits = 8;
 constexpr int kSortDigits = 1 << kSortBits;
 
 struct SortStorage {
-  using Scan = cub::BlockScan<int32_t, kThreads>;
+  using Scan = cub::BlockScan<int32_t, kThreads, cub::BLOCK_SCAN_WARP_SCANS>;
   Scan::TempStorage scan;
   int32_t place[kWarps][kSortDigits];  // of a warp's next item with this digit; before that, how many it has
 };

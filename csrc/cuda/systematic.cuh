@@ -41,7 +41,7 @@ struct AddParts {
 struct SystematicStorage {
   using SummaryReduce = cub::BlockReduce<LogitSummary, kSystematicThreads>;
   using SumsReduce = cub::BlockReduce<ProbabilitySums, kSystematicThreads>;
-  using WalkScan = cub::BlockScan<WalkSums, kSystematicThreads>;
+  using WalkScan = cub::BlockScan<WalkSums, kSystematicThreads, cub::BLOCK_SCAN_WARP_SCANS>;
   union {
     SummaryReduce::TempStorage summary_reduce;
     SumsReduce::TempStorage sums_reduce;

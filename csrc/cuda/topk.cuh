@@ -22,8 +22,8 @@ struct Threshold {
 };
 
 struct TopkStorage {
-  using DigitScan = cub::BlockScan<int32_t, kTopkThreads>;
-  using RankScan = cub::BlockScan<uint64_t, kTopkThreads>;
+  using DigitScan = cub::BlockScan<int32_t, kTopkThreads, cub::BLOCK_SCAN_WARP_SCANS>;
+  using RankScan = cub::BlockScan<uint64_t, kTopkThreads, cub::BLOCK_SCAN_WARP_SCANS>;
   union {
     DigitScan::TempStorage digit_scan;
     RankScan::TempStorage rank_scan;
