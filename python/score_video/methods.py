@@ -1,0 +1,274 @@
+"""Training-free methods: which tokens of a video to keep, each at the same exact budget.
+
+A method is either a score (:class:`ScoreMethod`: one number a token, selected by a law of its user's choice) or a rule
+with a budget of its own (:class:`IndexMethod`). Both take a packed batch and return rows:
+
+    method = find_method("vidcom2")
+    index = method.index(tokens, cu_seqlens, tokens_per_frame, keep)
+
+To add one: write the function, add it to ``METHODS``. The formulas are those of the papers named, written from the
+papers; where a paper leaves something open the docstring says "our reading".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import score_ext
+from score_ext.ops import Law
+
+Scores = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(tokens [L, D], cu_seqlens int32 [B + 1], tokens_per_frame int32 [B], keep int32 [B]) -> float32 [L]."""
+
+Index = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
+"""As ``Scores``, and a seed -> int64 [K], ascending, exactly ``keep[b]`` rows of each video."""
+
+
+@dataclass(frozen=True)
+class ScoreMethod:
+    """Keeps by a score: the largest with law "topk", spread over the video with law "systematic"."""
+
+    name: str
+    scores: Scores
+
+    def index(
+        self,
+        tokens: Tensor,
+        cu_seqlens: Tensor,
+        tokens_per_frame: Tensor,
+        keep: Tensor,
+        *,
+        law: Law = "topk",
+        seed: int = 0,
+    ) -> Tensor:
+        """The rows to keep.
+
+        Args:
+            tokens: [L, D] float32, float16 or bfloat16.
+            cu_seqlens: int32 [B + 1].
+            tokens_per_frame: int32 [B].
+            keep: int32 [B], 0 to each video's length.
+            law: how :func:`score_ext.select` picks by the score.
+            seed: not used; here so that all methods are called alike.
+
+        Returns:
+            int64 [K], ascending; K is the sum of ``keep``.
+
+        Raises:
+            TypeError, ValueError: as the ops of :mod:`score_ext` do.
+        """
+        scores = self.scores(tokens, cu_seqlens, tokens_per_frame, keep)
+        return score_ext.select(scores, cu_seqlens, keep, int(keep.sum()), law)
+
+
+@dataclass(frozen=True)
+class IndexMethod:
+    """Keeps by a rule of its own, so that no law can be chosen."""
+
+    name: str
+    rows: Index
+
+    def index(
+        self,
+        tokens: Tensor,
+        cu_seqlens: Tensor,
+        tokens_per_frame: Tensor,
+        keep: Tensor,
+        *,
+        law: Law = "topk",
+        seed: int = 0,
+    ) -> Tensor:
+        """As :meth:`ScoreMethod.index`; ``seed`` is what a random rule draws from, any other law than the default is a
+        ValueError."""
+        if law != "topk":
+            raise ValueError(f"{self.name} selects by a rule of its own and takes no law, got {law!r}")
+        return self.rows(tokens, cu_seqlens, tokens_per_frame, keep, seed)
+
+
+Method = ScoreMethod | IndexMethod
+
+
+def find_method(name: str) -> Method:
+    """The method of that name. Raises ValueError, with the names there are, for any other."""
+    if name not in METHODS:
+        raise ValueError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def _surprise(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
+    """Cosine distance to the frame before; the first frame comes before everything else."""
+    return score_ext.surprise(tokens, cu_seqlens, tokens_per_frame)
+
+
+def _surprise_l2(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
+    """Euclidean distance to the frame before; the first frame comes before everything else."""
+    return score_ext.surprise(tokens, cu_seqlens, tokens_per_frame, "l2")
+
+
+def _norm(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
+    """||x||_2."""
+    norms: Tensor = torch.linalg.vector_norm(tokens, dim=1, dtype=torch.float32)
+    return norms
+
+
+def _evs(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
+    """EVS (arXiv 2510.14624): the first frame whole, then the largest cosine distances to the frame before.
+
+    EVS itself raises a budget that is smaller than the first frame. At an exact budget something has to go: here it is
+    spent on tokens spread evenly over the first frame (our reading). With any larger budget this keeps what
+    ``surprise`` keeps, whose rule is the same but for taking the first frame from its top.
+    """
+    frame = torch.minimum(tokens_per_frame, cu_seqlens.diff())
+    outside_first_frame = _row_in_video(cu_seqlens, tokens.shape[0]) >= _of_each_row(frame, cu_seqlens)
+    spread = torch.zeros(tokens.shape[0], device=tokens.device).masked_fill_(outside_first_frame, -torch.inf)
+    budget = torch.minimum(keep, frame)
+    spared = score_ext.select(spread, cu_seqlens, budget, int(budget.sum()), "systematic")
+    scores = score_ext.surprise(tokens, cu_seqlens, tokens_per_frame, first=torch.finfo(torch.float32).max)
+    scores[spared] = torch.inf
+    return scores
+
+
+def _uniform(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
+    """Every (length / k)-th token in (t, y, x) order: systematic sampling with equal probabilities."""
+    equal = torch.zeros(tokens.shape[0], device=tokens.device)
+    return score_ext.select(equal, cu_seqlens, keep, int(keep.sum()), "systematic")
+
+
+def _random(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
+    """Each set of k tokens equally likely; the same seed keeps the same tokens on every device."""
+    equal = torch.zeros(tokens.shape[0], device=tokens.device)
+    seeds = torch.tensor([seed], dtype=torch.int64, device=tokens.device)
+    return score_ext.draw(equal, cu_seqlens, keep, int(keep.sum()), 1, seeds)[0][0]
+
+
+def _vidcom2(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
+    """VidCom2 (arXiv 2505.14454): more tokens for frames unlike the rest, and in each the least typical ones.
+
+    The half of the channels that varies least over the video, L2-normalised; a token's typicality is the sum of
+    exp(-d^2 / 2a) over a = 2^-3 .. 2^1, to the video's centre and to its frame's; a frame's uniqueness is minus its
+    mean typicality to the video. See :func:`frame_budgets` for how many each frame keeps. Centres are plain means of
+    the normalised tokens (our reading).
+    """
+    frame_ends, frame_keep, typicality = [0], [], []
+    for start, end, n, k in _videos(cu_seqlens, tokens_per_frame, keep):
+        frames = _least_varying_half(tokens[start:end].float()).view((end - start) // n, n, -1)
+        to_video = _closeness(frames, frames.mean((0, 1), keepdim=True))  # [T, N]
+        to_frame = _closeness(frames, frames.mean(1, keepdim=True))
+        typicality.append((to_video + to_frame).flatten())
+        frame_keep += frame_budgets((-to_video.mean(1)).tolist(), n, k)
+        frame_ends += range(start + n, end + 1, n)
+    if not typicality:
+        return torch.empty(0, dtype=torch.int64, device=tokens.device)
+    # every frame of every video is now a video of its own
+    cu_frames = torch.tensor(frame_ends, dtype=torch.int32, device=tokens.device)
+    keep_frames = torch.tensor(frame_keep, dtype=torch.int32, device=tokens.device)
+    return score_ext.select(-torch.cat(typicality), cu_frames, keep_frames, sum(frame_keep))
+
+
+def _least_varying_half(tokens: Tensor) -> Tensor:
+    """[L, D] -> [L, max(1, D // 2)], each row of unit length."""
+    channels = tokens.var(0, correction=0).argsort(stable=True)[: max(1, tokens.shape[1] // 2)]
+    return torch.nn.functional.normalize(tokens[:, channels.sort().values], dim=1)
+
+
+def _closeness(tokens: Tensor, centre: Tensor) -> Tensor:
+    """Sum of Gaussian kernels of five widths between tokens [T, N, D] and centres [T or 1, 1, D] -> [T, N]."""
+    # |x - c|^2 by its parts, so that no difference of the size of the tokens is formed
+    product = (tokens @ centre.transpose(1, 2)).squeeze(2)
+    squared = (tokens.square().sum(2) + centre.square().sum(2) - 2 * product).clamp_min(0)
+    return torch.stack([torch.exp(-squared / (2 * 2.0**power)) for power in range(-3, 2)]).sum(0)
+
+
+def frame_budgets(uniqueness: list[float], tokens_per_frame: int, keep: int) -> list[int]:
+    """How VidCom2 shares a video's budget among its frames, made to sum to it exactly.
+
+    Frame t is due N R (1 + p_t - mean p) tokens, p = softmax(uniqueness / 0.01), R = keep / (T N). Dues are rounded
+    down, held between 1 (0 where there are fewer tokens than frames) and N, and what is over or missing goes to or
+    comes from the frame furthest from its due, one token at a time (our reading of "reconcile").
+
+    Args:
+        uniqueness: one number for each frame; the larger the more unlike the video.
+        tokens_per_frame: N.
+        keep: 0 to T N.
+
+    Returns:
+        counts, one for each frame, 0 to N each, that sum to ``keep``.
+    """
+    frames = len(uniqueness)
+    p = torch.tensor(uniqueness, dtype=torch.float64).div(0.01).nan_to_num().softmax(0)
+    due = keep / frames * (1 + p - 1 / frames)  # [T], sums to keep
+    least = 1 if keep >= frames else 0
+    count = due.floor().clamp(least, tokens_per_frame)
+    while (missing := keep - int(count.sum())) != 0:
+        if missing > 0:
+            count[(due - count).masked_fill(count >= tokens_per_frame, -torch.inf).argmax()] += 1
+        else:
+            count[(due - count).masked_fill(count <= least, torch.inf).argmin()] -= 1
+    return [int(c) for c in count]
+
+
+def _divprune(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
+    """DivPrune (arXiv 2503.02175): greedily, the token whose nearest kept one is furthest by cosine distance.
+
+    Begins with the token furthest from the mean direction of its video (our reading: the paper's begin needs all
+    pairwise distances). Time is k * L * D for each video, which greedy max-min distance cannot do without; memory is a
+    normalised float32 copy of one video, never L * L.
+    """
+    rows = [
+        start + _spread_out(torch.nn.functional.normalize(tokens[start:end].float(), dim=1), k)
+        for start, end, _, k in _videos(cu_seqlens, tokens_per_frame, keep)
+    ]
+    return torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64, device=tokens.device)
+
+
+def _spread_out(directions: Tensor, keep: int) -> Tensor:
+    """Rows of [L, D] unit vectors, each furthest from those before it; int64 [keep], ascending."""
+    directions = directions.nan_to_num()
+    chosen = torch.empty(keep, dtype=torch.int64, device=directions.device)
+    distance = 1 - directions @ directions.mean(0)  # [L], only for the first
+    nearest = torch.full_like(distance, torch.inf)
+    for i in range(keep):
+        chosen[i] = latest = distance.argmax()  # ties go to the lower row
+        nearest = torch.minimum(nearest, 1 - directions @ directions[latest])
+        nearest[latest] = -torch.inf  # never again
+        distance = nearest
+    return chosen.sort().values
+
+
+def _videos(cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Iterator[tuple[int, int, int, int]]:
+    """(first row, row after the last, tokens per frame, budget) of each video that is not empty."""
+    ends = cu_seqlens.tolist()
+    for start, end, n, k in zip(ends[:-1], ends[1:], tokens_per_frame.tolist(), keep.tolist(), strict=True):
+        if not 0 <= k <= end - start:
+            raise ValueError(f"keep must lie between 0 and each video's length, got {k} of {end - start}")
+        if end > start:
+            yield start, end, n, k
+
+
+def _of_each_row(values: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """[B] values of the videos -> [L] values of their tokens."""
+    return values.repeat_interleave(cu_seqlens.diff())
+
+
+def _row_in_video(cu_seqlens: Tensor, length: int) -> Tensor:
+    """[L]: each token's place within its video."""
+    return torch.arange(length, device=cu_seqlens.device) - _of_each_row(cu_seqlens[:-1], cu_seqlens)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        ScoreMethod("surprise", _surprise),
+        ScoreMethod("surprise-l2", _surprise_l2),
+        ScoreMethod("norm", _norm),
+        ScoreMethod("evs", _evs),
+        IndexMethod("uniform", _uniform),
+        IndexMethod("random", _random),
+        IndexMethod("vidcom2", _vidcom2),
+        IndexMethod("divprune", _divprune),
+    )
+}
