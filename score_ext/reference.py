@@ -1,0 +1,408 @@
+"""Every op in plain torch: what the native kernels are tested against, and readable definitions of what they compute.
+
+Same names and arguments as :mod:`score_ext`. These are slow (loops over videos, the whole state in memory) and
+differentiable by torch's own autograd. What must agree between devices to the bit (:func:`select`, :func:`draw`,
+:func:`sample_bernoulli`) is computed here in the same single operations in the same order, so it agrees to the bit too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+# ---- the packed batch -----------------------------------------------------------------------------------------------
+
+
+def _videos(cu_seqlens: Tensor) -> Iterator[tuple[int, slice]]:
+    offsets = cu_seqlens.tolist()
+    for video, (begin, end) in enumerate(zip(offsets, offsets[1:], strict=False)):
+        yield video, slice(begin, end)
+
+
+def _previous(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor) -> tuple[Tensor, Tensor]:
+    """The token before each one, [L, D] (itself in a first frame), and whether there is one, [L]."""
+    row = torch.arange(tokens.shape[0])
+    previous, has_previous = row.clone(), torch.zeros(tokens.shape[0], dtype=torch.bool)
+    for video, span in _videos(cu_seqlens):
+        step = int(tokens_per_frame[video])
+        later = slice(span.start + step, span.stop)
+        if later.start < later.stop:
+            previous[later] = row[later] - step
+            has_previous[later] = True
+    return tokens[previous.to(tokens.device)], has_previous.to(tokens.device)
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
+
+
+def surprise(
+    tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, metric: str = "cosine", first: float = math.inf
+) -> Tensor:
+    """See :func:`score_ext.surprise`."""
+    previous, has_previous = _previous(tokens.float(), cu_seqlens, tokens_per_frame)
+    x = tokens.float()
+    if metric == "cosine":
+        squares = x.square().sum(1) * previous.square().sum(1)
+        zero = squares == 0
+        cosine = (x * previous).sum(1) / torch.where(zero, 1.0, squares).sqrt()
+        value = 1 - torch.where(zero, 0.0, cosine)
+        value = torch.where(value < 0, 0.0, value)
+    else:
+        value = torch.linalg.vector_norm(x - previous, dim=1)
+    return torch.where(has_previous, value, first)
+
+
+def policy_state(
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    tokens_per_frame: Tensor,
+    position: Tensor | None,
+    begin: int,
+    end: int,
+    dtype: torch.dtype,
+    use_token: bool = True,
+    use_residual: bool = True,
+    epsilon: float = 1e-5,
+) -> Tensor:
+    """See :func:`score_ext.policy_state`."""
+    width = (tokens.shape[1],)
+    x = tokens.float()
+    previous, has_previous = _previous(x, cu_seqlens, tokens_per_frame)
+    parts = []
+    if use_token:
+        parts.append(torch.nn.functional.layer_norm(x, width, eps=epsilon))
+    if use_residual:
+        residual = torch.nn.functional.layer_norm(x - previous, width, eps=epsilon)
+        parts.append(torch.where(has_previous[:, None], residual, 0.0))
+    if position is not None:
+        parts.append(position)
+    return torch.cat(parts, dim=1)[begin:end].to(dtype)
+
+
+def policy_logits(
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    tokens_per_frame: Tensor,
+    layers: Sequence[tuple[Tensor, Tensor]],
+    position: Tensor | None = None,
+    use_token: bool = True,
+    use_residual: bool = True,
+    epsilon: float = 1e-5,
+) -> Tensor:
+    """See :func:`score_ext.policy_logits`."""
+    dtype = layers[0][0].dtype
+    length = tokens.shape[0]
+    x = policy_state(
+        tokens, cu_seqlens, tokens_per_frame, position, 0, length, dtype, use_token, use_residual, epsilon
+    )
+    for weight, bias in layers[:-1]:
+        x = torch.nn.functional.gelu(torch.nn.functional.linear(x, weight, bias))
+    return torch.nn.functional.linear(x, *layers[-1]).flatten().float()
+
+
+# ---- arithmetic that rounds the same everywhere: csrc/include/score/transcendental.h ----------------------------------
+
+_ONE = 1 << 30  # 1.0 in fixed point
+
+
+def _float_bits(value: Tensor) -> Tensor:
+    return value.view(torch.int32)
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    return (exponent << 23).view(torch.float32)
+
+
+def _exp_negative(a: Tensor) -> Tensor:
+    a = torch.where(a < 88.0, a, 88.0)
+    n = (a * 1.44269504 + 0.5).to(torch.int32)
+    r = (a - n * 0.693359375) - n * -2.12194440e-4
+    p = torch.full_like(a, -1.98412698e-4)
+    for coefficient in (1.38888889e-3, -8.33333333e-3, 4.16666667e-2, -1.66666667e-1, 0.5, -1.0, 1.0):
+        p = p * r + coefficient
+    return p * _power_of_two(127 - n)
+
+
+def _sigmoid_fixed(x: Tensor) -> Tensor:
+    e = _exp_negative(x.abs())
+    p = torch.where(x < 0, e, 1.0) / (1.0 + e)
+    return torch.where(x == x, (p * float(_ONE) + 0.5).to(torch.int32), 0)
+
+
+def _log1p_small(f: Tensor) -> Tensor:
+    s = f / (2.0 + f)
+    s2 = s * s
+    p = torch.full_like(f, 2 / 9)
+    for coefficient in (2 / 7, 2 / 5, 2 / 3, 2.0):
+        p = p * s2 + coefficient
+    return p * s
+
+
+def _log_positive(x: Tensor) -> Tensor:
+    bits = _float_bits(x)
+    n = (bits - 0x3F3504F3) >> 23
+    m = (bits - (n << 23)).view(torch.float32)
+    return n * 0.693359375 + (n * -2.12194440e-4 + _log1p_small(m - 1.0))
+
+
+def _gumbel(word: Tensor) -> Tensor:
+    unit = 2.0**-32
+    below = (word.float() + 0.5) * unit
+    above = ((0xFFFFFFFF - word).float() + 0.5) * unit
+    return -_log_positive(-torch.where(word < 0x40000000, _log1p_small(-below), _log_positive(above)))
+
+
+_STREAMS = {"plackett_luce": 0, "bernoulli": 1}
+
+
+def _random_words(length: int, seed: int, stream: str, sample: int, video: int) -> Tensor:
+    """Philox 4x32-10 of one video's tokens: int64 [length], each a word of 32 bits."""
+    mask = 0xFFFFFFFF
+    quads = torch.arange((length + 3) // 4)
+    counter = [quads, *(torch.full_like(quads, value) for value in (sample, video, _STREAMS[stream]))]
+    key0, key1 = seed & mask, (seed >> 32) & mask
+    for _ in range(10):
+        product0, product1 = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
+        counter = [
+            ((product1 >> 32) & mask) ^ counter[1] ^ key0,
+            product1 & mask,
+            ((product0 >> 32) & mask) ^ counter[3] ^ key1,
+            product0 & mask,
+        ]
+        key0, key1 = (key0 + 0x9E3779B9) & mask, (key1 + 0xBB67AE85) & mask
+    return torch.stack(counter, dim=1).flatten()[:length]
+
+
+# ---- selecting ------------------------------------------------------------------------------------------------------
+
+
+def _by_rank(scores: Tensor) -> Tensor:
+    """Positions by falling score; ties to the lower position, NaN last."""
+    missing = torch.isnan(scores)
+    falling = torch.argsort(torch.where(missing, -math.inf, scores), descending=True, stable=True)
+    return torch.cat([falling[~missing[falling]], falling[missing[falling]]])
+
+
+class _ShiftSolver:
+    """Newton's method in a bracket for the shift under which probabilities sum to the target."""
+
+    newton_steps = 24
+
+    def __init__(self, logits: Tensor, target: int, precision: int, start: float) -> None:
+        low, high = float(logits.min()), float(logits.max())
+        self.low = self._round(-high - max(32.0, self._round(abs(high) * 2.0**-20)))
+        self.high = self._round(-low + max(32.0, self._round(abs(low) * 2.0**-20)))
+        self.target, self.tolerance, self.evaluations = target, target >> precision, 0
+        self.shift = start if self.low < start < self.high else self._middle()
+
+    @staticmethod
+    def _round(value: float) -> float:
+        return float(torch.tensor(value, dtype=torch.float32))
+
+    @staticmethod
+    def _order(value: float) -> int:
+        bits = int(torch.tensor(value, dtype=torch.float32).view(torch.int32))
+        return -(bits & 0x7FFFFFFF) if bits < 0 else bits
+
+    def _middle(self) -> float:
+        width = self._round(self.high - self.low)
+        if width < 256 and self.evaluations < self.newton_steps:
+            return self._round(self.low + self._round(width * 0.5))
+        low, high = self._order(self.low), self._order(self.high)
+        order = low + int((high - low) / 2)
+        value = torch.tensor(abs(order), dtype=torch.int32).view(torch.float32)
+        return -float(value) if order < 0 else float(value)
+
+    def update(self, total: int, slope: int) -> bool:
+        if total >= self.target:
+            self.high = self.shift
+            if total - self.target <= self.tolerance:
+                return True
+        else:
+            self.low = self.shift
+        self.evaluations += 1
+        following = math.nan
+        if slope > 0 and self.evaluations < self.newton_steps:
+            following = self._round(self.shift - (total - self.target - self.tolerance // 2) / slope)
+        self.shift = following if self.low < following < self.high else self._middle()
+        if self.low < self.shift < self.high:
+            return False
+        self.shift = self.high
+        return True
+
+
+def _sums(logits: Tensor, shift: float) -> tuple[Tensor, int, int]:
+    p = _sigmoid_fixed(logits + shift)
+    slope = (p.float() * ((_ONE - p).float() * (1.0 / _ONE))).to(torch.int32)
+    return p, int(p.sum(dtype=torch.int64)), int(slope.sum(dtype=torch.int64))
+
+
+def _inclusion_probabilities(logits: Tensor, keep: int) -> Tensor:
+    """Fixed-point inclusion probabilities of one video's finite logits [length], 0 for the others."""
+    finite = logits.abs() <= 1e30
+    target = keep * _ONE
+    start = math.nan
+    stride = max(1, len(logits) // 4096)
+    if stride > 1:
+        part = logits[::stride][finite[::stride]]
+        part_target = int(target / int(finite.sum()) * len(part))
+        if part_target > 0:
+            solver = _ShiftSolver(logits[finite], part_target, 8, math.nan)
+            while not solver.update(*_sums(part, solver.shift)[1:]):
+                pass
+            start = solver.shift
+    solver = _ShiftSolver(logits[finite], target, 17, start)
+    while not solver.update(*_sums(logits[finite], solver.shift)[1:]):
+        pass
+    probability = torch.zeros(len(logits), dtype=torch.int32)
+    probability[finite] = _sums(logits[finite], solver.shift)[0]
+    return probability
+
+
+def _systematic(logits: Tensor, keep: int, offset: float) -> Tensor:
+    """Positions of one video's tokens that systematic sampling keeps, ascending."""
+    if keep == 0:
+        return torch.empty(0, dtype=torch.int64)
+    certain = logits > 1e30
+    finite = logits.abs() <= 1e30
+    kept = torch.zeros(len(logits), dtype=torch.bool)
+    for members in (certain, finite, ~(certain | finite)):  # filled in this order
+        size = int(members.sum())
+        if keep > size:
+            kept |= members
+            keep -= size
+            continue
+        if members is finite and 0 < keep < size:
+            probability = _inclusion_probabilities(logits, keep)
+        else:
+            probability = members.to(torch.int32) * _ONE
+        running = probability.cumsum(0, dtype=torch.int64)
+        spacing = int(running[-1]) // keep
+        first = min(int(offset * spacing), spacing - 1)
+        passed = torch.where(running > first, (running - first - 1) // spacing + 1, 0).clamp(max=keep)
+        kept |= passed.diff(prepend=torch.zeros(1, dtype=torch.int64)) > 0
+        break
+    return kept.nonzero().flatten()
+
+
+def select(
+    scores: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, law: str = "topk", offset: float = 0.5
+) -> Tensor:
+    """See :func:`score_ext.select`."""
+    rows = []
+    for video, span in _videos(cu_seqlens):
+        count = int(keep[video])
+        if law == "topk":
+            kept = _by_rank(scores[span])[:count].sort().values
+        else:
+            kept = _systematic(scores[span], count, offset)
+        rows.append(span.start + kept)
+    return torch.cat(rows)
+
+
+# ---- sampling -------------------------------------------------------------------------------------------------------
+
+
+def _seed_and_number(seed: Tensor, video: int) -> tuple[int, int]:
+    return (int(seed[video]), 0) if len(seed) > 1 else (int(seed[0]), video)
+
+
+def draw(
+    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See :func:`score_ext.draw`."""
+    order = []
+    for sample_number in range(num_samples):
+        rows = []
+        for video, span in _videos(cu_seqlens):
+            length = span.stop - span.start
+            video_seed, number = _seed_and_number(seed, video)
+            words = _random_words(length, video_seed, "plackett_luce", sample_number, number)
+            keys = logits[span].detach() + _gumbel(words)
+            rows.append(span.start + _by_rank(keys)[: int(keep[video])])
+        order.append(torch.cat(rows))
+    drawn = torch.stack(order)
+    return drawn.sort(dim=1).values, drawn
+
+
+def plackett_luce(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
+    """See :func:`score_ext.plackett_luce`; in float64."""
+    log_probs = []
+    for rows in order:
+        at = 0
+        for video, span in _videos(cu_seqlens):
+            count = int(keep[video])
+            drawn = rows[at : at + count]
+            at += count
+            if count == 0:
+                log_probs.append(logits.new_zeros(()))
+                continue
+            rest = torch.ones(span.stop - span.start, dtype=torch.bool)
+            rest[drawn - span.start] = False
+            if not bool((logits[span] < math.inf).all()):  # NaN or +inf
+                log_probs.append(logits[span].sum() * math.nan)
+                continue
+            wide = logits[span].double()
+            backwards = torch.cat([wide[rest].logsumexp(0, keepdim=True), logits[drawn].double().flip(0)])
+            remaining = backwards.logcumsumexp(0)[1:].flip(0)  # log of the sum over what could be drawn, step by step
+            log_probs.append((logits[drawn].double() - remaining).sum().to(logits.dtype))
+    return torch.stack(log_probs).view(order.shape[0], len(keep))
+
+
+def sample(
+    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See :func:`score_ext.sample`."""
+    index, order = draw(logits, cu_seqlens, keep, total_keep, num_samples, seed)
+    return index, plackett_luce(logits, cu_seqlens, keep, order)
+
+
+def sample_bernoulli(
+    logits: Tensor, cu_seqlens: Tensor, num_samples: int, seed: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See :func:`score_ext.sample_bernoulli`."""
+    masks, log_probs, counts = [], [], []
+    for sample_number in range(num_samples):
+        for video, span in _videos(cu_seqlens):
+            part = logits[span]
+            video_seed, number = _seed_and_number(seed, video)
+            words = _random_words(len(part), video_seed, "bernoulli", sample_number, number)
+            mask = (words >> 2) < _sigmoid_fixed(part.detach())
+            masks.append(mask)
+            log_probs.append(torch.nn.functional.logsigmoid(torch.where(mask, part, -part)).sum())
+            counts.append(mask.sum(dtype=torch.int32))
+    shape = (num_samples, len(cu_seqlens) - 1)
+    return (
+        torch.cat(masks).view(num_samples, len(logits)),
+        torch.stack(log_probs).view(shape),
+        torch.stack(counts).view(shape),
+    )
+
+
+# ---- gathering ------------------------------------------------------------------------------------------------------
+
+
+def gather(tokens: Tensor, index: Tensor) -> Tensor:
+    """See :func:`score_ext.gather`."""
+    return tokens[index]
+
+
+def compress(
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    tokens_per_frame: Tensor,
+    keep: Tensor,
+    total_keep: int,
+    scores: Tensor | None = None,
+    law: str = "topk",
+    offset: float = 0.5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See :func:`score_ext.compress`."""
+    if scores is None:
+        scores = surprise(tokens, cu_seqlens, tokens_per_frame)
+    index = select(scores, cu_seqlens, keep, total_keep, law, offset)
+    cu_kept = torch.cat([keep.new_zeros(1), keep.cumsum(0, dtype=torch.int32)])
+    return tokens[index], index, cu_kept
