@@ -79,7 +79,8 @@ class HostValues {
 Tensor check_cu_seqlens(const char* op, const Tensor& cu_seqlens, const Tensor& rows) {
   const int64_t length = rows.size(0);
   Tensor checked = check_plain(op, "cu_seqlens", cu_seqlens, ScalarType::Int, 1, "[num_videos + 1]", rows);
-  if (checked.size(0) < 2) fail(op, "cu_seqlens", "must hold at least one video ([0, length]), got ", describe(checked));
+  if (checked.size(0) < 2)
+    fail(op, "cu_seqlens", "must hold at least one video ([0, length]), got ", describe(checked));
   if (length > std::numeric_limits<int32_t>::max()) {
     fail(op, "cu_seqlens", "is int32 and cannot address ", length, " rows; split the batch");
   }
@@ -179,13 +180,21 @@ Tensor check_token_scores(const char* op, const Tensor& scores, const PackedToke
   return checked;
 }
 
+Tensor check_budgets(const char* op, const Tensor& keep, const Tensor& cu_seqlens) {
+  if (cu_seqlens.scalar_type() != ScalarType::Int) fail(op, "cu_seqlens", "must be int32, got ", describe(cu_seqlens));
+  const Tensor checked = check_plain(op, "keep", keep, ScalarType::Int, 1, "[num_videos]", cu_seqlens);
+  if (cu_seqlens.dim() != 1 || checked.size(0) != cu_seqlens.size(0) - 1) {
+    fail(
+        op, "keep", "must be [num_videos], one budget for each video, got ", describe(checked), " beside cu_seqlens ",
+        describe(cu_seqlens));
+  }
+  return checked;
+}
+
 Tensor check_keep(
     const char* op, const Tensor& keep, const Tensor& rows, const Tensor& cu_seqlens, int64_t total_keep) {
-  const int64_t videos = cu_seqlens.size(0) - 1;
-  const Tensor checked = check_plain(op, "keep", keep, ScalarType::Int, 1, "[num_videos]", rows);
-  if (checked.size(0) != videos) {
-    fail(op, "keep", "must be [", videos, "], one budget for each video, got ", describe(checked));
-  }
+  const Tensor checked = check_budgets(op, keep, cu_seqlens);
+  const int64_t videos = checked.size(0);
   const int64_t length = rows.size(0);
   if (total_keep < 0 || total_keep > length) {
     fail(op, "total_keep", "must be 0 .. ", length, " (the number of tokens), got ", total_keep);
@@ -224,7 +233,8 @@ Tensor check_index(const char* op, const Tensor& index, const Tensor& rows) {
 }
 
 Tensor check_order(const char* op, const Tensor& order, const Tensor& keep, const PackedScores& packed) {
-  const Tensor checked = check_plain(op, "order", order, ScalarType::Long, 2, "[num_samples, total_keep]", packed.scores);
+  const Tensor checked =
+      check_plain(op, "order", order, ScalarType::Long, 2, "[num_samples, total_keep]", packed.scores);
   check_num_samples(op, checked.size(0));
   const HostValues<int64_t> rows(checked);
   const HostValues<int32_t> budgets(keep), offsets(packed.cu_seqlens);

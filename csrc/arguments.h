@@ -52,8 +52,10 @@ PackedScores check_scores(const char* op, const char* name, const Tensor& scores
 Tensor check_token_scores(const char* op, const Tensor& scores, const PackedTokens& packed);
 
 // keep [B] int32, 0 .. length of each video, summing to total_keep. rows [L, ...] are what cu_seqlens divides.
-Tensor check_keep(
-    const char* op, const Tensor& keep, const Tensor& rows, const Tensor& cu_seqlens, int64_t total_keep);
+Tensor check_keep(const char* op, const Tensor& keep, const Tensor& rows, const Tensor& cu_seqlens, int64_t total_keep);
+
+// keep [B] int32 beside cu_seqlens [B + 1], as shapes go.
+Tensor check_budgets(const char* op, const Tensor& keep, const Tensor& cu_seqlens);
 
 // seed [1] or [B] int64.
 Tensor check_seed(const char* op, const Tensor& seed, const PackedScores& packed);

@@ -112,14 +112,12 @@ std::tuple<Tensor, Tensor, Tensor> compress(
   check_keep(op, keep, packed.tokens, packed.cu_seqlens, total_keep);
   parse_law(op, law);
   check_offset(op, offset);
-  const Tensor ranked =
-      scores.has_value()
-          ? *scores
-          : to<Tensor>(call(
-                "score::surprise", packed.tokens, packed.cu_seqlens, packed.tokens_per_frame, std::string("cosine"),
-                std::optional<double>())[0]);
-  const Tensor index =
-      to<Tensor>(call("score::select", ranked, packed.cu_seqlens, keep, total_keep, law, offset)[0]);
+  const Tensor ranked = scores.has_value()
+                            ? *scores
+                            : to<Tensor>(call(
+                                  "score::surprise", packed.tokens, packed.cu_seqlens, packed.tokens_per_frame,
+                                  std::string("cosine"), std::optional<double>())[0]);
+  const Tensor index = to<Tensor>(call("score::select", ranked, packed.cu_seqlens, keep, total_keep, law, offset)[0]);
   const Tensor kept = to<Tensor>(call("score::gather", packed.tokens, index)[0]);
   return {kept, index, to<Tensor>(call("score::kept_offsets", packed.cu_seqlens, keep)[0])};
 }

@@ -15,8 +15,7 @@ void policy_state(
     const TokenBatch& batch, const StateParts& parts, int64_t begin, int64_t end, DType out_dtype, void* out);
 
 // index [sum of keep] int64: of each video the keep[b] rows that the law picks, ascending.
-void select(
-    const float* scores, const PackedBatch& batch, const int32_t* keep, Law law, double offset, int64_t* index);
+void select(const float* scores, const PackedBatch& batch, const int32_t* keep, Law law, double offset, int64_t* index);
 
 // index, order [num_samples, total_keep] int64: Gumbel top-k, ascending and in the order of drawing.
 // seed [num_seeds] with num_seeds 1 (then the video's number is part of the key) or num_videos (then it is not).

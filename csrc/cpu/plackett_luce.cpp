@@ -180,8 +180,8 @@ void plackett_luce(
       log_z.resize(keep[video]);
       const int64_t* drawn_order = order + item / batch.num_videos * total_keep + first[video];
       log_prob[item] = static_cast<float>(log_probability(
-          logits + range.begin, range.length(), drawn_order, keep[video], range.begin, penalty.data(), drawn_logits.data(),
-          log_z.data()));
+          logits + range.begin, range.length(), drawn_order, keep[video], range.begin, penalty.data(),
+          drawn_logits.data(), log_z.data()));
     }
   });
 }

@@ -54,13 +54,13 @@ SCORE_INLINE void state_row(
 
 using StateRow = void (*)(const void*, const void*, int64_t, const StateParts&, int64_t, float*, void*);
 
-#define SCORE_STATE_ROW(name, In, Out)                                                                             \
-  SCORE_CLONES void name(                                                                                          \
-      const void* x, const void* previous, int64_t width, const StateParts& parts, int64_t row, float* scratch,    \
-      void* out) {                                                                                                 \
-    state_row(                                                                                                     \
-        static_cast<const In*>(x), static_cast<const In*>(previous), width, parts, row, scratch,                   \
-        static_cast<Out*>(out));                                                                                   \
+#define SCORE_STATE_ROW(name, In, Out)                                                                          \
+  SCORE_CLONES void name(                                                                                       \
+      const void* x, const void* previous, int64_t width, const StateParts& parts, int64_t row, float* scratch, \
+      void* out) {                                                                                              \
+    state_row(                                                                                                  \
+        static_cast<const In*>(x), static_cast<const In*>(previous), width, parts, row, scratch,                \
+        static_cast<Out*>(out));                                                                                \
   }
 SCORE_STATE_ROW(f32_f32, float, float)
 SCORE_STATE_ROW(f32_f16, float, Float16)
@@ -73,8 +73,11 @@ SCORE_STATE_ROW(bf16_f16, BFloat16, Float16)
 SCORE_STATE_ROW(bf16_bf16, BFloat16, BFloat16)
 #undef SCORE_STATE_ROW
 
-constexpr StateRow kStateRow[3][3] = {  // [tokens' dtype][state's dtype], in the order of DType
-    {f32_f32, f32_f16, f32_bf16}, {f16_f32, f16_f16, f16_bf16}, {bf16_f32, bf16_f16, bf16_bf16}};
+constexpr StateRow kStateRow[3][3] = {
+    // [tokens' dtype][state's dtype], in the order of DType
+    {f32_f32, f32_f16, f32_bf16},
+    {f16_f32, f16_f16, f16_bf16},
+    {bf16_f32, bf16_f16, bf16_bf16}};
 
 int64_t item_size(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
 

@@ -16,8 +16,8 @@ struct Outcome {
 };
 
 // One video and sample: logits and mask [length].
-SCORE_CLONES Outcome sample_video(
-    const float* logits, int64_t length, int64_t seed, uint32_t sample, uint32_t video, uint8_t* mask) {
+SCORE_CLONES Outcome
+sample_video(const float* logits, int64_t length, int64_t seed, uint32_t sample, uint32_t video, uint8_t* mask) {
   uint32_t words[kWords];
   double log_prob = 0.0;
   int64_t kept = 0;

@@ -2,8 +2,8 @@
 // dtype read as float.
 #pragma once
 
-#include "score/types.h"
 #include "score/rounding.h"
+#include "score/types.h"
 
 // Compiled once per instruction set and chosen when the library is loaded. Sanitizers start too late for that.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(SCORE_SANITIZE)

@@ -90,14 +90,14 @@ SCORE_INLINE void follow(const T* tokens, int64_t width, const Item& item, float
   }
 }
 
-#define SCORE_FOLLOW(name, T)                                                                               \
-  SCORE_CLONES void name##_cosine(                                                                          \
-      const void* tokens, int64_t width, const Item& item, float first, float* squares, float* out) {       \
-    follow<T, true>(static_cast<const T*>(tokens), width, item, first, squares, out);                       \
-  }                                                                                                         \
-  SCORE_CLONES void name##_l2(                                                                              \
-      const void* tokens, int64_t width, const Item& item, float first, float* squares, float* out) {       \
-    follow<T, false>(static_cast<const T*>(tokens), width, item, first, squares, out);                      \
+#define SCORE_FOLLOW(name, T)                                                                         \
+  SCORE_CLONES void name##_cosine(                                                                    \
+      const void* tokens, int64_t width, const Item& item, float first, float* squares, float* out) { \
+    follow<T, true>(static_cast<const T*>(tokens), width, item, first, squares, out);                 \
+  }                                                                                                   \
+  SCORE_CLONES void name##_l2(                                                                        \
+      const void* tokens, int64_t width, const Item& item, float first, float* squares, float* out) { \
+    follow<T, false>(static_cast<const T*>(tokens), width, item, first, squares, out);                \
   }
 SCORE_FOLLOW(follow_f32, float)
 SCORE_FOLLOW(follow_f16, Float16)

@@ -39,8 +39,7 @@ SCORE_CLONES LogitSummary summarize(const float* logits, int64_t length) {
 }
 
 // probability [length]: of each finite token under `shift`, 0 for the others; and the sums of it and its slope.
-SCORE_CLONES ProbabilitySums sum_probabilities(
-    const float* logits, int64_t length, float shift, int32_t* probability) {
+SCORE_CLONES ProbabilitySums sum_probabilities(const float* logits, int64_t length, float shift, int32_t* probability) {
   int64_t sum = 0, slope = 0;
 #pragma omp simd reduction(+ : sum, slope)
   for (int64_t i = 0; i < length; ++i) {
@@ -97,8 +96,7 @@ float start_shift(const float* logits, int64_t length, const LogitSummary& summa
 int64_t solve_probabilities(
     const float* logits, int64_t length, const LogitSummary& summary, int64_t keep, int32_t* probability) {
   const int64_t target = keep * kOne;
-  ShiftSolver solver(
-      summary.min, summary.max, target, kShiftPrecision, start_shift(logits, length, summary, target));
+  ShiftSolver solver(summary.min, summary.max, target, kShiftPrecision, start_shift(logits, length, summary, target));
   for (;;) {
     const float shift = solver.shift();
     const ProbabilitySums sums = sum_in_parallel(logits, length, shift, probability);
@@ -116,8 +114,7 @@ float outright_limit(const Marginal& marginal) {
 
 }  // namespace
 
-void systematic_rows(
-    const float* logits, int64_t length, int64_t keep, double offset, int64_t base, int64_t* index) {
+void systematic_rows(const float* logits, int64_t length, int64_t keep, double offset, int64_t base, int64_t* index) {
   if (keep == 0) return;
   const LogitSummary summary = summarize(logits, length);
   const Marginal marginal = marginal_class(summary, length, keep);

@@ -13,7 +13,7 @@
 #define SCORE_DYNAMIC_SHARED(Type, name) extern __shared__ Type name[]
 #else
 #define SCORE_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ::emulation::launch(grid, block, shared_bytes, [=] { kernel(__VA_ARGS__); })
+  ::emulation::launch(grid, block, shared_bytes, stream, [=] { kernel(__VA_ARGS__); })
 #define SCORE_DYNAMIC_SHARED(Type, name) Type* const name = static_cast<Type*>(::emulation::dynamic_shared())
 #endif
 

@@ -131,7 +131,8 @@ constexpr int64_t kStartTokens = 4096;
 // The k thresholds offset * spacing + j * spacing, j < k, over a running sum that ends at `total`.
 class Thresholds {
  public:
-  SCORE_INLINE Thresholds(int64_t total, int64_t keep, double offset) : keep_(keep), spacing_(keep > 0 && total > keep ? total / keep : 1) {
+  SCORE_INLINE Thresholds(int64_t total, int64_t keep, double offset)
+      : keep_(keep), spacing_(keep > 0 && total > keep ? total / keep : 1) {
     first_ = static_cast<int64_t>(mul_rn(offset, static_cast<double>(spacing_)));
     if (first_ >= spacing_) first_ = spacing_ - 1;
   }

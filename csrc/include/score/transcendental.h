@@ -1,5 +1,6 @@
 // exp, log and what is built on them, bit for bit the same on CPU and GPU (see rounding.h). Both arms of a choice are
-// computed before it is made: without branches, compilers vectorise the loops around these. Accurate to a few units in the last place of a float.
+// computed before it is made: without branches, compilers vectorise the loops around these. Accurate to a few units in
+// the last place of a float.
 #pragma once
 
 #include "score/rounding.h"
@@ -13,8 +14,8 @@ constexpr int32_t kOne = int32_t{1} << kProbabilityBits;
 // exp(-a) for a >= 0; 0 for NaN and where the result would be below the normal floats.
 SCORE_INLINE float exp_negative(float a) {
   const float clamped = a < 88.0f ? a : 88.0f;
-  // a = n ln2 + r with |r| <= ln2 / 2; ln2 is split so that n * ln2_high is exact for n < 2^9. n ends at 127, whose power
-  // of two below has an exponent field of 0: that is 0, without a branch.
+  // a = n ln2 + r with |r| <= ln2 / 2; ln2 is split so that n * ln2_high is exact for n < 2^9. n ends at 127, whose
+  // power of two below has an exponent field of 0: that is 0, without a branch.
   const int32_t n = static_cast<int32_t>(add_rn(mul_rn(clamped, 1.44269504f), 0.5f));
   const float nf = static_cast<float>(n);
   const float r = sub_rn(sub_rn(clamped, mul_rn(nf, 0.693359375f)), mul_rn(nf, -2.12194440e-4f));
@@ -66,7 +67,7 @@ SCORE_INLINE float log_positive(float x) {
 // A standard Gumbel number, -log(-log(u)), from a random word. u = 1 - (word + 1/2) / 2^32, so that the upper tail,
 // which decides who wins among many tokens, comes from small words and keeps a float's full relative resolution.
 SCORE_INLINE float gumbel(uint32_t word) {
-  constexpr float kUnit = 2.3283064365386963e-10f;  // 2^-32
+  constexpr float kUnit = 2.3283064365386963e-10f;                                          // 2^-32
   const float below = mul_rn(add_rn(static_cast<float>(word), 0.5f), kUnit);                // 1 - u
   const float above = mul_rn(add_rn(static_cast<float>(0xFFFFFFFFu - word), 0.5f), kUnit);  // u
   const float log_near_one = log1p_small(-below);

@@ -1,0 +1,174 @@
+// check -> allocate -> launch, once for every device. Device is made from a tensor that lies on it and offers the
+// kernels of kernels.h as members: Cpu in ops.cpp, Cuda in ops_cuda.cpp.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "arguments.h"
+
+namespace score {
+
+using torch::headeronly::ScalarType;
+using torch::stable::new_empty;
+
+template <typename T>
+T* data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+template <typename T>
+const T* const_data(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+
+template <typename Device>
+Tensor surprise(
+    const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame, const std::string& metric,
+    std::optional<double> first) {
+  const PackedTokens packed = check_tokens("surprise", tokens, cu_seqlens, tokens_per_frame);
+  Tensor out = new_empty(packed.tokens, {packed.tokens.size(0)}, ScalarType::Float);
+  const float value = static_cast<float>(first.value_or(std::numeric_limits<double>::infinity()));
+  Device(packed.tokens).surprise(packed.batch(), parse_metric("surprise", metric), value, data<float>(out));
+  return out;
+}
+
+template <typename Device>
+Tensor policy_state(
+    const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame,
+    const std::optional<Tensor>& position, int64_t begin, int64_t end, ScalarType dtype, bool use_token,
+    bool use_residual, double epsilon) {
+  const char* op = "policy_state";
+  const PackedTokens packed = check_tokens(op, tokens, cu_seqlens, tokens_per_frame);
+  const CheckedState state = check_state(op, packed, position, begin, end, use_token, use_residual, epsilon);
+  const DType out_dtype = token_dtype(op, "dtype", dtype);
+  Tensor out = new_empty(packed.tokens, {end - begin, state.parts.columns(packed.tokens.size(1))}, dtype);
+  Device(packed.tokens).policy_state(packed.batch(), state.parts, begin, end, out_dtype, data<void>(out));
+  return out;
+}
+
+template <typename Device>
+Tensor select(
+    const Tensor& scores, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, const std::string& law,
+    double offset) {
+  const PackedScores packed = check_scores("select", "scores", scores, cu_seqlens);
+  const Tensor budgets = check_keep("select", keep, packed.scores, packed.cu_seqlens, total_keep);
+  check_offset("select", offset);
+  const Law parsed = parse_law("select", law);
+  Tensor index = new_empty(packed.scores, {total_keep}, ScalarType::Long);
+  Device(packed.scores)
+      .select(
+          packed.data(), packed.batch(), const_data<int32_t>(budgets), total_keep, parsed, offset,
+          data<int64_t>(index));
+  return index;
+}
+
+template <typename Device>
+std::tuple<Tensor, Tensor> draw(
+    const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, int64_t num_samples,
+    const Tensor& seed) {
+  const PackedScores packed = check_scores("draw", "logits", logits, cu_seqlens);
+  const Tensor budgets = check_keep("draw", keep, packed.scores, packed.cu_seqlens, total_keep);
+  const Tensor seeds = check_seed("draw", seed, packed);
+  check_num_samples("draw", num_samples);
+  Tensor index = new_empty(packed.scores, {num_samples, total_keep}, ScalarType::Long);
+  Tensor order = new_empty(packed.scores, {num_samples, total_keep}, ScalarType::Long);
+  Device(packed.scores)
+      .draw(
+          packed.data(), packed.batch(), const_data<int32_t>(budgets), total_keep, num_samples,
+          const_data<int64_t>(seeds), seeds.size(0), data<int64_t>(index), data<int64_t>(order));
+  return {index, order};
+}
+
+template <typename Device>
+Tensor plackett_luce(const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, const Tensor& order) {
+  const char* op = "plackett_luce";
+  const PackedScores packed = check_scores(op, "logits", logits, cu_seqlens);
+  const Tensor budgets = check_keep(op, keep, packed.scores, packed.cu_seqlens, order.dim() == 2 ? order.size(1) : 0);
+  const Tensor rows = check_order(op, order, budgets, packed);
+  Tensor log_prob = new_empty(packed.scores, {rows.size(0), budgets.size(0)}, ScalarType::Float);
+  Device(packed.scores)
+      .plackett_luce(
+          packed.data(), packed.batch(), const_data<int32_t>(budgets), rows.size(1), rows.size(0),
+          const_data<int64_t>(rows), data<float>(log_prob));
+  return log_prob;
+}
+
+template <typename Device>
+Tensor plackett_luce_backward(
+    const Tensor& grad, const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, const Tensor& order) {
+  const char* op = "plackett_luce_backward";
+  const PackedScores packed = check_scores(op, "logits", logits, cu_seqlens);
+  const Tensor budgets = check_keep(op, keep, packed.scores, packed.cu_seqlens, order.dim() == 2 ? order.size(1) : 0);
+  const Tensor rows = check_order(op, order, budgets, packed);
+  const Tensor weights = check_grad(op, grad, rows.size(0), packed);
+  Tensor grad_logits = new_empty(packed.scores, {packed.scores.size(0)}, ScalarType::Float);
+  Device(packed.scores)
+      .plackett_luce_backward(
+          const_data<float>(weights), packed.data(), packed.batch(), const_data<int32_t>(budgets), rows.size(1),
+          rows.size(0), const_data<int64_t>(rows), data<float>(grad_logits));
+  return grad_logits;
+}
+
+template <typename Device>
+std::tuple<Tensor, Tensor, Tensor> sample_bernoulli(
+    const Tensor& logits, const Tensor& cu_seqlens, int64_t num_samples, const Tensor& seed) {
+  const char* op = "sample_bernoulli";
+  const PackedScores packed = check_scores(op, "logits", logits, cu_seqlens);
+  const Tensor seeds = check_seed(op, seed, packed);
+  check_num_samples(op, num_samples);
+  const int64_t videos = packed.cu_seqlens.size(0) - 1;
+  Tensor mask = new_empty(packed.scores, {num_samples, packed.scores.size(0)}, ScalarType::Bool);
+  Tensor log_prob = new_empty(packed.scores, {num_samples, videos}, ScalarType::Float);
+  Tensor count = new_empty(packed.scores, {num_samples, videos}, ScalarType::Int);
+  Device(packed.scores)
+      .sample_bernoulli(
+          packed.data(), packed.batch(), num_samples, const_data<int64_t>(seeds), seeds.size(0), data<bool>(mask),
+          data<float>(log_prob), data<int32_t>(count));
+  return {mask, log_prob, count};
+}
+
+template <typename Device>
+Tensor gather(const Tensor& tokens, const Tensor& index) {
+  if (tokens.dim() == 0) fail("gather", "tokens", "must have rows, got ", describe(tokens));
+  const Tensor rows = check_index("gather", index, tokens);
+  const Tensor from = tokens.is_contiguous() ? tokens : torch::stable::contiguous(tokens);
+  std::vector<int64_t> sizes(from.sizes().begin(), from.sizes().end());
+  int64_t row_bytes = static_cast<int64_t>(from.element_size());
+  for (size_t i = 1; i < sizes.size(); ++i) row_bytes *= sizes[i];
+  sizes[0] = rows.size(0);
+  Tensor out = new_empty(from, sizes);
+  Device(from).gather(
+      from.const_data_ptr(), from.size(0), row_bytes, const_data<int64_t>(rows), rows.size(0), data<void>(out));
+  return out;
+}
+
+template <typename Device>
+Tensor kept_offsets(const Tensor& cu_seqlens, const Tensor& keep) {
+  const Tensor budgets = check_budgets("kept_offsets", keep, cu_seqlens);
+  Tensor out = new_empty(budgets, {budgets.size(0) + 1});
+  const Tensor offsets = cu_seqlens.is_contiguous() ? cu_seqlens : torch::stable::contiguous(cu_seqlens);
+  const PackedBatch batch{const_data<int32_t>(offsets), budgets.size(0), std::numeric_limits<int32_t>::max()};
+  Device(budgets).kept_offsets(batch, const_data<int32_t>(budgets), data<int32_t>(out));
+  return out;
+}
+
+template <typename Device>
+void register_ops(torch::stable::detail::StableLibrary& m) {
+  m.impl("surprise", TORCH_BOX(&surprise<Device>));
+  m.impl("policy_state", TORCH_BOX(&policy_state<Device>));
+  m.impl("select", TORCH_BOX(&select<Device>));
+  m.impl("draw", TORCH_BOX(&draw<Device>));
+  m.impl("plackett_luce", TORCH_BOX(&plackett_luce<Device>));
+  m.impl("plackett_luce_backward", TORCH_BOX(&plackett_luce_backward<Device>));
+  m.impl("sample_bernoulli", TORCH_BOX(&sample_bernoulli<Device>));
+  m.impl("gather", TORCH_BOX(&gather<Device>));
+  m.impl("kept_offsets", TORCH_BOX(&kept_offsets<Device>));
+}
+
+}  // namespace score
