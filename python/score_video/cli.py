@@ -1,0 +1,173 @@
+"""The command ``score``. Parses, calls, prints; the work is done elsewhere.
+
+To add a subcommand: write a function here, decorated with ``@app.command()``, that imports what it needs when called
+(so that ``--help`` stays quick). Errors of type ValueError and OSError become one line and exit status 2.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from score_video.compress_video import Progress
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+
+# The base of typer's errors about the command line, under whatever name the installed release has it
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+METHODS_HELP = "surprise, surprise-l2, norm, evs, uniform, random, vidcom2 or divprune"
+
+
+@app.callback(invoke_without_command=True)
+def score(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Compress the visual tokens of videos: keep the surprising ones (SCORE, unofficial).
+
+    Example: `score compress holiday.mp4 --retention 0.1`
+    """
+    if version:
+        import score_ext
+
+        print(f"score {score_ext.__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def compress(
+    video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
+    retention: Annotated[float, typer.Option(help="Fraction of the tokens to keep, above 0 and up to 1.")] = 0.1,
+    method: Annotated[str, typer.Option(help=f"What decides: {METHODS_HELP}.")] = "surprise",
+    law: Annotated[str, typer.Option(help="How a score picks: topk, or systematic (spread over the video).")] = "topk",
+    frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
+    fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
+    patch: Annotated[int, typer.Option(help="Side of a patch (one token), in pixels.")] = 28,
+    size: Annotated[int, typer.Option(help="Longest side that frames are scaled to, in pixels.")] = 448,
+    seed: Annotated[int, typer.Option(help="What the method random draws from.", min=0, max=2**63 - 1)] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to make. [default: VIDEO's name with -score, here]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
+) -> None:
+    """Sample a video, cut it into patch tokens, keep the most surprising, and show which those are.
+
+    Writes `summary.json`, `tokens.safetensors`, `contact.png` and `overlay.mp4`.
+
+    Keep 10% of the tokens of 32 frames:
+
+        score compress holiday.mp4
+
+    Keep 5% at one frame a second, spread over the video:
+
+        score compress holiday.mp4 --retention 0.05 --fps 1 --law systematic --out holiday
+    """
+    if frames is not None and fps is not None:
+        raise ValueError("give --frames or --fps, not both")
+    with _progress() as progress:
+        from score_video.compress_video import FILES, compress_video
+
+        folder = out if out is not None else Path(f"{video.stem}-score")
+        summary = compress_video(
+            video,
+            folder,
+            retention=retention,
+            method=method,
+            law=law,  # type: ignore[arg-type]  # checked there
+            num_frames=frames,
+            fps=fps,
+            patch=patch,
+            size=size,
+            seed=seed,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _print_summary(summary, folder, FILES)
+
+
+def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]) -> None:
+    sampled = summary["frames"]["sampled"]
+    asked = summary["frames"]["asked"]["frames"]
+    fewer = f" (of {asked} asked for: the video shows no more)" if asked and sampled < asked else ""
+    print(
+        f"kept {summary['kept']} of {summary['tokens']} tokens ({summary['retention']['got']:.2%}) "
+        f"of {sampled} frames{fewer} in {summary['seconds']:.2f} s"
+    )
+    for name in files:
+        print(f"  {_one_line(str(folder / name))}")
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on a terminal; elsewhere a line as each phase begins."""
+    if not sys.stdout.isatty():
+
+        def line(phase: str, done: int, total: int) -> None:
+            if done == 0:
+                print(phase, flush=True)
+
+        yield line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, transient=True) as bar:
+        tasks = {}
+
+        def advance(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=total)
+            elif (done, total) == (1, 1):
+                bar.update(tasks[phase], completed=bar.tasks[tasks[phase]].total)
+            else:
+                bar.update(tasks[phase], completed=done, total=total)
+
+        yield advance
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command. Returns the exit status: 0, 2 after one line on stderr, 130 after Ctrl-C."""
+    # An end from outside goes through the same clean-up as an error
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        status = app(arguments, prog_name="score", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except UsageError as error:
+        return _fail(error.format_message())  # type: ignore[attr-defined]
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except ValueError as error:
+        return _fail(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        return _fail("not enough memory: take fewer (--frames, --fps) or smaller (--size) frames")
+    return status if isinstance(status, int) else 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _fail(message: str) -> int:
+    print(f"score: error: {_one_line(message)}", file=sys.stderr)
+    return 2
+
+
+def _one_line(text: str) -> str:
+    """Names of files may hold anything, line ends and terminal codes among it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

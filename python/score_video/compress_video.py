@@ -1,0 +1,218 @@
+"""The main job on a real video: sample, cut into patch tokens, compress, and show what was kept."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import av
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+import score_ext
+from score_ext.budget import keep_count
+from score_ext.ops import Law
+from score_video.methods import IndexMethod, Method, find_method
+from score_video.output import output_folder
+from score_video.patches import MEAN, STD, fit_to_patches, to_patches
+from score_video.pictures import Compressed, contact_sheet, write_overlay
+from score_video.video import SampledVideo, read_frames
+
+FILES = ("summary.json", "tokens.safetensors", "contact.png", "overlay.mp4")
+DEFAULT_FRAMES = 32
+
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, steps done, steps in all)."""
+
+
+def compress_video(
+    video: Path,
+    out: Path,
+    *,
+    retention: float = 0.1,
+    method: str = "surprise",
+    law: Law = "topk",
+    num_frames: int | None = None,
+    fps: float | None = None,
+    patch: int = 28,
+    size: int = 448,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Compresses the patch tokens of a video file and writes ``FILES`` into a new folder.
+
+    - ``summary.json``: what is returned.
+    - ``tokens.safetensors``: tokens float32 [K, 3 * patch * patch], index int64 [K] (ascending rows of the T * gh * gw
+      tokens in (t, y, x) order), grid int64 [3] (T, gh, gw), timestamps float64 [T] in seconds.
+    - ``contact.png``, ``overlay.mp4``: see :mod:`score_video.pictures`.
+
+    Args:
+        video: any file that :func:`score_video.video.read_frames` takes.
+        out: folder to make; see :func:`score_video.output.output_folder`.
+        retention: fraction of the tokens kept, in (0, 1]; see :func:`score_ext.budget.keep_count`.
+        method: a name in :data:`score_video.methods.METHODS`.
+        law: "topk" or "systematic"; only for methods that are a score.
+        num_frames, fps: how to sample; 32 frames if neither is given.
+        patch: side of a patch in pixels.
+        size: longest side to which frames are scaled, in pixels.
+        seed: what the method "random" draws from.
+        overwrite: replace an earlier result.
+        progress: told how far things are.
+
+    Raises:
+        ValueError: an impossible option; :class:`score_video.video.VideoError`, which is one, for an unusable file.
+        OSError: the output cannot be written. In both cases nothing is left behind.
+    """
+    chosen = find_method(method)
+    _check_options(chosen, retention, law, patch, size)
+    if num_frames is None and fps is None:
+        num_frames = DEFAULT_FRAMES
+    phases = _Phases(progress)
+    with output_folder(out, FILES, overwrite=overwrite) as folder:
+        with phases("decode") as report:
+            fit = partial(fit_to_patches, patch=patch, size=size)
+            sampled = read_frames(video, fit, num_frames=num_frames, fps=fps, progress=report)
+        with phases("patch"):
+            tokens, grid = to_patches(sampled.frames, patch)
+        with phases("compress"):
+            packed = _pack(tokens, grid, retention)
+            kept, index = _compress(chosen, *packed, law=law, seed=seed)
+        with phases("pictures"):
+            _write_pictures(folder, video.name, sampled, packed, grid, index, f"{method}, {law}")
+        with phases("write"):
+            _write_tokens(folder / "tokens.safetensors", kept, index, grid, sampled)
+        summary = {
+            "video": str(video),
+            "source": asdict(sampled.source),
+            "method": method,
+            "law": None if isinstance(chosen, IndexMethod) else law,
+            "seed": seed,
+            "retention": {"asked": retention, "got": len(index) / len(tokens)},
+            "frames": {
+                "asked": {"frames": num_frames, "fps": fps},
+                "sampled": grid[0],
+                "height": sampled.frames.shape[1],
+                "width": sampled.frames.shape[2],
+                "decoded": sampled.decoded,
+                "damaged_packets": sampled.damaged,
+                "timestamps": [round(float(t), 6) for t in sampled.timestamps],
+            },
+            "patch": patch,
+            "grid": list(grid),
+            "tokens": len(tokens),
+            "kept": len(index),
+            "kept_per_frame": torch.bincount(index // (grid[1] * grid[2]), minlength=grid[0]).tolist(),
+            "seconds": round(sum(phases.milliseconds.values()) / 1000, 3),
+            "milliseconds": {phase: round(value, 2) for phase, value in phases.milliseconds.items()},
+            "versions": {
+                "score": score_ext.__version__,
+                "torch": str(torch.__version__),
+                "av": av.__version__,
+                "python": platform.python_version(),
+            },
+        }
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+def _check_options(method: Method, retention: float, law: str, patch: int, size: int) -> None:
+    """Raises ValueError for what cannot work, before any time is spent on the video."""
+    if law not in get_args(Law):
+        raise ValueError(f"there is no law {law!r}; there are {', '.join(get_args(Law))}")
+    if isinstance(method, IndexMethod) and law != "topk":
+        raise ValueError(f"{method.name} selects by a rule of its own and takes no law, got {law!r}")
+    keep_count(1, 1, retention)
+    fit_to_patches(1, 1, patch=patch, size=size)
+
+
+class _Phases:
+    """Measures phases, and says where they are."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.milliseconds: dict[str, float] = {}
+        self._progress = progress or (lambda phase, done, total: None)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[Callable[[int, int], None]]:
+        self._progress(phase, 0, 1)
+        start = time.perf_counter()
+        yield partial(self._progress, phase)
+        self.milliseconds[phase] = (time.perf_counter() - start) * 1000
+        self._progress(phase, 1, 1)
+
+
+_Packed = tuple[Tensor, Tensor, Tensor, Tensor, int]
+
+
+def _pack(tokens: Tensor, grid: tuple[int, int, int], retention: float) -> _Packed:
+    """One video as a packed batch: tokens [L, D], cu_seqlens, tokens_per_frame, keep (int32 [2], [1], [1]), K."""
+    per_frame = grid[1] * grid[2]
+    keep = keep_count(grid[0], per_frame, retention)
+    cu_seqlens, tokens_per_frame, keeps = (
+        torch.tensor(values, dtype=torch.int32) for values in ([0, len(tokens)], [per_frame], [keep])
+    )
+    return tokens, cu_seqlens, tokens_per_frame, keeps, keep
+
+
+def _compress(
+    method: Method,
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    tokens_per_frame: Tensor,
+    keep: Tensor,
+    total_keep: int,
+    *,
+    law: Law,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """kept [K, D], index int64 [K]."""
+    if isinstance(method, IndexMethod):
+        index = method.index(tokens, cu_seqlens, tokens_per_frame, keep, seed=seed)
+        return score_ext.gather(tokens, index), index
+    # surprise is the op's own score: nothing but the one call
+    scores = None if method.name == "surprise" else method.scores(tokens, cu_seqlens, tokens_per_frame, keep)
+    kept, index, _ = score_ext.compress(tokens, cu_seqlens, tokens_per_frame, keep, total_keep, scores, law)
+    return kept, index
+
+
+def _write_pictures(
+    folder: Path,
+    name: str,
+    sampled: SampledVideo,
+    packed: _Packed,
+    grid: tuple[int, int, int],
+    index: Tensor,
+    how: str,
+) -> None:
+    tokens, cu_seqlens, tokens_per_frame, _, _ = packed
+    kept = np.zeros(len(tokens), dtype=np.bool_)
+    kept[index.numpy()] = True
+    surprise = score_ext.surprise(tokens, cu_seqlens, tokens_per_frame).numpy()
+    pictured = Compressed(sampled.frames, sampled.timestamps, kept.reshape(grid), surprise.reshape(grid))
+    facts = (
+        f"{how}: kept {len(index)} of {len(tokens)} tokens ({len(index) / len(tokens):.2%}), "
+        f"{grid[0]} frames of {grid[1]}x{grid[2]} patches"
+    )
+    contact_sheet(pictured, name, facts).save(folder / "contact.png")
+    write_overlay(folder / "overlay.mp4", pictured)
+
+
+def _write_tokens(path: Path, kept: Tensor, index: Tensor, grid: tuple[int, int, int], sampled: SampledVideo) -> None:
+    tensors = {
+        "tokens": kept,
+        "index": index,
+        "grid": torch.tensor(grid, dtype=torch.int64),
+        "timestamps": torch.from_numpy(sampled.timestamps),
+    }
+    metadata = {"score": score_ext.__version__, "layout": "t, y, x", "mean": str(MEAN), "std": str(STD)}
+    path.write_bytes(save(tensors, metadata))  # not save_file: its errors are no OSError, its files for the owner only
