@@ -1,0 +1,343 @@
+"""The command from outside: what it writes, what it prints, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from conftest import CLIPS, write_video
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import score_video.compress_video
+from score_ext.budget import keep_count
+from score_video.cli import METHODS_HELP, main
+from score_video.clip import write_clip
+from score_video.methods import METHODS
+from score_video.patches import to_patches
+
+FILES = {"summary.json", "tokens.safetensors", "contact.png", "overlay.mp4"}
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "score_video.cli"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test runs in an empty current directory, so that whatever is left behind shows."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def compress(*arguments: object) -> int:
+    return main(["compress", *map(str, arguments)])
+
+
+def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line on stderr of a command that fails with status 2 and leaves nothing behind."""
+    before = sorted(Path.cwd().rglob("*"))
+    assert compress(*arguments) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("score: error: ")
+    assert error.endswith("\n")
+    assert error.count("\n") == 1
+    assert sorted(Path.cwd().rglob("*")) == before
+    return error
+
+
+def test_everything_is_written_and_agrees(clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert compress(clip, "--frames", 8, "--retention", 0.25, "--out", "out") == 0
+    folder = Path("out")
+    assert {p.name for p in folder.iterdir()} == FILES
+    assert [p.name for p in Path().iterdir()] == ["out"]
+
+    summary = json.loads((folder / "summary.json").read_text())
+    t, gh, gw = summary["grid"]
+    assert (t, gh, gw) == (8, 12, 16)
+    assert summary["tokens"] == t * gh * gw
+    assert summary["kept"] == keep_count(t, gh * gw, 0.25) == sum(summary["kept_per_frame"])
+    assert summary["retention"] == {"asked": 0.25, "got": 0.25}
+    assert summary["frames"]["sampled"] == len(summary["frames"]["timestamps"]) == 8
+    assert set(summary["milliseconds"]) == {"decode", "patch", "compress", "pictures", "write"}
+    assert summary["source"]["codec"] == "h264"
+
+    tensors = load_file(folder / "tokens.safetensors")
+    assert tensors["grid"].tolist() == [t, gh, gw]
+    assert tensors["tokens"].shape == (summary["kept"], 3 * 28 * 28)
+    index = tensors["index"]
+    assert index.dtype == torch.int64
+    assert (index.diff() > 0).all()
+    assert torch.bincount(index // (gh * gw), minlength=t).tolist() == summary["kept_per_frame"]
+    with safe_open(folder / "tokens.safetensors", "pt") as file:
+        assert file.metadata()["layout"] == "t, y, x"
+
+    assert Image.open(folder / "contact.png").size[0] >= 900
+    with av.open(str(folder / "overlay.mp4")) as overlay:
+        stream = overlay.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.width % 2 == stream.height % 2 == 0
+        assert sum(1 for _ in overlay.decode(stream)) == 8 * 4
+
+    output = capfd.readouterr()
+    assert output.err == ""
+    assert output.out.splitlines()[:5] == ["decode", "patch", "compress", "pictures", "write"]
+    assert "kept 384 of 1536 tokens (25.00%) of 8 frames" in output.out
+    assert "out/contact.png" in output.out
+
+
+def test_the_kept_tokens_are_those_of_the_video(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches the tokens on their way, and compares them with what the file says."""
+    seen: list[torch.Tensor] = []
+
+    def spy(frames, patch):  # type: ignore[no-untyped-def]
+        tokens, grid = to_patches(frames, patch)
+        seen.append(tokens)
+        return tokens, grid
+
+    monkeypatch.setattr(score_video.compress_video, "to_patches", spy)
+    for method in METHODS:
+        assert compress(clip, "--frames", 4, "--method", method, "--out", method) == 0
+        tensors = load_file(Path(method) / "tokens.safetensors")
+        assert torch.equal(tensors["tokens"], seen[-1][tensors["index"]])
+        assert len(tensors["index"]) == keep_count(4, 12 * 16, 0.1)
+
+
+def test_the_default_folder_is_named_after_the_video(clip: Path) -> None:
+    assert compress(clip, "--frames", 2) == 0
+    assert [p.name for p in Path().iterdir()] == ["clip-score"]
+
+
+def test_fewer_frames_than_asked_for_are_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert compress(write_video(tmp_path / "one.mp4", 1)) == 0
+    assert "of 1 frames (of 32 asked for" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("options", [[], ["--law", "systematic"], ["--fps", "3"], ["--patch", "7", "--size", "63"]])
+def test_options_that_work(clip: Path, options: list[str]) -> None:
+    assert compress(clip, *options) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--retention", "0"], "retention"),
+        (["--retention", "1.5"], "retention"),
+        (["--retention", "nan"], "retention"),
+        (["--retention", "much"], "--retention"),
+        (["--frames", "0"], "frames"),
+        (["--frames", "9999999999"], "frames"),
+        (["--fps", "-1"], "fps"),
+        (["--fps", "inf"], "fps"),
+        (["--fps", "1e300"], "more than 1000000"),
+        (["--frames", "4", "--fps", "1"], "not both"),
+        (["--method", "sorprise"], "there are surprise, surprise-l2"),
+        (["--law", "lottery"], "there are topk, systematic"),
+        (["--method", "vidcom2", "--law", "systematic"], "vidcom2"),
+        (["--patch", "0"], "patch"),
+        (["--patch", "500"], "larger than the frame"),
+        (["--size", "-5"], "larger than the frame"),
+        (["--size", "100000", "--patch", "1000"], "smaller"),
+        (["--seed", "-1"], "seed"),
+        (["--colour", "red"], "--colour"),
+    ],
+)
+def test_impossible_options(clip: Path, capfd: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
+    assert said in refused(capfd, clip, *options)
+
+
+def test_unusable_files(tmp_path: Path, audio_only: Path, faststart: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video\n" * 50)
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:3,\nhttp://127.0.0.1/clip.ts\n")
+    cut = faststart.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(cut[: len(cut) // 2])
+    assert "No such file" in refused(capfd, "nothing.mp4")
+    assert "empty" in refused(capfd, tmp_path / "empty.mp4")
+    assert "not a video file" in refused(capfd, tmp_path / "text.mp4")
+    assert "not a video file" in refused(capfd, tmp_path / "list.m3u8")
+    assert "truncated" in refused(capfd, tmp_path / "cut.mp4")
+    assert "no video stream" in refused(capfd, audio_only)
+
+
+def test_a_name_cannot_break_the_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert r"no\x1b[31m\nsuch" in refused(capfd, "no\x1b[31m\nsuch.mp4")
+
+
+def test_no_video_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "video" in refused(capfd).lower()
+
+
+def test_existing_results_are_only_replaced_when_told(clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert compress(clip, "--frames", 2, "--out", "out") == 0
+    first = Path("out/summary.json").read_text()
+    assert "not empty" in refused(capfd, clip, "--out", "out")
+    assert Path("out/summary.json").read_text() == first
+    assert compress(clip, "--frames", 3, "--out", "out", "--overwrite") == 0
+    assert json.loads(Path("out/summary.json").read_text())["grid"][0] == 3
+    assert [p.name for p in Path().iterdir()] == ["out"]
+
+
+def test_a_failed_replacement_leaves_the_old_result(clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert compress(clip, "--frames", 2, "--out", "out") == 0
+    first = Path("out/summary.json").read_text()
+    refused(capfd, "nothing.mp4", "--out", "out", "--overwrite")
+    assert Path("out/summary.json").read_text() == first
+
+
+def test_nobody_elses_files_are_deleted(clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("diary").mkdir()
+    Path("diary/today.txt").write_text("dear diary")
+    assert "today.txt" in refused(capfd, clip, "--out", "diary", "--overwrite")
+    assert Path("diary/today.txt").read_text() == "dear diary"
+
+
+def test_an_empty_folder_is_used(clip: Path) -> None:
+    Path("out").mkdir()
+    assert compress(clip, "--frames", 2, "--out", "out") == 0
+    assert {p.name for p in Path("out").iterdir()} == FILES
+
+
+@pytest.mark.parametrize(
+    ("out", "said"), [("missing/out", "does not exist"), ("file", "not a folder"), ("/proc/out", "/proc/out")]
+)
+def test_places_that_cannot_be_written(clip: Path, capfd: pytest.CaptureFixture[str], out: str, said: str) -> None:
+    Path("file").write_text("here first")
+    assert said in refused(capfd, clip, "--out", out)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("locked").mkdir(mode=0o500)
+    assert "Permission denied" in refused(capfd, clip, "--out", "locked/out")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_out_of_memory(
+    clip: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(score_video.compress_video, "to_patches", fail)
+    assert "not enough memory" in refused(capfd, clip)
+
+
+def test_bugs_are_not_hidden(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(score_video.compress_video, "to_patches", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        compress(clip)
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("limit", [10_000, 40_000, 200_000])
+def test_a_full_disk(clip: Path, limit: int) -> None:
+    """A limit on the size of files stands in for it: the picture, the tokens or the overlay do not fit."""
+    done = subprocess.run(
+        [*COMMAND, "compress", str(clip), "--retention", "0.5"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("score: error: clip-score: ")
+    assert done.stderr.count("\n") == 1
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_from_outside(tmp_path: Path, number: int, status: int) -> None:
+    path = write_video(tmp_path / "long.mp4", 3000, gop=250)
+    with subprocess.Popen(
+        [*COMMAND, "compress", str(path), "--fps", "10", "--size", "280"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "decode\n"
+        process.send_signal(number)
+        _, error = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert error == ""
+    assert not list(Path().iterdir())
+
+
+def test_a_bar_on_a_terminal(clip: Path) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "compress", str(clip), "--frames", "4"],
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "80"},
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                chunk = os.read(ours, 4096)
+            except OSError:  # how Linux says that the other end is closed
+                break
+            if not chunk:
+                break
+            shown += chunk
+        assert process.wait() == 0
+    os.close(ours)
+    assert "━".encode() in shown
+    assert b"kept 76 of 768 tokens" in shown
+
+
+def test_help_teaches(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "score compress holiday.mp4" in capfd.readouterr().out
+    assert main(["compress", "--help"]) == 0
+    assert "score compress holiday.mp4" in capfd.readouterr().out
+    assert METHODS_HELP.replace(" or ", ", ").split(", ") == [*METHODS]
+
+
+def test_version(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capfd.readouterr().out.startswith("score ")
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from score_video.cli import main; main(['compress', '--help']); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True, capture_output=True)
+
+
+def test_the_rendered_clip(tmp_path: Path) -> None:
+    write_clip(tmp_path / "rendered.mp4")
+    assert compress(tmp_path / "rendered.mp4", "--out", "out") == 0
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert summary["source"]["duration"] == pytest.approx(6.0)
+    still = [
+        k for k, t in zip(summary["kept_per_frame"], summary["frames"]["timestamps"], strict=True) if 2.6 < t < 3.7
+    ]
+    assert still == [0] * len(still)  # nothing moves, nothing is kept
+    assert len(still) > 2
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the shared clips are not here")
+@pytest.mark.parametrize("name", ["nasa_13013.mp4", "bigbuckbunny.mp4"])
+def test_real_clips(name: str) -> None:
+    assert compress(CLIPS / name, "--out", "out") == 0
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert (summary["tokens"], summary["kept"]) == (4608, 460)
