@@ -101,15 +101,16 @@ def _policy_logits_backward(
 ) -> list[Tensor]:
     """Gradients of w1, b1, w2, b2, w_out, b_out, position, tokens; empty tensors for what is not there or not asked."""
     width = tokens.shape[1]
-    none = tokens.new_empty(0)
 
     def zeros(like: Tensor | None) -> Tensor:
-        return none if like is None else torch.zeros(like.shape, dtype=torch.float32, device=like.device)
+        # A new empty tensor for each that is not there: an op's results must not be one another.
+        shape = 0 if like is None else like.shape
+        return torch.zeros(shape, dtype=torch.float32, device=tokens.device)
 
     grad_w1, grad_b1, grad_w2, grad_b2 = zeros(w1), zeros(b1), zeros(w2), zeros(b2)
     grad_w_out, grad_b_out = zeros(w_out), torch.zeros(1, device=w_out.device)
     grad_position = zeros(position)
-    grad_tokens = zeros(tokens) if tokens_need_grad else none
+    grad_tokens = zeros(tokens if tokens_need_grad else None)
 
     for begin in range(0, tokens.shape[0], _BLOCK_ROWS):
         end = min(begin + _BLOCK_ROWS, tokens.shape[0])
@@ -183,8 +184,7 @@ def _(
 
     weights = [like(tensor, w1.dtype) for tensor in (w1, b1, w2, b2, w_out)]
     grad_tokens = like(tokens if tokens_need_grad else None, tokens.dtype)
-    position_dtype = tokens.dtype if position is None else torch.float32
-    return [*weights, tokens.new_empty(1, dtype=w1.dtype), like(position, position_dtype), grad_tokens]
+    return [*weights, tokens.new_empty(1, dtype=w1.dtype), like(position, torch.float32), grad_tokens]
 
 
 def _policy_logits_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

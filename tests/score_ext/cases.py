@@ -1,0 +1,79 @@
+"""One valid call of every op, as keyword arguments: for tests of what holds for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from batches import LAYOUTS, Layout, generator, int64
+from torch import Tensor
+
+import score_ext
+
+WIDTH = 10
+NUM_SAMPLES = 3
+
+
+def linear_layers(sizes: list[int], dtype: torch.dtype = torch.float32, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """(weight, bias) of each layer of an MLP through these sizes, scaled so that the values stay near 1."""
+    random = generator(seed)
+    layers = []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        weight = torch.randn(outputs, inputs, generator=random) / max(inputs, 1) ** 0.5
+        layers.append((weight.to(dtype), torch.randn(outputs, generator=random).to(dtype)))
+    return layers
+
+
+def op_arguments(layout: Layout = LAYOUTS["ragged"], seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Every op of torch.ops.score that a user calls, with arguments for it."""
+    tokens, scores = layout.tokens(WIDTH, seed=seed), layout.scores(seed)
+    keep, total_keep = layout.keep(seed)
+    packed = {"cu_seqlens": layout.cu_seqlens}
+    frames = {"tokens": tokens, **packed, "tokens_per_frame": layout.tokens_per_frame}
+    budget = {"keep": keep, "total_keep": total_keep}
+    position = torch.rand(layout.length, 3, generator=generator(seed + 1))
+    (w1, b1), (w2, b2), (w_out, b_out) = linear_layers([2 * WIDTH + 3, 12, 8, 1], seed=seed)
+    draws = {"num_samples": NUM_SAMPLES, "seed": int64(1234)}
+    _index, order = score_ext.draw(scores, **packed, **budget, **draws)
+    grad = torch.randn(NUM_SAMPLES, len(layout.videos), generator=generator(seed + 2))
+    return {
+        "surprise": {**frames, "metric": "cosine", "first": 2.5},
+        "policy_state": {**frames, "position": position, "begin": 0, "end": layout.length, "dtype": torch.float32},
+        "policy_logits": {
+            **frames,
+            "position": position,
+            **{"w1": w1, "b1": b1, "w2": w2, "b2": b2, "w_out": w_out, "b_out": b_out},
+        },
+        "select": {"scores": scores, **packed, **budget, "law": "systematic", "offset": 0.25},
+        "draw": {"logits": scores, **packed, **budget, **draws},
+        "plackett_luce": {"logits": scores, **packed, "keep": keep, "order": order},
+        "plackett_luce_backward": {"grad": grad, "logits": scores, **packed, "keep": keep, "order": order},
+        "sample": {"logits": scores, **packed, **budget, **draws},
+        "sample_bernoulli": {"logits": scores, **packed, **draws},
+        "gather": {"tokens": tokens, "index": torch.arange(0, layout.length, 3)},
+        "kept_offsets": {**packed, "keep": keep},
+        "compress": {**frames, **budget, "scores": scores, "law": "systematic", "offset": 0.25},
+    }
+
+
+OPS = tuple(op_arguments())
+# The tensor argument that each differentiable op has a gradient for, and those of its results that carry one.
+DIFFERENTIABLE = {
+    "surprise": ("tokens", (0,)),
+    "policy_logits": ("tokens", (0,)),
+    "plackett_luce": ("logits", (0,)),
+    "sample": ("logits", (1,)),
+    "sample_bernoulli": ("logits", (1,)),
+    "gather": ("tokens", (0,)),
+    "compress": ("tokens", (0,)),
+}
+
+
+def call(op: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
+    """The results of torch.ops.score.<op>, always as a tuple."""
+    result = getattr(torch.ops.score, op)(**arguments)
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def tensor_arguments(arguments: dict[str, Any]) -> list[str]:
+    return [name for name, value in arguments.items() if isinstance(value, Tensor)]
