@@ -1,4 +1,5 @@
-# The CUDA library, where wanted. SCORE_CUDA=ON demands nvcc; AUTO builds it if there is one, and says what it chose.
+# The CUDA library, where wanted. SCORE_CUDA=ON demands nvcc, but no GPU and no CUDA torch; AUTO builds where this torch
+# has CUDA and nvcc is found, and says what it chose.
 set(SCORE_CUDA_VERSION "")
 set(SCORE_CUDA_ARCHITECTURES "")
 if(NOT SCORE_CUDA MATCHES "^(ON|OFF|AUTO)$")
@@ -6,6 +7,11 @@ if(NOT SCORE_CUDA MATCHES "^(ON|OFF|AUTO)$")
 endif()
 if(SCORE_CUDA STREQUAL "OFF" OR SCORE_SANITIZE)
   message(STATUS "CUDA kernels: not built (SCORE_CUDA=${SCORE_CUDA})")
+  return()
+endif()
+
+if(SCORE_CUDA STREQUAL "AUTO" AND NOT EXISTS "${TORCH_LIB_DIR}/libtorch_cuda.so")
+  message(STATUS "CUDA kernels: not built (SCORE_CUDA=AUTO and this torch has no CUDA)")
   return()
 endif()
 

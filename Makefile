@@ -1,0 +1,67 @@
+# Every target sets up what it needs: .venv with a CPU torch (TORCH=... for another), and the package, editable.
+#   make demo [VIDEO=clip.mp4]   the main job on a real clip
+#   make test                    everything that needs no GPU
+#   make help                    the rest
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml
+
+# Without TORCH, a CPU build where pip knows of one; where it knows only builds with CUDA, that one: larger, and as good.
+TORCH ?=
+TORCH_CPU := torch==2.13.0+cpu
+TORCH_ANY := torch==2.13.0
+
+.PHONY: help demo test lint sanitize cuda gpu bench compat clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/torch.stamp:
+	$(PYTHON) -m venv $(VENV)
+ifneq ($(TORCH),)
+	$(PIP) install -q $(TORCH)
+else
+	$(PIP) install -q "$(TORCH_CPU)" || $(PIP) install -q "$(TORCH_ANY)"
+endif
+	@touch $@
+
+# --no-build-isolation: builds in place, again only what changed, against the environment's own torch.
+$(VENV)/package.stamp: $(VENV)/torch.stamp $(SOURCES)
+	$(PIP) install -q "scikit-build-core>=0.11" "pybind11>=2.13" cmake ninja
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -q --no-build-isolation -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/package.stamp  ## the main job on VIDEO, else on ../shared/video, else on a clip it renders
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/demo.sh $(VIDEO)
+
+test: $(VENV)/package.stamp  ## all tests that need no GPU
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+lint: $(VENV)/package.stamp  ## ruff, mypy, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'cmake/*.cpp')
+
+sanitize: $(VENV)/package.stamp  ## the op tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python tools/sanitize.sh
+
+cuda: $(VENV)/package.stamp  ## compile the CUDA kernels for every architecture (needs nvcc, no GPU)
+	rm -rf build/cuda-site
+	PATH="$(CURDIR)/$(BIN):$$PATH" SCORE_CUDA=ON $(PIP) install -q --no-build-isolation --no-deps --target build/cuda-site .
+	PYTHONPATH=build/cuda-site $(BIN)/python -c "import score_ext; print(score_ext.build_info())"
+
+gpu:  ## on a machine with a GPU: build, test, sanitize, benchmark (no network, no .venv: its own torch)
+	tools/gpu.sh
+
+bench: $(VENV)/package.stamp  ## CPU benchmarks, as JSON and as the table in docs/benchmarks.md
+	$(BIN)/python -m bench
+
+compat: $(VENV)/package.stamp  ## load the wheel under other torch releases
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python tools/compat.sh
+
+clean:  ## remove what was built, .venv too
+	rm -rf build dist $(VENV) demo

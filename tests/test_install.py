@@ -1,0 +1,117 @@
+"""The wheel, installed into an environment that has nothing but torch, and the build without a torch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command outside of the repository, so that nothing is imported from it by accident."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=variables, cwd="/", check=False, timeout=600
+    )
+
+
+def torch_distributions() -> list[importlib.metadata.Distribution]:
+    """Torch and what it requires, as installed here."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    names = ["torch"]
+    while names:
+        name = names.pop()
+        if name in found:
+            continue
+        try:
+            found[name] = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # required on other platforms only
+        for requirement in found[name].requires or []:
+            if "extra ==" not in requirement:
+                names.append(re.match(r"[\w.-]+", requirement)[0].lower())
+    return list(found.values())
+
+
+@pytest.fixture(scope="module")
+def torch_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment whose site-packages hold torch and its requirements (as links: nothing is downloaded)."""
+    folder = tmp_path_factory.mktemp("torch-only")
+    venv.create(folder, with_pip=True)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    for distribution in torch_distributions():
+        for top in {Path(file.parts[0]) for file in distribution.files or [] if file.parts[0] not in ("..", "__pycache__")}:
+            link = site_packages / top
+            if not link.exists():
+                link.symlink_to(distribution.locate_file(top))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    built = run(
+        sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", folder, ROOT,
+        SCORE_CUDA="OFF",
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+def test_wheel_needs_torch_alone(wheel: Path, torch_only: Path) -> None:
+    python = torch_only / "bin" / "python"
+    installed = run(python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", wheel)
+    assert installed.returncode == 0, installed.stderr
+
+    report = run(python, "-m", "score_ext")
+    assert report.returncode == 0, report.stderr
+    assert re.search(r"^CPU kernels +loaded$", report.stdout, re.MULTILINE)
+    assert "compress" in report.stdout
+
+    code = """
+import torch, score_ext
+tokens = torch.randn(12, 8)
+cu, frames, keep = (torch.tensor(x, dtype=torch.int32) for x in ([0, 12], [4], [5]))
+kept, index, cu_kept = torch.ops.score.compress(tokens, cu, frames, keep, 5)
+assert torch.equal(kept, tokens[index]) and cu_kept.tolist() == [0, 5]
+print(score_ext.__file__)
+"""
+    used = run(python, "-c", code)
+    assert used.returncode == 0, used.stderr
+    assert str(torch_only) in used.stdout  # and not the editable install of this repository
+
+
+def test_build_without_torch_says_what_to_do(tmp_path: Path) -> None:
+    venv.create(tmp_path, with_pip=False)
+    found = run(tmp_path / "bin" / "python", ROOT / "cmake" / "find_torch.py")
+    assert found.returncode == 1
+    assert "needs torch 2.10 or newer" in found.stderr
+    assert "pip install torch" in found.stderr
+
+
+def test_build_with_an_old_torch_says_so(tmp_path: Path) -> None:
+    venv.create(tmp_path, with_pip=False)
+    (site_packages,) = tmp_path.glob("lib/python*/site-packages")
+    (site_packages / "torch").mkdir()
+    (site_packages / "torch" / "__init__.py").touch()
+    (site_packages / "torch" / "version.py").write_text("__version__ = '2.4.1+cu121'\n")
+    found = run(tmp_path / "bin" / "python", ROOT / "cmake" / "find_torch.py")
+    assert found.returncode == 1
+    assert "2.4.1+cu121" in found.stderr
+    assert "Upgrade torch" in found.stderr
+
+
+def test_report_of_the_environment() -> None:
+    report = run(sys.executable, "-m", "score_ext")
+    assert report.returncode == 0, report.stderr
+    for line in ("score_ext", "torch", "compiler", "CPU kernels", "CUDA kernels", "GPUs", "ops"):
+        assert re.search(rf"^{line} +\S", report.stdout, re.MULTILINE), line
