@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 MAX_SIDE = 16384  # pixels
 MAX_PIXELS = 2**26  # of one frame, 64 megapixels
 MAX_REORDERED = 32  # frames by which the order of storing may differ from that of showing; codecs allow 16
+MAX_KEYFRAME_GAP = 1000  # frames that are looked at in search of a keyframe
 
 # Containers that hold their video in the one file. Left out on purpose: whatever opens further files or addresses
 # (playlists, concat scripts, manifests, image patterns, devices) and what turns text into pictures.
@@ -214,7 +215,7 @@ class Keyframes:
             target = time - back * second
             if target < self._start or not seek(self._container, self._stream, target):
                 return None
-            for packet in read_packets(self._container, self._stream):
+            for packet in islice(read_packets(self._container, self._stream), MAX_KEYFRAME_GAP):
                 if packet.is_keyframe and packet.pts is not None:
                     if packet.pts <= time:
                         return target, packet.pts
