@@ -14,10 +14,10 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from conftest import CLIPS, write_video
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from videos import CLIPS, write_video
 
 import score_video.compress_video
 from score_ext.budget import keep_count
