@@ -5,6 +5,7 @@
 //
 // Z_j is summed backwards from the tokens never drawn: only additions of positive numbers, so nothing cancels however
 // sure the policy is. Sums are kept in double relative to a reference that moves when they would leave its range.
+// Errors do not grow with the logits until doubles themselves are too coarse for them, at 1e9 or so.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -35,6 +36,8 @@ class LogSum {
   }
 
   double log() const { return reference_ + std::log(sum_); }
+  // exp(log_factor) times the sum; small however large the two logs are.
+  double times(double log_factor) const { return std::exp(log_factor + reference_) * sum_; }
 
  private:
   static constexpr double kRange = 600.0;  // exp of it is far from a double's end
@@ -86,7 +89,7 @@ SCORE_CLONES bool remaining_logs(
   double sum = std::exp(log_rest - max);
   for (int64_t j = keep - 1; j >= 0; --j) log_z[j] = sum += log_z[j];
 #pragma omp simd
-  for (int64_t j = 0; j < keep; ++j) log_z[j] = max + log_positive(static_cast<float>(log_z[j]));
+  for (int64_t j = 0; j < keep; ++j) log_z[j] = static_cast<double>(max) + log_positive(static_cast<float>(log_z[j]));
   return true;
 }
 
@@ -97,12 +100,17 @@ SCORE_CLONES double sum_steps(const float* drawn_logits, int64_t keep, const dou
   return total;
 }
 
+struct LogProbability {
+  double value;    // NaN where the logits have NaN or +inf
+  float rest_max;  // as in Rest
+};
+
 // One video and sample. logits [length]; order [keep] holds rows from `base` on; penalty [length] is scratch of zeros.
-// Writes the drawn logits [keep] in order and log Z_j [keep], and returns log P, NaN where the logits have NaN or +inf.
-double log_probability(
+// Writes the drawn logits [keep] in order and log Z_j [keep].
+LogProbability log_probability(
     const float* logits, int64_t length, const int64_t* order, int64_t keep, int64_t base, float* penalty,
     float* drawn_logits, double* log_z) {
-  if (keep == 0) return 0.0;
+  if (keep == 0) return {0.0, -kDrawn};
   for (int64_t j = 0; j < keep; ++j) {
     penalty[order[j] - base] = kDrawn;
     drawn_logits[j] = logits[order[j] - base];
@@ -110,12 +118,12 @@ double log_probability(
   const Rest rest = summarize_rest(logits, penalty, length);
   if (!rest.valid) {
     std::fill(log_z, log_z + keep, std::nan(""));
-    return std::nan("");
+    return {std::nan(""), rest.max};
   }
   const double log_rest =
       rest.max == -kInfinity ? -kInfinity : rest.max + std::log(sum_exponentials(logits, penalty, length, rest.max));
   if (log_rest > -kInfinity && remaining_logs(drawn_logits, keep, rest.max, log_rest, log_z)) {
-    return sum_steps(drawn_logits, keep, log_z);
+    return {sum_steps(drawn_logits, keep, log_z), rest.max};
   }
   LogSum remaining(log_rest);
   double total = 0.0;
@@ -125,24 +133,23 @@ double log_probability(
     log_z[j] = remaining.log();
     total += logit == -kInfinity ? -kInfinity : logit - log_z[j];
   }
-  return total;
+  return {total, rest.max};
 }
 
+// For the tokens not drawn, the largest logit of which is rest_max: exp(logit - rest_max) * largest_share.
 SCORE_CLONES void subtract_shares(
-    const float* logits, const float* penalty, int64_t length, float log_count, float grad, float* grad_logits) {
+    const float* logits, const float* penalty, int64_t length, float rest_max, float largest_share,
+    float* grad_logits) {
 #pragma omp simd
   for (int64_t i = 0; i < length; ++i) {
-    const float exponent = logits[i] - penalty[i] + log_count;
-    const float falling = exp_negative(exponent < 0.0f ? -exponent : exponent);
-    const float rising = 1.0f / falling;
-    grad_logits[i] -= grad * (exponent < 0.0f ? falling : rising);
+    grad_logits[i] -= largest_share * exp_negative(rest_max - (logits[i] - penalty[i]));
   }
 }
 
 // Adds grad * d log P / d logits of one video and sample to grad_logits [length].
 void add_gradient(
     const float* logits, int64_t length, const int64_t* order, int64_t keep, int64_t base, const float* penalty,
-    const double* log_z, float grad, float* grad_logits) {
+    const double* log_z, float rest_max, float grad, float* grad_logits) {
   if (std::isnan(log_z[0])) {
     std::fill(grad_logits, grad_logits + length, std::nanf(""));
     return;
@@ -151,9 +158,10 @@ void add_gradient(
   for (int64_t j = 0; j < keep; ++j) {
     const int64_t row = order[j] - base;
     inverse.add(-log_z[j]);
-    grad_logits[row] += grad * static_cast<float>(1.0 - std::exp(logits[row] + inverse.log()));
+    grad_logits[row] += grad * static_cast<float>(1.0 - inverse.times(logits[row]));
   }
-  subtract_shares(logits, penalty, length, static_cast<float>(inverse.log()), grad, grad_logits);
+  if (rest_max == -kDrawn) return;  // nothing was left, or nothing that could be drawn
+  subtract_shares(logits, penalty, length, rest_max, grad * static_cast<float>(inverse.times(rest_max)), grad_logits);
 }
 
 std::vector<int64_t> offsets(const int32_t* keep, int64_t num_videos) {
@@ -179,9 +187,10 @@ void plackett_luce(
       drawn_logits.resize(keep[video]);
       log_z.resize(keep[video]);
       const int64_t* drawn_order = order + item / batch.num_videos * total_keep + first[video];
-      log_prob[item] = static_cast<float>(log_probability(
+      const LogProbability result = log_probability(
           logits + range.begin, range.length(), drawn_order, keep[video], range.begin, penalty.data(),
-          drawn_logits.data(), log_z.data()));
+          drawn_logits.data(), log_z.data());
+      log_prob[item] = static_cast<float>(result.value);
     }
   });
 }
@@ -203,12 +212,12 @@ void plackett_luce_backward(
       for (int64_t sample = 0; sample < num_samples; ++sample) {
         const int64_t* drawn_order = order + sample * total_keep + first[video];
         penalty.assign(range.length(), 0.0f);
-        log_probability(
+        const LogProbability result = log_probability(
             logits + range.begin, range.length(), drawn_order, keep[video], range.begin, penalty.data(),
             drawn_logits.data(), log_z.data());
         add_gradient(
             logits + range.begin, range.length(), drawn_order, keep[video], range.begin, penalty.data(), log_z.data(),
-            grad[sample * batch.num_videos + video], grad_logits + range.begin);
+            result.rest_max, grad[sample * batch.num_videos + video], grad_logits + range.begin);
       }
     }
   });
