@@ -7,6 +7,7 @@ differentiable by torch's own autograd. What must agree between devices to the b
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 def _videos(cu_seqlens: Tensor) -> Iterator[tuple[int, slice]]:
     offsets = cu_seqlens.tolist()
-    for video, (begin, end) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for video, (begin, end) in enumerate(itertools.pairwise(offsets)):
         yield video, slice(begin, end)
 
 
@@ -103,7 +104,7 @@ def policy_logits(
     return torch.nn.functional.linear(x, *layers[-1]).flatten().float()
 
 
-# ---- arithmetic that rounds the same everywhere: csrc/include/score/transcendental.h ----------------------------------
+# ---- arithmetic that rounds the same everywhere: csrc/include/score/transcendental.h --------------------------------
 
 _ONE = 1 << 30  # 1.0 in fixed point
 
@@ -158,14 +159,12 @@ def _gumbel(word: Tensor) -> Tensor:
 _STREAMS = {"plackett_luce": 0, "bernoulli": 1}
 
 
-def _random_words(length: int, seed: int, stream: str, sample: int, video: int) -> Tensor:
-    """Philox 4x32-10 of one video's tokens: int64 [length], each a word of 32 bits."""
+def _philox(counter: list[Tensor], seed: int) -> list[Tensor]:
+    """Philox 4x32-10: four words of 32 bits, as int64 tensors of one shape, into four random ones."""
     mask = 0xFFFFFFFF
-    quads = torch.arange((length + 3) // 4)
-    counter = [quads, *(torch.full_like(quads, value) for value in (sample, video, _STREAMS[stream]))]
     key0, key1 = seed & mask, (seed >> 32) & mask
     for _ in range(10):
-        product0, product1 = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57
+        product0, product1 = counter[0] * 0xD2511F53, counter[2] * 0xCD9E8D57  # wrap around; their bits are right
         counter = [
             ((product1 >> 32) & mask) ^ counter[1] ^ key0,
             product1 & mask,
@@ -173,7 +172,14 @@ def _random_words(length: int, seed: int, stream: str, sample: int, video: int) 
             product0 & mask,
         ]
         key0, key1 = (key0 + 0x9E3779B9) & mask, (key1 + 0xBB67AE85) & mask
-    return torch.stack(counter, dim=1).flatten()[:length]
+    return counter
+
+
+def _random_words(length: int, seed: int, stream: str, sample: int, video: int) -> Tensor:
+    """The random words of one video's tokens: int64 [length], 32 bits each."""
+    quads = torch.arange((length + 3) // 4)
+    counter = [quads, *(torch.full_like(quads, value) for value in (sample, video, _STREAMS[stream]))]
+    return torch.stack(_philox(counter, seed), dim=1).flatten()[:length]
 
 
 # ---- selecting ------------------------------------------------------------------------------------------------------
@@ -348,7 +354,8 @@ def plackett_luce(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tenso
             wide = logits[span].double()
             backwards = torch.cat([wide[rest].logsumexp(0, keepdim=True), logits[drawn].double().flip(0)])
             remaining = backwards.logcumsumexp(0)[1:].flip(0)  # log of the sum over what could be drawn, step by step
-            log_probs.append((logits[drawn].double() - remaining).sum().to(logits.dtype))
+            steps = torch.where(logits[drawn] == -math.inf, -math.inf, logits[drawn].double() - remaining)
+            log_probs.append(steps.sum().to(logits.dtype))
     return torch.stack(log_probs).view(order.shape[0], len(keep))
 
 

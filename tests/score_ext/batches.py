@@ -8,6 +8,7 @@ hypothesis.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import torch
@@ -55,7 +56,7 @@ class Layout:
 
     def spans(self) -> list[slice]:
         offsets = self.cu_seqlens.tolist()
-        return [slice(begin, end) for begin, end in zip(offsets, offsets[1:], strict=False)]
+        return [slice(begin, end) for begin, end in itertools.pairwise(offsets)]
 
     def tokens(self, width: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
         return torch.randn(self.length, width, generator=generator(seed)).to(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ def linear_layers(sizes: list[int], dtype: torch.dtype = torch.float32, seed: in
     """(weight, bias) of each layer of an MLP through these sizes, scaled so that the values stay near 1."""
     random = generator(seed)
     layers = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(sizes):
         weight = torch.randn(outputs, inputs, generator=random) / max(inputs, 1) ** 0.5
         layers.append((weight.to(dtype), torch.randn(outputs, generator=random).to(dtype)))
     return layers

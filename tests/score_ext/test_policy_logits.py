@@ -107,9 +107,7 @@ def test_gradients_in_every_dtype(token_dtype: torch.dtype, dtype: torch.dtype) 
     position = torch.rand(layout.length, 2, generator=generator(5))
     layers = network(12, (True, True), 2, [8, 6], dtype)
     packed = layout.cu_seqlens, layout.tokens_per_frame
-    actual = gradients(
-        score_ext.policy_logits, tokens, packed, layers, position, (True, True), layout.scores(seed=2)
-    )
+    actual = gradients(score_ext.policy_logits, tokens, packed, layers, position, (True, True), layout.scores(seed=2))
     wide = [(w.float(), b.float()) for w, b in layers]
     expected = gradients(
         reference.policy_logits, tokens.float(), packed, wide, position, (True, True), layout.scores(seed=2)
