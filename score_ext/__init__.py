@@ -4,7 +4,7 @@ Importing this package loads the compiled ops, so that ``torch.ops.score.*`` is 
 gradients where they exist. :mod:`score_ext.reference` has every op in plain torch.
 """
 
-from score_ext import _autograd, _fakes  # noqa: F401  (registrations)
+from score_ext import _autograd, _fakes, budget  # noqa: F401  (registrations)
 from score_ext._library import build_info, cuda_library_loaded
 from score_ext.ops import (
     compress,
@@ -22,6 +22,7 @@ from score_ext.ops import (
 __version__: str = build_info()["version"]
 
 __all__ = [
+    "budget",
     "build_info",
     "compress",
     "cuda_library_loaded",

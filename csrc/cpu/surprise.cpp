@@ -4,6 +4,7 @@
 // through a run of frames: each row is fetched from memory once, and is still cached when the next frame needs it.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "kernels.h"
@@ -13,8 +14,9 @@
 namespace score::cpu {
 namespace {
 
-constexpr int64_t kBlockBytes = 128 << 10;  // rows of one frame that a work item follows
+constexpr int64_t kBlockBytes = 256 << 10;  // rows of one frame that a work item follows
 constexpr int64_t kRunFrames = 64;          // longer videos are cut, at the price of reading one frame again
+constexpr int64_t kAheadBytes = 8 << 10;    // fetched before it is needed: rows are too short for the hardware to see
 constexpr int kLanes = 32;                  // independent sums: two AVX-512 or four AVX2 registers each
 
 struct Sums {
@@ -24,33 +26,59 @@ struct Sums {
 
 // Every sum runs in the same order, so that x == p makes product, |x|^2 and |p|^2 equal to the last bit and the
 // surprise exactly 0: what does not move is tied, whatever the rounding.
+// One lane's share of both sums.
+template <bool kCosineMetric>
+SCORE_INLINE void accumulate(float a, float b, float& product, float& square) {
+  const float difference = a - b;
+  product += kCosineMetric ? a * b : difference * difference;
+  square += kCosineMetric ? a * a : 0.0f;
+}
+
+// Lanes kLanes at a time. bfloat16 is read in pairs: of a word, the upper half is a float as it stands and the lower
+// one after a shift, which spares the widening of every element.
+template <bool kCosineMetric, typename T>
+SCORE_INLINE void accumulate_lanes(const T* x, const T* p, float* product, float* square) {
+#pragma omp simd
+  for (int lane = 0; lane < kLanes; ++lane) {
+    accumulate<kCosineMetric>(to_float(x[lane]), to_float(p[lane]), product[lane], square[lane]);
+  }
+}
+template <bool kCosineMetric>
+SCORE_INLINE void accumulate_lanes(const BFloat16* x, const BFloat16* p, float* product, float* square) {
+#pragma omp simd
+  for (int pair = 0; pair < kLanes / 2; ++pair) {
+    uint32_t a, b;
+    std::memcpy(&a, x + 2 * pair, sizeof(a));
+    std::memcpy(&b, p + 2 * pair, sizeof(b));
+    accumulate<kCosineMetric>(bits_float(a << 16), bits_float(b << 16), product[pair], square[pair]);
+    accumulate<kCosineMetric>(
+        bits_float(a & 0xFFFF0000u), bits_float(b & 0xFFFF0000u), product[kLanes / 2 + pair],
+        square[kLanes / 2 + pair]);
+  }
+}
+
+SCORE_INLINE float sum_lanes(float* lanes) {
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+#pragma omp simd
+    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  }
+  return lanes[0];
+}
+
 template <typename T, bool kCosineMetric>
 SCORE_INLINE Sums row_sums(const T* x, const T* p, int64_t width) {
   float product[kLanes] = {}, square[kLanes] = {};
   const int64_t body = width - width % kLanes;
   for (int64_t i = 0; i < body; i += kLanes) {
-#pragma omp simd
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const float a = to_float(x[i + lane]);
-      const float b = to_float(p[i + lane]);
-      const float difference = a - b;
-      product[lane] += kCosineMetric ? a * b : difference * difference;
-      square[lane] += kCosineMetric ? a * a : 0.0f;
-    }
+    const uintptr_t ahead = reinterpret_cast<uintptr_t>(x + i) + kAheadBytes;  // may lie past the end: only a hint
+    for (size_t line = 0; line < kLanes * sizeof(T); line += 64)
+      __builtin_prefetch(reinterpret_cast<void*>(ahead + line));
+    accumulate_lanes<kCosineMetric>(x + i, p + i, product, square);
   }
   for (int64_t i = body; i < width; ++i) {
-    const float a = to_float(x[i]);
-    const float b = to_float(p[i]);
-    const float difference = a - b;
-    product[i - body] += kCosineMetric ? a * b : difference * difference;
-    square[i - body] += kCosineMetric ? a * a : 0.0f;
+    accumulate<kCosineMetric>(to_float(x[i]), to_float(p[i]), product[i - body], square[i - body]);
   }
-  Sums sums{0.0f, 0.0f};
-  for (int lane = 0; lane < kLanes; ++lane) {
-    sums.product += product[lane];
-    sums.square += square[lane];
-  }
-  return sums;
+  return {sum_lanes(product), sum_lanes(square)};
 }
 
 float cosine_surprise(float product, float square, float previous_square) {

@@ -1,0 +1,236 @@
+"""CPU benchmarks under pytest-benchmark: ours beside eager torch, torch.compile and the rule as serving engines write it.
+
+Every group holds everything that does the same job on the same input; `make bench` runs them and makes the table.
+A plain copy in the same run gives the machine's bandwidth, and with it the floor: the time that moving the bytes takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import score_ext
+
+FRAMES, PER_FRAME, WIDTH = 64, 196, 3584
+LENGTH = FRAMES * PER_FRAME
+KEEP = score_ext.budget.keep_count(FRAMES, PER_FRAME, 0.1)
+SCORES = 1_000_000
+SCORES_KEEP = SCORES // 10
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def int32(*values: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32)
+
+
+VIDEO = dict(cu_seqlens=int32(0, LENGTH), tokens_per_frame=int32(PER_FRAME))
+ONE_VIDEO = int32(0, SCORES)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=DTYPES)
+def tokens(request: pytest.FixtureRequest) -> Tensor:
+    """A video in which half of the places stand still but for small noise, [LENGTH, WIDTH]."""
+    generator = torch.Generator().manual_seed(0)
+    still = torch.randn(PER_FRAME, WIDTH, generator=generator)
+    video = still + 0.05 * torch.randn(FRAMES, PER_FRAME, WIDTH, generator=generator)
+    video[:, ::2] += torch.randn(FRAMES, PER_FRAME // 2, WIDTH, generator=generator)
+    return video.view(LENGTH, WIDTH).to(DTYPES[request.param])
+
+
+def dtype_name(tokens: Tensor) -> str:
+    return str(tokens.dtype).removeprefix("torch.")
+
+
+# ---- baselines --------------------------------------------------------------------------------------------------------
+
+
+def torch_surprise(tokens: Tensor) -> Tensor:
+    """With torch's own cosine_similarity, as most code writes it."""
+    video = tokens.view(FRAMES, PER_FRAME, WIDTH)
+    similarity = torch.nn.functional.cosine_similarity(video[1:].float(), video[:-1].float(), dim=-1)
+    return torch.cat([similarity.new_full((1, PER_FRAME), math.inf), 1 - similarity]).view(-1)
+
+
+def torch_surprise_sums(tokens: Tensor) -> Tensor:
+    """The same from three sums, each norm only once: easier to fuse."""
+    video = tokens.view(FRAMES, PER_FRAME, WIDTH).float()
+    products = (video[1:] * video[:-1]).sum(-1)
+    squares = video.square().sum(-1)
+    similarity = products / (squares[1:] * squares[:-1]).sqrt()
+    return torch.cat([similarity.new_full((1, PER_FRAME), math.inf), 1 - similarity]).view(-1)
+
+
+def torch_compress(tokens: Tensor, surprise: Callable[[Tensor], Tensor]) -> Tensor:
+    index = surprise(tokens).topk(KEEP, sorted=False).indices.sort().values
+    return tokens.index_select(0, index)
+
+
+def engine_compress(tokens: Tensor, surprise: Callable[[Tensor], Tensor]) -> Tensor:
+    """Argsort, a boolean mask of what is kept, and indexing with it: the rule as serving engines write it."""
+    order = torch.argsort(surprise(tokens), descending=True, stable=True)
+    mask = torch.zeros(LENGTH, dtype=torch.bool)
+    mask[order[:KEEP]] = True
+    return tokens[mask]
+
+
+def torch_select(scores: Tensor) -> Tensor:
+    return scores.topk(SCORES_KEEP, sorted=False).indices.sort().values
+
+
+def torch_sample(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Gumbel top-k and the log-probability of the draw."""
+    gumbel = -torch.log(torch.empty_like(logits).exponential_())
+    order = (logits + gumbel).topk(SCORES_KEEP).indices  # sorted: the order of drawing
+    drawn = logits[order]
+    rest = logits.index_fill(0, order, -math.inf).logsumexp(0, keepdim=True)
+    remaining = torch.cat([rest, drawn.flip(0)]).logcumsumexp(0)[1:].flip(0)
+    return order.sort().values, (drawn - remaining).sum()
+
+
+def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=True, mode=mode)
+
+
+# ---- benchmarks -------------------------------------------------------------------------------------------------------
+
+COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
+
+
+@pytest.fixture
+def timed(benchmark: Any) -> Callable[..., None]:
+    """Times a call: warmed up (compilation included), then a fixed number of rounds of one call each."""
+
+    def run(group: str, function: Callable[..., Any], *args: Any, rounds: int = 15) -> None:
+        benchmark.group = group
+        function(*args)
+        benchmark.pedantic(function, args=args, rounds=rounds, warmup_rounds=2, iterations=1)
+
+    return run
+
+
+def test_copy(timed: Callable[..., None], tokens: Tensor) -> None:
+    target = torch.empty_like(tokens)
+    timed(f"copy {dtype_name(tokens)}", target.copy_, tokens)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_surprise_ours(timed: Callable[..., None], tokens: Tensor, metric: str) -> None:
+    timed(f"surprise {dtype_name(tokens)}", score_ext.surprise, tokens, *VIDEO.values(), metric)
+
+
+@pytest.mark.parametrize("formula", [torch_surprise, torch_surprise_sums])
+def test_surprise_eager(timed: Callable[..., None], tokens: Tensor, formula: Callable[[Tensor], Tensor]) -> None:
+    timed(f"surprise {dtype_name(tokens)}", formula, tokens, rounds=5)
+
+
+@pytest.mark.parametrize("mode", COMPILE_MODES)
+@pytest.mark.parametrize("formula", [torch_surprise, torch_surprise_sums])
+def test_surprise_compile(
+    timed: Callable[..., None], tokens: Tensor, formula: Callable[[Tensor], Tensor], mode: str
+) -> None:
+    timed(f"surprise {dtype_name(tokens)}", compiled(formula, mode), tokens)
+
+
+def test_compress_ours(timed: Callable[..., None], tokens: Tensor) -> None:
+    timed(f"compress {dtype_name(tokens)}", score_ext.compress, tokens, *VIDEO.values(), int32(KEEP), KEEP)
+
+
+@pytest.mark.parametrize("rule", [torch_compress, engine_compress])
+@pytest.mark.parametrize("formula", [torch_surprise, torch_surprise_sums])
+def test_compress_eager(
+    timed: Callable[..., None], tokens: Tensor, rule: Callable[..., Tensor], formula: Callable[[Tensor], Tensor]
+) -> None:
+    timed(f"compress {dtype_name(tokens)}", rule, tokens, formula, rounds=5)
+
+
+@pytest.mark.parametrize("mode", COMPILE_MODES)
+@pytest.mark.parametrize("formula", [torch_surprise, torch_surprise_sums])
+def test_compress_compile(
+    timed: Callable[..., None], tokens: Tensor, formula: Callable[[Tensor], Tensor], mode: str
+) -> None:
+    timed(f"compress {dtype_name(tokens)}", compiled(torch_compress, mode), tokens, formula)
+
+
+def test_gather_ours(timed: Callable[..., None], tokens: Tensor) -> None:
+    index = torch.randperm(LENGTH)[:KEEP].sort().values
+    timed(f"gather {dtype_name(tokens)}", score_ext.gather, tokens, index, rounds=50)
+
+
+def test_gather_index_select(timed: Callable[..., None], tokens: Tensor) -> None:
+    index = torch.randperm(LENGTH)[:KEEP].sort().values
+    timed(f"gather {dtype_name(tokens)}", torch.index_select, tokens, 0, index, rounds=50)
+
+
+@pytest.fixture(scope="module")
+def scores() -> Tensor:
+    return torch.randn(SCORES, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("law", ["topk", "systematic"])
+def test_select_ours(timed: Callable[..., None], scores: Tensor, law: str) -> None:
+    timed("select", score_ext.select, scores, ONE_VIDEO, int32(SCORES_KEEP), SCORES_KEEP, law, rounds=30)
+
+
+def test_select_eager(timed: Callable[..., None], scores: Tensor) -> None:
+    timed("select", torch_select, scores, rounds=30)
+
+
+@pytest.mark.parametrize("mode", COMPILE_MODES)
+def test_select_compile(timed: Callable[..., None], scores: Tensor, mode: str) -> None:
+    timed("select", compiled(torch_select, mode), scores, rounds=30)
+
+
+def test_sample_ours(timed: Callable[..., None], scores: Tensor) -> None:
+    seed = torch.tensor([1])
+    timed("sample", score_ext.sample, scores, ONE_VIDEO, int32(SCORES_KEEP), SCORES_KEEP, 1, seed, rounds=30)
+
+
+def test_sample_eager(timed: Callable[..., None], scores: Tensor) -> None:
+    timed("sample", torch_sample, scores, rounds=30)
+
+
+@pytest.mark.parametrize("mode", COMPILE_MODES)
+def test_sample_compile(timed: Callable[..., None], scores: Tensor, mode: str) -> None:
+    timed("sample", compiled(torch_sample, mode), scores, rounds=30)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_compress(timed: Callable[..., None], tokens: Tensor, threads: int) -> None:
+    torch.set_num_threads(threads)
+    timed(f"threads {dtype_name(tokens)}", score_ext.compress, tokens, *VIDEO.values(), int32(KEEP), KEEP)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_copy(timed: Callable[..., None], tokens: Tensor, threads: int) -> None:
+    torch.set_num_threads(threads)
+    target = torch.empty_like(tokens)
+    timed(f"threads {dtype_name(tokens)}", target.copy_, tokens)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("law", ["topk", "systematic"])
+def test_threads_select(timed: Callable[..., None], scores: Tensor, law: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    timed("threads scores", score_ext.select, scores, ONE_VIDEO, int32(SCORES_KEEP), SCORES_KEEP, law, rounds=30)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_sample(timed: Callable[..., None], scores: Tensor, threads: int) -> None:
+    torch.set_num_threads(threads)
+    seed = torch.tensor([1])
+    timed("threads scores", score_ext.sample, scores, ONE_VIDEO, int32(SCORES_KEEP), SCORES_KEEP, 8, seed)
