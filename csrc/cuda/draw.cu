@@ -52,9 +52,7 @@ __device__ void sort_by_falling_rank(uint64_t* items, uint64_t* spare, int64_t c
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
   const uint32_t lanes_before = (1u << (thread % 32)) - 1;
   for (int shift = 32; shift < 64; shift += kSortBits) {
-    const auto digit_of = [shift](uint64_t item) {
-      return static_cast<uint32_t>(~item >> shift) & (kSortDigits - 1);
-    };
+    const auto digit_of = [shift](uint64_t item) { return static_cast<uint32_t>(~item >> shift) & (kSortDigits - 1); };
     int32_t* const histogram = storage.place[0];
     __syncthreads();
     if (thread < kSortDigits) histogram[thread] = 0;
@@ -142,8 +140,8 @@ cudaError_t draw(
   // The workspace: spare [num_samples, total_keep] uint64, then ranks [num_samples, num_tokens] uint32.
   const int64_t spare_items = num_samples * total_keep, rank_items = num_samples * batch.num_tokens;
   if (workspace == nullptr) {
-    *workspace_bytes = static_cast<size_t>(spare_items) * sizeof(uint64_t) +
-                       static_cast<size_t>(rank_items) * sizeof(uint32_t);
+    *workspace_bytes =
+        static_cast<size_t>(spare_items) * sizeof(uint64_t) + static_cast<size_t>(rank_items) * sizeof(uint32_t);
     return cudaSuccess;
   }
   const int64_t blocks = num_samples * batch.num_videos;
@@ -153,12 +151,12 @@ cudaError_t draw(
   uint32_t* const ranks = reinterpret_cast<uint32_t*>(spare + spare_items);
   if (batch.num_tokens > 0) {
     const dim3 grid(
-        grid_size(ceil_div(batch.num_tokens, kPerturbThreads)), static_cast<unsigned>(std::min<int64_t>(num_samples, 64)));
+        grid_size(ceil_div(batch.num_tokens, kPerturbThreads)),
+        static_cast<unsigned>(std::min<int64_t>(num_samples, 64)));
     SCORE_LAUNCH(perturb, grid, kPerturbThreads, 0, stream, logits, batch, num_samples, seed, num_seeds, ranks);
     if (cudaError_t error = cudaGetLastError()) return error;
   }
-  SCORE_LAUNCH(
-      draw_rows, grid_size(blocks), kThreads, 0, stream, ranks, batch, keep, total_keep, index, order, spare);
+  SCORE_LAUNCH(draw_rows, grid_size(blocks), kThreads, 0, stream, ranks, batch, keep, total_keep, index, order, spare);
   return cudaGetLastError();
 }
 

@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kThreads) gather_rows(
   for (int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; row < num_rows; row += row_step) {
     const int64_t source = __ldg(index + row);
     const bool exists = source >= 0 && source < num_tokens;
-    const Unit* from = tokens + source * row_units;
+    const Unit* from = tokens + (exists ? source : 0) * row_units;
     Unit* to = out + row * row_units;
     for (int64_t unit = first_unit; unit < row_units; unit += unit_step) {
       Unit held[kLoads];
@@ -47,8 +47,7 @@ cudaError_t launch(
   while (across < kThreads && across * kLoads < row_units) across *= 2;
   const dim3 block(across, kThreads / across);
   const int64_t columns = ceil_div(row_units, static_cast<int64_t>(across) * kLoads);
-  const dim3 grid(
-      grid_size(ceil_div(num_rows, block.y)), static_cast<unsigned>(std::min<int64_t>(columns, kMaxGridY)));
+  const dim3 grid(grid_size(ceil_div(num_rows, block.y)), static_cast<unsigned>(std::min<int64_t>(columns, kMaxGridY)));
   SCORE_LAUNCH(
       gather_rows<Unit>, grid, block, 0, stream, static_cast<const Unit*>(tokens), num_tokens, row_units, index,
       num_rows, static_cast<Unit*>(out));
@@ -62,8 +61,8 @@ cudaError_t gather(
     cudaStream_t stream) {
   if (num_rows == 0 || row_bytes == 0) return cudaSuccess;
   // The widest unit that rows and pointers are multiples of.
-  const uintptr_t bits = reinterpret_cast<uintptr_t>(tokens) | reinterpret_cast<uintptr_t>(out) |
-                         static_cast<uintptr_t>(row_bytes);
+  const uintptr_t bits =
+      reinterpret_cast<uintptr_t>(tokens) | reinterpret_cast<uintptr_t>(out) | static_cast<uintptr_t>(row_bytes);
   if (bits % 16 == 0) return launch<uint4>(tokens, num_tokens, row_bytes, index, num_rows, out, stream);
   if (bits % 8 == 0) return launch<uint2>(tokens, num_tokens, row_bytes, index, num_rows, out, stream);
   if (bits % 4 == 0) return launch<uint32_t>(tokens, num_tokens, row_bytes, index, num_rows, out, stream);

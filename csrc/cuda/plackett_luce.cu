@@ -3,8 +3,8 @@
 //   log P = sum_j [ l_j - log Z_j ],   Z_j = sum of exp(l_i) over the tokens of the video not drawn before step j
 //   d log P / d l_i = [i drawn] - exp(l_i) * sum of 1 / Z_j over the steps up to i's own, or up to the last one
 //
-// Z_j is summed backwards from the tokens never drawn and 1 / Z_j forwards, both as logarithms in double: positive terms
-// are added and nothing cancels, however sure the policy is.
+// Z_j is summed backwards from the tokens never drawn and 1 / Z_j forwards, both as logarithms in double: positive
+// terms are added and nothing cancels, however sure the policy is.
 #include <cub/block/block_reduce.cuh>
 #include <cub/block/block_scan.cuh>
 
@@ -52,8 +52,8 @@ struct Storage {
   LogSum rest;
 };
 
-// One video and sample; called by all threads. order [kept.size] are its rows in the order of drawing, rank [num_tokens]
-// is filled for the video's tokens. Calls emit(j, log Z_j) for every step and returns log P to thread 0.
+// One video and sample; called by all threads. order [kept.size] are its rows in the order of drawing, rank
+// [num_tokens] is filled for the video's tokens. Calls emit(j, log Z_j) for every step and returns log P to thread 0.
 template <typename Emit>
 __device__ double log_probability(
     const float* logits, const VideoRange& range, const KeptRange& kept, const int64_t* order, int32_t* rank,

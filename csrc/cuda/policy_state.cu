@@ -58,8 +58,7 @@ __device__ float thread_sum(const T* x, const T* previous, int64_t width, Term t
 
 // LayerNorm of x, or of x - previous, into out [width].
 template <typename T, typename Out, bool kVector>
-__device__ void normalise(
-    const T* x, const T* previous, int64_t width, float epsilon, Out* out, Storage& storage) {
+__device__ void normalise(const T* x, const T* previous, int64_t width, float epsilon, Out* out, Storage& storage) {
   const float sum = block_sum(thread_sum<T, kVector>(x, previous, width, [](float v) { return v; }), storage);
   const float mean = sum / static_cast<float>(width);
   const float squares = block_sum(

@@ -16,13 +16,11 @@ struct TopkRule {
   using Storage = TopkStorage;
 
   template <typename Emit>
-  __device__ void operator()(
-      const float* scores, int64_t length, int64_t keep, Storage& storage, Emit emit) const {
+  __device__ void operator()(const float* scores, int64_t length, int64_t keep, Storage& storage, Emit emit) const {
     const auto rank_at = [scores](int64_t i) { return rank_bits(__ldg(scores + i)); };
     const Threshold threshold = find_threshold(rank_at, length, keep, storage);
-    compact(rank_at, length, keep, threshold, storage, [&](int64_t position, int64_t i, uint32_t) {
-      emit(position, i);
-    });
+    compact(
+        rank_at, length, keep, threshold, storage, [&](int64_t position, int64_t i, uint32_t) { emit(position, i); });
   }
 };
 
@@ -31,8 +29,7 @@ struct SystematicRule {
   double offset;
 
   template <typename Emit>
-  __device__ void operator()(
-      const float* scores, int64_t length, int64_t keep, Storage& storage, Emit emit) const {
+  __device__ void operator()(const float* scores, int64_t length, int64_t keep, Storage& storage, Emit emit) const {
     systematic_rows(scores, length, keep, offset, storage, emit);
   }
 };

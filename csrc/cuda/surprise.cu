@@ -1,10 +1,9 @@
 // surprise: how far a token is from the one at the same place in the frame before.
 //
-// Reads dominate, so each row should come from memory once. Tokens are therefore not walked as they lie (place by place
-// through a frame) but place-major: all frames of place 0, then of place 1, and so on. Consecutive positions of that
-// order compare consecutive rows, and the earlier row is still in registers. Every block takes an equal run of
-// positions, whatever videos they fall into, so ragged batches balance by themselves and the host needs to know no
-// offset; what is read twice is one row per run.
+// Reads dominate, so each row should come from memory once. Tokens are therefore walked place-major (walk.cuh):
+// consecutive positions compare consecutive rows, and the earlier row is still in registers. Every block takes an equal
+// run of positions, whatever videos they fall into, so ragged batches balance by themselves and the host needs to know
+// no offset; what is read twice is one row per run.
 #include <cuda_pipeline_primitives.h>
 
 #include <cub/block/block_reduce.cuh>
@@ -14,73 +13,10 @@
 #include "kernels.h"
 #include "launch.cuh"
 #include "videos.cuh"
+#include "walk.cuh"
 
 namespace score::cuda {
 namespace {
-
-// A place-major walk through a batch.
-class Walk {
- public:
-  __device__ Walk(const PackedBatch& batch, const int32_t* tokens_per_frame, int64_t position)
-      : batch_(batch), tokens_per_frame_(tokens_per_frame), video_(find_video(batch, position)) {
-    enter_video();
-    if (!valid() || position <= begin_) return;
-    // The first `ragged` places have one frame more where the length is no multiple of the frame.
-    int64_t offset = position - begin_;
-    if (offset >= end_ - begin_) offset = end_ - begin_ - 1;
-    const int64_t frames = (end_ - begin_) / stride_, ragged = (end_ - begin_) % stride_;
-    const int64_t in_ragged = ragged * (frames + 1);
-    int64_t frame;
-    if (offset < in_ragged) {
-      place_ = offset / (frames + 1);
-      frame = offset % (frames + 1);
-    } else {
-      place_ = ragged + (offset - in_ragged) / frames;
-      frame = (offset - in_ragged) % frames;
-    }
-    first_ = frame == 0;
-    row_ = begin_ + frame * stride_ + place_;
-  }
-
-  __device__ bool valid() const { return video_ < batch_.num_videos; }
-  __device__ int64_t row() const { return row_; }
-  __device__ int64_t previous_row() const { return row_ - stride_; }
-  __device__ bool is_first_frame() const { return first_; }
-
-  __device__ void advance() {
-    row_ += stride_;
-    first_ = false;
-    if (row_ < end_) return;
-    row_ = begin_ + ++place_;
-    first_ = true;
-    if (place_ < stride_ && row_ < end_) return;
-    ++video_;
-    enter_video();
-  }
-
- private:
-  // To the first token of video_, or of the next one that has any.
-  __device__ void enter_video() {
-    for (; video_ < batch_.num_videos; ++video_) {
-      const VideoRange range = video_range(batch_, video_);
-      if (range.length() == 0) continue;
-      const int64_t in_frame = frame_tokens(tokens_per_frame_, video_);
-      begin_ = range.begin;
-      end_ = range.end;
-      stride_ = in_frame < range.length() ? in_frame : range.length();
-      row_ = begin_;
-      place_ = 0;
-      first_ = true;
-      return;
-    }
-  }
-
-  PackedBatch batch_;
-  const int32_t* tokens_per_frame_;
-  int64_t video_;
-  int64_t begin_ = 0, end_ = 0, stride_ = 1, row_ = 0, place_ = 0;
-  bool first_ = true;
-};
 
 // What a comparison of two rows is made of. cosine: x.p, x.x and p.p; l2: only `product`, which is (x-p).(x-p).
 struct Sums {
@@ -121,10 +57,10 @@ __device__ float finish(const Sums& sums) {
 constexpr int kWalkThreads = 256;  // at most; no more than a row needs
 constexpr int kMaxVectors = 6;     // of one thread; three stages of such rows fit every architecture's shared memory
 constexpr int kMaxRowVectors = kMaxVectors * kWalkThreads;
-constexpr int kStages = 3;         // rows on their way per block: what keeps a fast memory busy
-constexpr int kFlushRows = 32;     // rows between two barriers
-constexpr int kRowRing = 64;       // rows loaded and not yet flushed: more than kStages + kFlushRows, a power of two
-constexpr int kMinRun = 4;         // positions per block, where there are too few for every block to get more
+constexpr int kStages = 3;      // rows on their way per block: what keeps a fast memory busy
+constexpr int kFlushRows = 32;  // rows between two barriers
+constexpr int kRowRing = 64;    // rows loaded and not yet flushed: more than kStages + kFlushRows, a power of two
+constexpr int kMinRun = 4;      // positions per block, where there are too few for every block to get more
 
 // What the warps of a block found out about the last rows, until the block adds it up.
 struct WalkStorage {
@@ -268,8 +204,7 @@ __global__ void __launch_bounds__(kLoopThreads) surprise_loop(
 
 template <typename T, Metric kMetric, int kVectors>
 cudaError_t launch_walk(
-    const TokenBatch& batch, const PackedBatch& packed, int row_vectors, float first, float* out,
-    cudaStream_t stream) {
+    const TokenBatch& batch, const PackedBatch& packed, int row_vectors, float first, float* out, cudaStream_t stream) {
   auto kernel = surprise_walk<T, kMetric, kVectors>;
   const int threads = static_cast<int>(ceil_div(ceil_div(row_vectors, kVectors), 32) * 32);
   const int shared_bytes = kStages * kVectors * threads * kVectorBytes;

@@ -3,9 +3,8 @@
 // Ranks are read again in every pass rather than kept; a video's scores fit the L1 cache or come from L2.
 #pragma once
 
-#include <cub/block/block_scan.cuh>
-
 #include <cstdint>
+#include <cub/block/block_scan.cuh>
 
 namespace score::cuda {
 

@@ -1,0 +1,220 @@
+// Serves calls of the launchers over stdin and stdout, so that a test in Python can drive kernels that were built with
+// the sanitizers. Native byte order throughout.
+//
+//   request: name, number of arguments, then of each: name, kind, and
+//            'i' int64, 'd' double, or 'a' an array: misalignment int64, bytes int64, contents
+//   reply:   cudaError_t as int64, then of every array in the order of their names: bytes int64 (0 for what is only
+//            read), contents
+//
+// Arrays lie in allocations that end where they end, so that a step outside of them is seen. Names and outputs: below.
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "cuda/kernels.h"
+#include "faults.h"
+
+namespace {
+
+struct Array {
+  std::vector<unsigned char> before;  // what came in
+  unsigned char* memory = nullptr;
+  int64_t misalignment = 0;
+  bool output = false;
+
+  unsigned char* data() { return memory + misalignment; }
+};
+
+void read_bytes(void* to, size_t bytes) {
+  if (bytes > 0 && std::fread(to, 1, bytes, stdin) != bytes) std::exit(0);  // the test is done
+}
+
+void write_bytes(const void* from, size_t bytes) { std::fwrite(from, 1, bytes, stdout); }
+
+template <typename T>
+T read_value() {
+  T value;
+  read_bytes(&value, sizeof(value));
+  return value;
+}
+
+std::string read_name() {
+  std::string name(static_cast<size_t>(read_value<int64_t>()), ' ');
+  read_bytes(name.data(), name.size());
+  return name;
+}
+
+// The arguments of one call, by name.
+class Call {
+ public:
+  Call() : name(read_name()) {
+    for (int64_t left = read_value<int64_t>(); left > 0; --left) {
+      const std::string argument = read_name();
+      const char kind = read_value<char>();
+      if (kind == 'i') integers_[argument] = read_value<int64_t>();
+      if (kind == 'd') doubles_[argument] = read_value<double>();
+      if (kind == 'a') read_array(arrays_[argument]);
+    }
+  }
+
+  ~Call() {
+    for (auto& [name, array] : arrays_) std::free(array.memory);
+  }
+
+  int64_t integer(const char* argument) { return integers_.at(argument); }
+  double number(const char* argument) { return doubles_.at(argument); }
+
+  template <typename T>
+  const T* in(const char* argument) {
+    return reinterpret_cast<const T*>(arrays_.at(argument).data());
+  }
+
+  template <typename T>
+  T* out(const char* argument) {
+    arrays_.at(argument).output = true;
+    return reinterpret_cast<T*>(arrays_.at(argument).data());
+  }
+
+  score::DType dtype(const char* argument) { return static_cast<score::DType>(integer(argument)); }
+
+  score::PackedBatch packed() { return {in<int32_t>("cu_seqlens"), integer("num_videos"), integer("num_tokens")}; }
+
+  score::TokenBatch tokens() {
+    return {
+        in<void>("tokens"),
+        dtype("dtype"),
+        integer("width"),
+        in<int32_t>("cu_seqlens"),
+        in<int32_t>("tokens_per_frame"),
+        integer("num_videos"),
+        integer("num_tokens")};
+  }
+
+  void reply(int64_t error) {
+    write_bytes(&error, sizeof(error));
+    for (auto& [name, array] : arrays_) {
+      const int64_t bytes = static_cast<int64_t>(array.before.size());
+      if (!array.output) {
+        if (bytes > 0 && memcmp(array.data(), array.before.data(), array.before.size()) != 0) {
+          emulation::fail("%s changed its input %s", this->name.c_str(), name.c_str());
+        }
+      }
+      const int64_t written = array.output ? bytes : 0;
+      write_bytes(&written, sizeof(written));
+      write_bytes(array.data(), static_cast<size_t>(written));
+    }
+    std::fflush(stdout);
+  }
+
+  const std::string name;
+
+ private:
+  void read_array(Array& array) {
+    array.misalignment = read_value<int64_t>();
+    array.before.resize(static_cast<size_t>(read_value<int64_t>()));
+    read_bytes(array.before.data(), array.before.size());
+    array.memory = static_cast<unsigned char*>(std::malloc(array.before.size() + array.misalignment));
+    if (!array.before.empty()) memcpy(array.data(), array.before.data(), array.before.size());
+  }
+
+  std::map<std::string, int64_t> integers_;
+  std::map<std::string, double> doubles_;
+  std::map<std::string, Array> arrays_;
+};
+
+using Launcher = cudaError_t (*)(Call&);
+
+const std::map<std::string, Launcher> kLaunchers = {
+    {"device",
+     [](Call& c) {
+       emulation::device.multiprocessors = static_cast<int>(c.integer("multiprocessors"));
+       emulation::device.blocks_per_multiprocessor = static_cast<int>(c.integer("blocks_per_multiprocessor"));
+       emulation::device.backwards = c.integer("backwards") != 0;
+       return cudaSuccess;
+     }},
+    {"fault",
+     [](Call& c) {
+       return fault(
+           static_cast<int>(c.integer("number")), c.out<int>("out"), static_cast<int>(c.integer("size")),
+           emulation::kStream);
+     }},
+    {"surprise",
+     [](Call& c) {
+       return score::cuda::surprise(
+           c.tokens(), static_cast<score::Metric>(c.integer("metric")), static_cast<float>(c.number("first")),
+           c.out<float>("out"), emulation::kStream);
+     }},
+    {"policy_state",
+     [](Call& c) {
+       const score::StateParts parts{
+           c.integer("use_token") != 0, c.integer("use_residual") != 0, c.in<float>("position"),
+           c.integer("position_width"), static_cast<float>(c.number("epsilon"))};
+       return score::cuda::policy_state(
+           c.tokens(), parts, c.integer("begin"), c.integer("end"), c.dtype("out_dtype"), c.out<void>("out"),
+           emulation::kStream);
+     }},
+    {"select",
+     [](Call& c) {
+       return score::cuda::select(
+           c.in<float>("scores"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"),
+           static_cast<score::Law>(c.integer("law")), c.number("offset"), c.out<int64_t>("index"), emulation::kStream);
+     }},
+    {"draw",
+     [](Call& c) {
+       const auto call = [&c](void* workspace, size_t* bytes) {
+         return score::cuda::draw(
+             c.in<float>("logits"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"),
+             c.integer("num_samples"), c.in<int64_t>("seed"), c.integer("num_seeds"), c.out<int64_t>("index"),
+             c.out<int64_t>("order"), workspace, bytes, emulation::kStream);
+       };
+       size_t bytes = 0;
+       if (cudaError_t error = call(nullptr, &bytes)) return error;
+       void* workspace = std::malloc(bytes);
+       const cudaError_t error = call(workspace, &bytes);
+       std::free(workspace);
+       return error;
+     }},
+    {"plackett_luce",
+     [](Call& c) {
+       return score::cuda::plackett_luce(
+           c.in<float>("logits"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"), c.integer("num_samples"),
+           c.in<int64_t>("order"), c.out<int32_t>("rank"), c.out<float>("log_prob"), emulation::kStream);
+     }},
+    {"plackett_luce_backward",
+     [](Call& c) {
+       return score::cuda::plackett_luce_backward(
+           c.in<float>("grad"), c.in<float>("logits"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"),
+           c.integer("num_samples"), c.in<int64_t>("order"), c.out<int32_t>("rank"), c.out<double>("log_shares"),
+           c.out<float>("grad_logits"), emulation::kStream);
+     }},
+    {"sample_bernoulli",
+     [](Call& c) {
+       return score::cuda::sample_bernoulli(
+           c.in<float>("logits"), c.packed(), c.integer("num_samples"), c.in<int64_t>("seed"), c.integer("num_seeds"),
+           c.out<bool>("mask"), c.out<float>("log_prob"), c.out<int32_t>("count"), emulation::kStream);
+     }},
+    {"gather",
+     [](Call& c) {
+       return score::cuda::gather(
+           c.in<void>("tokens"), c.integer("num_tokens"), c.integer("row_bytes"), c.in<int64_t>("index"),
+           c.integer("num_rows"), c.out<void>("out"), emulation::kStream);
+     }},
+    {"kept_offsets",
+     [](Call& c) {
+       return score::cuda::kept_offsets(
+           c.packed(), c.in<int32_t>("keep"), c.out<int32_t>("cu_kept"), emulation::kStream);
+     }},
+};
+
+}  // namespace
+
+int main() {
+  for (;;) {
+    Call call;
+    const auto launcher = kLaunchers.find(call.name);
+    if (launcher == kLaunchers.end()) emulation::fail("no launcher %s", call.name.c_str());
+    call.reply(launcher->second(call));
+  }
+}
