@@ -1,4 +1,4 @@
-"""CPU benchmarks under pytest-benchmark: ours beside eager torch, torch.compile and the rule as serving engines write it.
+"""CPU benchmarks under pytest-benchmark: ours beside eager torch, torch.compile and the rule as engines write it.
 
 Every group holds everything that does the same job on the same input; `make bench` runs them and makes the table.
 A plain copy in the same run gives the machine's bandwidth, and with it the floor: the time that moving the bytes takes.
@@ -29,7 +29,7 @@ def int32(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.int32)
 
 
-VIDEO = dict(cu_seqlens=int32(0, LENGTH), tokens_per_frame=int32(PER_FRAME))
+VIDEO = (int32(0, LENGTH), int32(PER_FRAME))  # cu_seqlens, tokens_per_frame
 ONE_VIDEO = int32(0, SCORES)
 
 
@@ -55,7 +55,7 @@ def dtype_name(tokens: Tensor) -> str:
     return str(tokens.dtype).removeprefix("torch.")
 
 
-# ---- baselines --------------------------------------------------------------------------------------------------------
+# ---- baselines ------------------------------------------------------------------------------------------------------
 
 
 def torch_surprise(tokens: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True, mode=mode)
 
 
-# ---- benchmarks -------------------------------------------------------------------------------------------------------
+# ---- benchmarks -----------------------------------------------------------------------------------------------------
 
 COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
 
@@ -130,7 +130,7 @@ def test_copy(timed: Callable[..., None], tokens: Tensor) -> None:
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_surprise_ours(timed: Callable[..., None], tokens: Tensor, metric: str) -> None:
-    timed(f"surprise {dtype_name(tokens)}", score_ext.surprise, tokens, *VIDEO.values(), metric)
+    timed(f"surprise {dtype_name(tokens)}", score_ext.surprise, tokens, *VIDEO, metric)
 
 
 @pytest.mark.parametrize("formula", [torch_surprise, torch_surprise_sums])
@@ -147,7 +147,7 @@ def test_surprise_compile(
 
 
 def test_compress_ours(timed: Callable[..., None], tokens: Tensor) -> None:
-    timed(f"compress {dtype_name(tokens)}", score_ext.compress, tokens, *VIDEO.values(), int32(KEEP), KEEP)
+    timed(f"compress {dtype_name(tokens)}", score_ext.compress, tokens, *VIDEO, int32(KEEP), KEEP)
 
 
 @pytest.mark.parametrize("rule", [torch_compress, engine_compress])
@@ -212,7 +212,7 @@ def test_sample_compile(timed: Callable[..., None], scores: Tensor, mode: str) -
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_compress(timed: Callable[..., None], tokens: Tensor, threads: int) -> None:
     torch.set_num_threads(threads)
-    timed(f"threads {dtype_name(tokens)}", score_ext.compress, tokens, *VIDEO.values(), int32(KEEP), KEEP)
+    timed(f"threads {dtype_name(tokens)}", score_ext.compress, tokens, *VIDEO, int32(KEEP), KEEP)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -35,9 +35,8 @@ def torch_distributions() -> list[importlib.metadata.Distribution]:
             found[name] = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue  # required on other platforms only
-        for requirement in found[name].requires or []:
-            if "extra ==" not in requirement:
-                names.append(re.match(r"[\w.-]+", requirement)[0].lower())
+        requirements = [text for text in found[name].requires or [] if "extra ==" not in text]
+        names.extend(re.split(r"[^\w.-]", text)[0].lower() for text in requirements)
     return list(found.values())
 
 
@@ -48,7 +47,8 @@ def torch_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, with_pip=True)
     (site_packages,) = folder.glob("lib/python*/site-packages")
     for distribution in torch_distributions():
-        for top in {Path(file.parts[0]) for file in distribution.files or [] if file.parts[0] not in ("..", "__pycache__")}:
+        tops = {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}
+        for top in tops:
             link = site_packages / top
             if not link.exists():
                 link.symlink_to(distribution.locate_file(top))

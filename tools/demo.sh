@@ -4,13 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+mkdir -p demo
 clips=("$@")
 if [ ${#clips[@]} -eq 0 ]; then
   shopt -s nullglob
   clips=(../shared/video/*.mp4)
 fi
 if [ ${#clips[@]} -eq 0 ]; then
-  mkdir -p demo
   python -m score_video.clip demo/clip.mp4
   clips=(demo/clip.mp4)
 fi
