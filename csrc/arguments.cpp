@@ -2,6 +2,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -76,23 +77,56 @@ class HostValues {
   std::optional<Tensor> tensor_;
 };
 
+Tensor check_offsets_shape(const char* op, const Tensor& cu_seqlens, const Tensor& beside) {
+  const Tensor checked = check_plain(op, "cu_seqlens", cu_seqlens, ScalarType::Int, 1, "[num_videos + 1]", beside);
+  if (checked.size(0) < 2) {
+    fail(op, "cu_seqlens", "must hold at least one video ([0, length]), got ", describe(checked));
+  }
+  return checked;
+}
+
+Tensor check_budgets_shape(const char* op, const Tensor& keep, const Tensor& cu_seqlens) {
+  const Tensor checked = check_plain(op, "keep", keep, ScalarType::Int, 1, "[num_videos]", cu_seqlens);
+  if (checked.size(0) != cu_seqlens.size(0) - 1) {
+    fail(op, "keep", "must be [", cu_seqlens.size(0) - 1, "], one budget for each video, got ", describe(checked));
+  }
+  return checked;
+}
+
+void check_rising(const char* op, const HostValues<int32_t>& cu_seqlens, int64_t size) {
+  if (cu_seqlens[0] != 0) fail(op, "cu_seqlens", "must begin with 0, got ", cu_seqlens[0]);
+  for (int64_t i = 1; i < size; ++i) {
+    if (cu_seqlens[i] < cu_seqlens[i - 1]) {
+      fail(op, "cu_seqlens", "must not fall, got ", cu_seqlens[i - 1], " then ", cu_seqlens[i], " at ", i);
+    }
+  }
+}
+
+// The sum of keep, if every budget is within its video; nothing where values are not looked at.
+std::optional<int64_t> check_budget_values(const char* op, const Tensor& keep, const Tensor& cu_seqlens) {
+  const HostValues<int32_t> values(keep), offsets(cu_seqlens);
+  if (!values || !offsets) return std::nullopt;
+  int64_t sum = 0;
+  for (int64_t video = 0; video < keep.size(0); ++video) {
+    const int64_t tokens = int64_t{offsets[video + 1]} - offsets[video];
+    if (values[video] < 0 || values[video] > tokens) {
+      fail(op, "keep", "must be 0 .. ", tokens, " for video ", video, " of so many tokens, got ", values[video]);
+    }
+    sum += values[video];
+  }
+  return sum;
+}
+
 Tensor check_cu_seqlens(const char* op, const Tensor& cu_seqlens, const Tensor& rows) {
   const int64_t length = rows.size(0);
-  Tensor checked = check_plain(op, "cu_seqlens", cu_seqlens, ScalarType::Int, 1, "[num_videos + 1]", rows);
-  if (checked.size(0) < 2)
-    fail(op, "cu_seqlens", "must hold at least one video ([0, length]), got ", describe(checked));
+  const Tensor checked = check_offsets_shape(op, cu_seqlens, rows);
   if (length > std::numeric_limits<int32_t>::max()) {
     fail(op, "cu_seqlens", "is int32 and cannot address ", length, " rows; split the batch");
   }
   const HostValues<int32_t> values(checked);
   if (!values) return checked;
+  check_rising(op, values, checked.size(0));
   const int64_t videos = checked.size(0) - 1;
-  if (values[0] != 0) fail(op, "cu_seqlens", "must begin with 0, got ", values[0]);
-  for (int64_t video = 0; video < videos; ++video) {
-    if (values[video + 1] < values[video]) {
-      fail(op, "cu_seqlens", "must not fall, got ", values[video], " then ", values[video + 1], " at ", video + 1);
-    }
-  }
   if (values[videos] != length) {
     fail(op, "cu_seqlens", "must end with the number of rows, ", length, ", got ", values[videos]);
   }
@@ -180,36 +214,25 @@ Tensor check_token_scores(const char* op, const Tensor& scores, const PackedToke
   return checked;
 }
 
-Tensor check_budgets(const char* op, const Tensor& keep, const Tensor& cu_seqlens) {
-  if (cu_seqlens.scalar_type() != ScalarType::Int) fail(op, "cu_seqlens", "must be int32, got ", describe(cu_seqlens));
-  const Tensor checked = check_plain(op, "keep", keep, ScalarType::Int, 1, "[num_videos]", cu_seqlens);
-  if (cu_seqlens.dim() != 1 || checked.size(0) != cu_seqlens.size(0) - 1) {
-    fail(
-        op, "keep", "must be [num_videos], one budget for each video, got ", describe(checked), " beside cu_seqlens ",
-        describe(cu_seqlens));
-  }
-  return checked;
+PackedBudgets check_budgets(const char* op, const Tensor& keep, const Tensor& cu_seqlens) {
+  const Tensor offsets = check_offsets_shape(op, cu_seqlens, cu_seqlens);
+  const Tensor budgets = check_budgets_shape(op, keep, offsets);
+  if (const HostValues<int32_t> values(offsets); values) check_rising(op, values, offsets.size(0));
+  check_budget_values(op, budgets, offsets);
+  return {budgets, offsets};
 }
 
 Tensor check_keep(
     const char* op, const Tensor& keep, const Tensor& rows, const Tensor& cu_seqlens, int64_t total_keep) {
-  const Tensor checked = check_budgets(op, keep, cu_seqlens);
-  const int64_t videos = checked.size(0);
+  const Tensor checked = check_budgets_shape(op, keep, cu_seqlens);
   const int64_t length = rows.size(0);
   if (total_keep < 0 || total_keep > length) {
     fail(op, "total_keep", "must be 0 .. ", length, " (the number of tokens), got ", total_keep);
   }
-  const HostValues<int32_t> values(checked), offsets(cu_seqlens);
-  if (!values || !offsets) return checked;
-  int64_t sum = 0;
-  for (int64_t video = 0; video < videos; ++video) {
-    const int64_t tokens = offsets[video + 1] - offsets[video];
-    if (values[video] < 0 || values[video] > tokens) {
-      fail(op, "keep", "must be 0 .. ", tokens, " for video ", video, " of so many tokens, got ", values[video]);
-    }
-    sum += values[video];
+  const std::optional<int64_t> sum = check_budget_values(op, checked, cu_seqlens);
+  if (sum.has_value() && *sum != total_keep) {
+    fail(op, "total_keep", "must be the sum of keep, ", *sum, ", got ", total_keep);
   }
-  if (sum != total_keep) fail(op, "total_keep", "must be the sum of keep, ", sum, ", got ", total_keep);
   return checked;
 }
 
@@ -226,20 +249,27 @@ Tensor check_index(const char* op, const Tensor& index, const Tensor& rows) {
   const Tensor checked = check_plain(op, "index", index, ScalarType::Long, 1, "[num_kept]", rows);
   const HostValues<int64_t> values(checked);
   if (!values) return checked;
+  const int64_t num_rows = rows.size(0);
   for (const int64_t row : values) {
-    if (row < 0 || row >= rows.size(0)) fail(op, "index", "must hold rows 0 .. ", rows.size(0) - 1, ", got ", row);
+    if (row < 0 || row >= num_rows) fail(op, "index", "must hold rows 0 .. ", num_rows - 1, ", got ", row);
   }
   return checked;
 }
 
-Tensor check_order(const char* op, const Tensor& order, const Tensor& keep, const PackedScores& packed) {
+PackedOrder check_order(const char* op, const Tensor& order, const Tensor& keep, const PackedScores& packed) {
   const Tensor checked =
       check_plain(op, "order", order, ScalarType::Long, 2, "[num_samples, total_keep]", packed.scores);
   check_num_samples(op, checked.size(0));
+  const Tensor budget = check_budgets_shape(op, keep, packed.cu_seqlens);
+  const int64_t most = packed.scores.size(0);
+  const int64_t sum = check_budget_values(op, budget, packed.cu_seqlens).value_or(std::min(most, checked.size(1)));
+  if (sum != checked.size(1)) {
+    fail(op, "order", "must be [num_samples, ", sum, "], a column for each token kept, got ", describe(order));
+  }
   const HostValues<int64_t> rows(checked);
-  const HostValues<int32_t> budgets(keep), offsets(packed.cu_seqlens);
-  if (!rows || !budgets || !offsets) return checked;
-  const int64_t videos = keep.size(0), samples = checked.size(0), total = checked.size(1);
+  const HostValues<int32_t> budgets(budget), offsets(packed.cu_seqlens);
+  if (!rows || !budgets || !offsets) return {checked, budget};
+  const int64_t videos = budget.size(0), samples = checked.size(0), total = checked.size(1);
   std::vector<uint8_t> seen(packed.scores.size(0));
   for (int64_t sample = 0; sample < samples; ++sample) {
     std::fill(seen.begin(), seen.end(), uint8_t{0});
@@ -256,7 +286,7 @@ Tensor check_order(const char* op, const Tensor& order, const Tensor& keep, cons
       }
     }
   }
-  return checked;
+  return {checked, budget};
 }
 
 Tensor check_grad(const char* op, const Tensor& grad, int64_t num_samples, const PackedScores& packed) {

@@ -54,8 +54,11 @@ Tensor check_token_scores(const char* op, const Tensor& scores, const PackedToke
 // keep [B] int32, 0 .. length of each video, summing to total_keep. rows [L, ...] are what cu_seqlens divides.
 Tensor check_keep(const char* op, const Tensor& keep, const Tensor& rows, const Tensor& cu_seqlens, int64_t total_keep);
 
-// keep [B] int32 beside cu_seqlens [B + 1], as shapes go.
-Tensor check_budgets(const char* op, const Tensor& keep, const Tensor& cu_seqlens);
+// keep [B] int32 beside cu_seqlens [B + 1], without the tokens that they are about.
+struct PackedBudgets {
+  Tensor keep, cu_seqlens;
+};
+PackedBudgets check_budgets(const char* op, const Tensor& keep, const Tensor& cu_seqlens);
 
 // seed [1] or [B] int64.
 Tensor check_seed(const char* op, const Tensor& seed, const PackedScores& packed);
@@ -64,7 +67,10 @@ Tensor check_seed(const char* op, const Tensor& seed, const PackedScores& packed
 Tensor check_index(const char* op, const Tensor& index, const Tensor& rows);
 
 // order [G, K] int64: K the sum of keep, rows within each video's range, none twice within a sample.
-Tensor check_order(const char* op, const Tensor& order, const Tensor& keep, const PackedScores& packed);
+struct PackedOrder {
+  Tensor order, keep;
+};
+PackedOrder check_order(const char* op, const Tensor& order, const Tensor& keep, const PackedScores& packed);
 
 // grad [G, B] float32.
 Tensor check_grad(const char* op, const Tensor& grad, int64_t num_samples, const PackedScores& packed);

@@ -89,8 +89,7 @@ template <typename Device>
 Tensor plackett_luce(const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, const Tensor& order) {
   const char* op = "plackett_luce";
   const PackedScores packed = check_scores(op, "logits", logits, cu_seqlens);
-  const Tensor budgets = check_keep(op, keep, packed.scores, packed.cu_seqlens, order.dim() == 2 ? order.size(1) : 0);
-  const Tensor rows = check_order(op, order, budgets, packed);
+  const auto [rows, budgets] = check_order(op, order, keep, packed);
   Tensor log_prob = new_empty(packed.scores, {rows.size(0), budgets.size(0)}, ScalarType::Float);
   Device(packed.scores)
       .plackett_luce(
@@ -104,8 +103,7 @@ Tensor plackett_luce_backward(
     const Tensor& grad, const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, const Tensor& order) {
   const char* op = "plackett_luce_backward";
   const PackedScores packed = check_scores(op, "logits", logits, cu_seqlens);
-  const Tensor budgets = check_keep(op, keep, packed.scores, packed.cu_seqlens, order.dim() == 2 ? order.size(1) : 0);
-  const Tensor rows = check_order(op, order, budgets, packed);
+  const auto [rows, budgets] = check_order(op, order, keep, packed);
   const Tensor weights = check_grad(op, grad, rows.size(0), packed);
   Tensor grad_logits = new_empty(packed.scores, {packed.scores.size(0)}, ScalarType::Float);
   Device(packed.scores)
@@ -150,11 +148,11 @@ Tensor gather(const Tensor& tokens, const Tensor& index) {
 
 template <typename Device>
 Tensor kept_offsets(const Tensor& cu_seqlens, const Tensor& keep) {
-  const Tensor budgets = check_budgets("kept_offsets", keep, cu_seqlens);
-  Tensor out = new_empty(budgets, {budgets.size(0) + 1});
-  const Tensor offsets = cu_seqlens.is_contiguous() ? cu_seqlens : torch::stable::contiguous(cu_seqlens);
-  const PackedBatch batch{const_data<int32_t>(offsets), budgets.size(0), std::numeric_limits<int32_t>::max()};
-  Device(budgets).kept_offsets(batch, const_data<int32_t>(budgets), data<int32_t>(out));
+  const PackedBudgets packed = check_budgets("kept_offsets", keep, cu_seqlens);
+  const int64_t videos = packed.keep.size(0);
+  Tensor out = new_empty(packed.keep, {videos + 1});
+  const PackedBatch batch{const_data<int32_t>(packed.cu_seqlens), videos, std::numeric_limits<int32_t>::max()};
+  Device(packed.keep).kept_offsets(batch, const_data<int32_t>(packed.keep), data<int32_t>(out));
   return out;
 }
 

@@ -10,11 +10,49 @@ from torch import Tensor
 
 from score_ext import _library  # noqa: F401  (loads torch.ops.score)
 
+_TOKEN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def _check(op: str, name: str, tensor: Tensor, dim: int, *dtypes: torch.dtype, beside: Tensor) -> None:
+    """Number of dimensions, dtype and device: what has no symbols in it, so that checking it guards nothing."""
+    if tensor.dim() != dim or (dtypes and tensor.dtype not in dtypes):
+        wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes) or "of any dtype"
+        got = f"{str(tensor.dtype).removeprefix('torch.')} with {tensor.dim()}"
+        raise ValueError(f"score.{op}: {name} must be {wanted} with {dim} dimensions, got {got}")
+    if tensor.device != beside.device:
+        raise ValueError(f"score.{op}: {name} must be on the device of the other tensors, got {tensor.device}")
+
+
+def _check_videos(op: str, beside: Tensor, cu_seqlens: Tensor, **per_video: Tensor) -> None:
+    _check(op, "cu_seqlens", cu_seqlens, 1, torch.int32, beside=beside)
+    for name, tensor in per_video.items():
+        _check(op, name, tensor, 1, torch.int32, beside=beside)
+        torch._check_value(
+            tensor.shape[0] == cu_seqlens.shape[0] - 1,
+            lambda name=name: f"score.{op}: {name} must have one value for each video",
+        )
+
+
+def _check_tokens(op: str, tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, **per_video: Tensor) -> None:
+    _check(op, "tokens", tokens, 2, *_TOKEN_DTYPES, beside=tokens)
+    _check_videos(op, tokens, cu_seqlens, tokens_per_frame=tokens_per_frame, **per_video)
+
+
+def _check_logits(op: str, logits: Tensor, cu_seqlens: Tensor, name: str = "logits", **per_video: Tensor) -> None:
+    _check(op, name, logits, 1, torch.float32, beside=logits)
+    _check_videos(op, logits, cu_seqlens, **per_video)
+
+
+def _check_position(op: str, tokens: Tensor, position: Tensor | None) -> None:
+    if position is not None:
+        _check(op, "position", position, 2, torch.float32, beside=tokens)
+
 
 @torch.library.register_fake("score::surprise")
 def _(
     tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, metric: str = "cosine", first: float | None = None
 ) -> Tensor:
+    _check_tokens("surprise", tokens, cu_seqlens, tokens_per_frame)
     return tokens.new_empty((tokens.shape[0],), dtype=torch.float32)
 
 
@@ -31,6 +69,8 @@ def _(
     use_residual: bool = True,
     epsilon: float = 1e-5,
 ) -> Tensor:
+    _check_tokens("policy_state", tokens, cu_seqlens, tokens_per_frame)
+    _check_position("policy_state", tokens, position)
     columns = tokens.shape[1] * (use_token + use_residual) + (0 if position is None else position.shape[1])
     return tokens.new_empty((end - begin, columns), dtype=dtype)
 
@@ -51,6 +91,13 @@ def _(
     use_residual: bool = True,
     epsilon: float = 1e-5,
 ) -> Tensor:
+    op = "policy_logits"
+    _check_tokens(op, tokens, cu_seqlens, tokens_per_frame)
+    _check_position(op, tokens, position)
+    for name, weight, bias in (("w1", w1, b1), ("w2", w2, b2), ("w_out", w_out, b_out)):
+        if weight is not None and bias is not None:
+            _check(op, name, weight, 2, w1.dtype, beside=tokens)
+            _check(op, name, bias, 1, w1.dtype, beside=tokens)
     return tokens.new_empty((tokens.shape[0],), dtype=torch.float32)
 
 
@@ -58,6 +105,7 @@ def _(
 def _(
     scores: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, law: str = "topk", offset: float = 0.5
 ) -> Tensor:
+    _check_logits("select", scores, cu_seqlens, "scores", keep=keep)
     return scores.new_empty((total_keep,), dtype=torch.int64)
 
 
@@ -65,17 +113,25 @@ def _(
 def _(
     logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
+    _check_logits("draw", logits, cu_seqlens, keep=keep)
+    _check("draw", "seed", seed, 1, torch.int64, beside=logits)
     shape = (num_samples, total_keep)
     return logits.new_empty(shape, dtype=torch.int64), logits.new_empty(shape, dtype=torch.int64)
 
 
 @torch.library.register_fake("score::plackett_luce")
 def _(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
+    _check_logits("plackett_luce", logits, cu_seqlens, keep=keep)
+    _check("plackett_luce", "order", order, 2, torch.int64, beside=logits)
     return logits.new_empty((order.shape[0], keep.shape[0]))
 
 
 @torch.library.register_fake("score::plackett_luce_backward")
 def _(grad: Tensor, logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
+    op = "plackett_luce_backward"
+    _check_logits(op, logits, cu_seqlens, keep=keep)
+    _check(op, "order", order, 2, torch.int64, beside=logits)
+    _check(op, "grad", grad, 2, torch.float32, beside=logits)
     return torch.empty_like(logits)
 
 
@@ -83,12 +139,16 @@ def _(grad: Tensor, logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Ten
 def _(
     logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
+    _check_logits("sample", logits, cu_seqlens, keep=keep)
+    _check("sample", "seed", seed, 1, torch.int64, beside=logits)
     index = logits.new_empty((num_samples, total_keep), dtype=torch.int64)
     return index, logits.new_empty((num_samples, keep.shape[0]))
 
 
 @torch.library.register_fake("score::sample_bernoulli")
 def _(logits: Tensor, cu_seqlens: Tensor, num_samples: int, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    _check_logits("sample_bernoulli", logits, cu_seqlens)
+    _check("sample_bernoulli", "seed", seed, 1, torch.int64, beside=logits)
     videos = cu_seqlens.shape[0] - 1
     mask = logits.new_empty((num_samples, logits.shape[0]), dtype=torch.bool)
     return mask, logits.new_empty((num_samples, videos)), logits.new_empty((num_samples, videos), dtype=torch.int32)
@@ -96,11 +156,13 @@ def _(logits: Tensor, cu_seqlens: Tensor, num_samples: int, seed: Tensor) -> tup
 
 @torch.library.register_fake("score::gather")
 def _(tokens: Tensor, index: Tensor) -> Tensor:
+    _check("gather", "index", index, 1, torch.int64, beside=tokens)
     return tokens.new_empty((index.shape[0], *tokens.shape[1:]))
 
 
 @torch.library.register_fake("score::kept_offsets")
 def _(cu_seqlens: Tensor, keep: Tensor) -> Tensor:
+    _check_videos("kept_offsets", cu_seqlens, cu_seqlens, keep=keep)
     return torch.empty_like(cu_seqlens)
 
 
@@ -115,5 +177,8 @@ def _(
     law: str = "topk",
     offset: float = 0.5,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check_tokens("compress", tokens, cu_seqlens, tokens_per_frame, keep=keep)
+    if scores is not None:
+        _check("compress", "scores", scores, 1, torch.float32, beside=tokens)
     kept = tokens.new_empty((total_keep, tokens.shape[1]))
     return kept, tokens.new_empty((total_keep,), dtype=torch.int64), torch.empty_like(cu_seqlens)

@@ -35,6 +35,8 @@ _ops = torch.ops.score
 def _check_tensor(name: str, value: object, *dtypes: torch.dtype) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.layout is not torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, got one of layout {value.layout}")
     if dtypes and value.dtype not in dtypes:
         wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise TypeError(f"{name} must be {wanted}, got {str(value.dtype).removeprefix('torch.')}")
@@ -49,6 +51,24 @@ def _check_kind(name: str, value: object, kind: type, described: str) -> None:
     symbolic = (torch.SymInt,) if kind is int else (torch.SymFloat, int) if kind is float else ()
     if not isinstance(value, (kind, *symbolic)) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{name} must be {described}, got {type(value).__name__}")
+
+
+def _check_state_options(use_token: object, use_residual: object, epsilon: object) -> None:
+    _check_kind("use_token", use_token, bool, "a bool")
+    _check_kind("use_residual", use_residual, bool, "a bool")
+    _check_kind("epsilon", epsilon, float, "a number")
+
+
+def _check_layers(layers: object) -> None:
+    if not isinstance(layers, Sequence):
+        raise TypeError(f"layers must be a sequence of (weight, bias), got {type(layers).__name__}")
+    if len(layers) not in (2, 3):
+        raise ValueError(f"layers must be one or two hidden layers and the output layer, got {len(layers)} layers")
+    for number, layer in enumerate(layers):
+        if not isinstance(layer, Sequence) or len(layer) != 2:
+            raise TypeError(f"layers[{number}] must be (weight, bias), got {type(layer).__name__}")
+        for name, tensor in zip(("weight", "bias"), layer, strict=True):
+            _check_tensor(f"layers[{number}] {name}", tensor, *TOKEN_DTYPES)
 
 
 def surprise(
@@ -118,6 +138,7 @@ def policy_state(
     _check_kind("end", end, int, "an integer")
     if dtype not in TOKEN_DTYPES:
         raise TypeError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
+    _check_state_options(use_token, use_residual, epsilon)
     return _ops.policy_state(
         tokens, cu_seqlens, tokens_per_frame, position, begin, end, dtype, use_token, use_residual, epsilon
     )
@@ -155,11 +176,8 @@ def policy_logits(
     _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
     if position is not None:
         _check_tensor("position", position, torch.float32)
-    if len(layers) not in (2, 3):
-        raise ValueError(f"layers must be one or two hidden layers and the output layer, got {len(layers)} layers")
-    for number, (weight, bias) in enumerate(layers):
-        _check_tensor(f"layers[{number}] weight", weight, *TOKEN_DTYPES)
-        _check_tensor(f"layers[{number}] bias", bias, *TOKEN_DTYPES)
+    _check_layers(layers)
+    _check_state_options(use_token, use_residual, epsilon)
     (w1, b1), *middle, (w_out, b_out) = layers
     w2, b2 = middle[0] if middle else (None, None)
     return _ops.policy_logits(

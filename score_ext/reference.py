@@ -96,9 +96,7 @@ def policy_logits(
     """See :func:`score_ext.policy_logits`."""
     dtype = layers[0][0].dtype
     length = tokens.shape[0]
-    x = policy_state(
-        tokens, cu_seqlens, tokens_per_frame, position, 0, length, dtype, use_token, use_residual, epsilon
-    )
+    x = policy_state(tokens, cu_seqlens, tokens_per_frame, position, 0, length, dtype, use_token, use_residual, epsilon)
     for weight, bias in layers[:-1]:
         x = torch.nn.functional.gelu(torch.nn.functional.linear(x, weight, bias))
     return torch.nn.functional.linear(x, *layers[-1]).flatten().float()
