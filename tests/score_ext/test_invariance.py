@@ -1,0 +1,161 @@
+"""What holds for every op: strides, threads and repetition change nothing, and no input is written to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from batches import LAYOUTS, Layout, generator, int32, int64
+from cases import DIFFERENTIABLE, OPS, call, op_arguments, tensor_arguments
+from torch import Tensor
+
+ARGUMENTS = [(op, name) for op, arguments in op_arguments().items() for name in tensor_arguments(arguments)]
+
+
+def assert_same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    for mine, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=0, equal_nan=True)
+
+
+def strided_copies(tensor: Tensor) -> Iterator[Tensor]:
+    """The same values at other strides: every second of a longer tensor, columns first, from the middle, repeated."""
+    doubled = torch.stack([tensor, torch.zeros_like(tensor)], dim=-1)
+    yield doubled[..., 0]
+    spaced = torch.zeros(2 * tensor.shape[0], *tensor.shape[1:], dtype=tensor.dtype)
+    spaced[::2] = tensor
+    yield spaced[::2]
+    padded = torch.zeros(tensor.shape[0] + 3, *tensor.shape[1:], dtype=tensor.dtype)
+    padded[3:] = tensor
+    yield padded[3:]  # contiguous, at an address that is not a multiple of 16 bytes
+    if tensor.dim() == 2:
+        yield tensor.t().contiguous().t()
+
+
+@pytest.mark.parametrize(("op", "name"), ARGUMENTS)
+def test_strides_change_nothing(op: str, name: str) -> None:
+    arguments = op_arguments()[op]
+    expected = call(op, arguments)
+    for copy in strided_copies(arguments[name]):
+        assert torch.equal(copy, arguments[name])
+        assert_same(call(op, {**arguments, name: copy}), expected)
+
+
+@pytest.mark.parametrize("op", ["surprise", "policy_logits", "gather", "compress"])
+def test_expanded_tokens(op: str) -> None:
+    """Stride 0: a still video as a view of its only frame."""
+    arguments = op_arguments(Layout(((6, 1),)))[op]
+    expanded = torch.randn(1, 10, generator=generator(0)).expand(6, 10)
+    assert expanded.stride() == (0, 1)
+    actual = call(op, {**arguments, "tokens": expanded})
+    assert_same(actual, call(op, {**arguments, "tokens": expanded.contiguous()}))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_inputs_are_not_written_to(op: str) -> None:
+    arguments = op_arguments()[op]
+    copies = {name: arguments[name].clone() for name in tensor_arguments(arguments)}
+    versions = {name: arguments[name]._version for name in copies}
+    results = call(op, arguments)
+    for name, copy in copies.items():
+        assert torch.equal(arguments[name], copy)
+        assert arguments[name]._version == versions[name]
+    storages = {arguments[name].untyped_storage().data_ptr() for name in copies}
+    assert all(result.untyped_storage().data_ptr() not in storages for result in results if result.numel())
+
+
+@pytest.mark.parametrize("op", sorted(DIFFERENTIABLE))
+def test_backward_does_not_write_to_inputs(op: str) -> None:
+    arguments = op_arguments()[op]
+    name, outputs = DIFFERENTIABLE[op]
+    leaf = arguments[name].clone().requires_grad_()
+    copies = {other: arguments[other].clone() for other in tensor_arguments(arguments)}
+    result = call(op, {**arguments, name: leaf})[outputs[0]]
+    torch.autograd.grad(result.nan_to_num(posinf=0.0).sum(), leaf)
+    assert torch.equal(leaf.detach(), copies[name])
+    assert all(torch.equal(arguments[other], copy) for other, copy in copies.items())
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def large_arguments(op: str) -> dict[str, Any]:
+    """Enough work for every op to be shared among threads, in one video and in several."""
+    layout = Layout(((40, 3500), (0, 1), (7, 900), (70, 3)))
+    if op in ("policy_state", "policy_logits"):
+        layout = Layout(((40, 60), (0, 1), (7, 9)))
+    return op_arguments(layout)[op]
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_number_of_threads_changes_nothing(op: str, threads: None) -> None:
+    arguments = large_arguments(op)
+    results = []
+    for number in (1, 2, 3):
+        torch.set_num_threads(number)
+        assert torch.get_num_threads() == number
+        results.append(call(op, arguments))
+    for result in results[1:]:
+        if op == "policy_logits":  # torch's own products may sum in another order
+            torch.testing.assert_close(result, results[0], rtol=1e-5, atol=1e-5)
+        else:
+            assert_same(result, results[0])
+
+
+@pytest.mark.parametrize("law", ["topk", "systematic"])
+@pytest.mark.parametrize("length", [65536 * 2, 65536 * 3 + 1])
+def test_ties_across_the_shares_of_threads(law: str, length: int, threads: None) -> None:
+    """One video shared among threads, almost all tied: each share has to know how many ties those before it took."""
+    scores = torch.zeros(length)
+    scores[::1000] = 1.0
+    results = []
+    for number in (1, 2, 3):
+        torch.set_num_threads(number)
+        results.append(
+            call("select", {"scores": scores, "cu_seqlens": int32(0, length), "keep": int32(length // 2),
+                            "total_keep": length // 2, "law": law})
+        )  # fmt: skip
+    assert_same(results[1], results[0])
+    assert_same(results[2], results[0])
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_calling_twice_gives_the_same(op: str) -> None:
+    for layout in LAYOUTS.values():
+        arguments = op_arguments(layout)[op]
+        assert_same(call(op, arguments), call(op, arguments))
+
+
+@pytest.mark.parametrize("op", ["surprise", "policy_state", "policy_logits"])
+def test_videos_do_not_touch_each_other(op: str) -> None:
+    """A batch gives what its videos give one by one."""
+    layout = Layout(((5, 7), (3, 1), (9, 4)))
+    arguments = op_arguments(layout)[op]
+    together = call(op, arguments)[0]
+    for span, video in zip(layout.spans(), layout.videos, strict=True):
+        single = Layout((video,))
+        alone = {
+            **arguments,
+            "tokens": arguments["tokens"][span],
+            "cu_seqlens": single.cu_seqlens,
+            "tokens_per_frame": single.tokens_per_frame,
+        }
+        if "position" in arguments:
+            alone["position"] = arguments["position"][span]
+        if "end" in arguments:
+            alone["end"] = single.length
+        torch.testing.assert_close(call(op, alone)[0], together[span], rtol=1e-5, atol=1e-6)
+
+
+def test_seeds_of_any_sign_and_size() -> None:
+    """All 64 bits count."""
+    arguments = op_arguments()["sample_bernoulli"]
+    masks = [call("sample_bernoulli", {**arguments, "seed": int64(seed)})[0] for seed in
+             (0, 1, -1, 1 << 32, 1 << 62, -(1 << 63))]  # fmt: skip
+    for i, mask in enumerate(masks):
+        assert not any(torch.equal(mask, other) for other in masks[:i])
