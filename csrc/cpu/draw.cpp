@@ -16,11 +16,14 @@
 namespace score::cpu {
 namespace {
 
-// rank [length] of the perturbed logits of one video.
+constexpr int64_t kGrainBlocks = 64;  // blocks of kWords tokens that are worth a thread of their own
+
+// rank [length] of the perturbed logits of one video, its blocks first_block .. last_block of kWords tokens.
 SCORE_CLONES void perturbed_ranks(
-    const float* logits, int64_t length, int64_t seed, uint32_t sample, uint32_t video, uint32_t* rank) {
+    const float* logits, int64_t length, int64_t first_block, int64_t last_block, int64_t seed, uint32_t sample,
+    uint32_t video, uint32_t* rank) {
   uint32_t words[kWords];
-  for (int64_t start = 0; start < length; start += kWords) {
+  for (int64_t start = first_block * kWords; start < last_block * kWords; start += kWords) {
     random_words(seed, Stream::kPlackettLuce, sample, video, start, words);
     const int64_t count = std::min(kWords, length - start);
 #pragma omp simd
@@ -74,9 +77,11 @@ void draw(
       const VideoRange range = video_range(batch, video);
       const bool own_seed = num_seeds > 1;
       const auto rank = std::make_unique_for_overwrite<uint32_t[]>(range.length());
-      perturbed_ranks(
-          logits + range.begin, range.length(), seed[own_seed ? video : 0], static_cast<uint32_t>(sample),
-          own_seed ? 0u : static_cast<uint32_t>(video), rank.get());
+      parallel_for((range.length() + kWords - 1) / kWords, kGrainBlocks, [&](int64_t first_block, int64_t last_block) {
+        perturbed_ranks(
+            logits + range.begin, range.length(), first_block, last_block, seed[own_seed ? video : 0],
+            static_cast<uint32_t>(sample), own_seed ? 0u : static_cast<uint32_t>(video), rank.get());
+      });
       const int64_t at = sample * total_keep + first[video];
       top_rows(rank.get(), range.length(), keep[video], range.begin, index + at);
       order_by_rank(rank.get(), range.begin, index + at, keep[video], order + at);

@@ -1,6 +1,7 @@
 // A parallel loop over torch's thread pool, without a torch header: parallel.cpp, which has one, implements it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace score::cpu {
@@ -20,5 +21,28 @@ void parallel_for(int64_t end, int64_t grain, const Body& body) {
       },
       const_cast<Body*>(&body));
 }
+
+// A range cut into one chunk for each thread that it is worth, for loops whose chunks must know what the ones before
+// them counted: a pass that counts, a sum over the chunks, a pass that writes.
+class Chunks {
+ public:
+  Chunks(int64_t length, int64_t grain)
+      : length_(length), count_(std::clamp<int64_t>(length / grain, 1, std::max<int64_t>(num_threads(), 1))) {}
+
+  int64_t count() const { return count_; }
+
+  // Calls body(chunk, begin, end) for every chunk.
+  template <typename Body>
+  void run(const Body& body) const {
+    parallel_for(count_, 1, [&](int64_t first, int64_t last) {
+      for (int64_t chunk = first; chunk < last; ++chunk) {
+        body(chunk, length_ * chunk / count_, length_ * (chunk + 1) / count_);
+      }
+    });
+  }
+
+ private:
+  int64_t length_, count_;
+};
 
 }  // namespace score::cpu

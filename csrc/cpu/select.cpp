@@ -12,6 +12,8 @@
 namespace score::cpu {
 namespace {
 
+constexpr int64_t kGrain = 1 << 16;  // tokens worth a thread of their own
+
 SCORE_CLONES void rank_scores(const float* scores, int64_t length, uint32_t* rank) {
 #pragma omp simd
   for (int64_t i = 0; i < length; ++i) rank[i] = rank_bits(scores[i]);
@@ -32,7 +34,9 @@ void select(
         continue;
       }
       const auto rank = std::make_unique_for_overwrite<uint32_t[]>(range.length());
-      rank_scores(video_scores, range.length(), rank.get());
+      Chunks(range.length(), kGrain).run([&](int64_t, int64_t chunk_begin, int64_t chunk_end) {
+        rank_scores(video_scores + chunk_begin, chunk_end - chunk_begin, rank.get() + chunk_begin);
+      });
       top_rows(rank.get(), range.length(), keep[video], range.begin, index + first[video]);
     }
   });

@@ -52,14 +52,26 @@ SCORE_CLONES ProbabilitySums sum_probabilities(const float* logits, int64_t leng
   return {sum, slope};
 }
 
+LogitSummary summarize_in_parallel(const float* logits, int64_t length) {
+  const Chunks chunks(length, kGrain);
+  std::vector<LogitSummary> partial(chunks.count());
+  chunks.run(
+      [&](int64_t chunk, int64_t begin, int64_t end) { partial[chunk] = summarize(logits + begin, end - begin); });
+  LogitSummary total = partial[0];
+  for (int64_t chunk = 1; chunk < chunks.count(); ++chunk) {
+    total.certain += partial[chunk].certain;
+    total.finite += partial[chunk].finite;
+    total.min = std::min(total.min, partial[chunk].min);
+    total.max = std::max(total.max, partial[chunk].max);
+  }
+  return total;
+}
+
 ProbabilitySums sum_in_parallel(const float* logits, int64_t length, float shift, int32_t* probability) {
-  const int64_t chunks = std::clamp<int64_t>(length / kGrain, 1, num_threads());
-  std::vector<ProbabilitySums> partial(chunks);
-  parallel_for(chunks, 1, [&](int64_t first, int64_t last) {
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-      const int64_t begin = length * chunk / chunks, end = length * (chunk + 1) / chunks;
-      partial[chunk] = sum_probabilities(logits + begin, end - begin, shift, probability + begin);
-    }
+  const Chunks chunks(length, kGrain);
+  std::vector<ProbabilitySums> partial(chunks.count());
+  chunks.run([&](int64_t chunk, int64_t begin, int64_t end) {
+    partial[chunk] = sum_probabilities(logits + begin, end - begin, shift, probability + begin);
   });
   ProbabilitySums total{0, 0};
   for (const ProbabilitySums& part : partial) {
@@ -112,11 +124,49 @@ float outright_limit(const Marginal& marginal) {
   return marginal.klass == kFinite ? kInfiniteLogit : std::nextafter(-kInfiniteLogit, -kInfiniteLogit * 2.0f);
 }
 
+// What a chunk of tokens adds to the walk.
+struct Stretch {
+  int64_t probability;
+  int64_t outright;  // tokens kept whatever the thresholds say
+};
+
+SCORE_CLONES Stretch measure(const float* logits, const int32_t* probability, int64_t length, float limit) {
+  int64_t sum = 0, outright = 0;
+#pragma omp simd reduction(+ : sum, outright)
+  for (int64_t i = 0; i < length; ++i) {
+    sum += probability[i];
+    outright += logits[i] > limit;
+  }
+  return {sum, outright};
+}
+
+// Walks tokens begin .. until `count` are kept. sum: of the probabilities before them.
+void walk(
+    const float* logits, const int32_t* probability, int64_t begin, int64_t count, int64_t sum, float limit,
+    const Thresholds& thresholds, int64_t base, int64_t* index) {
+  int64_t passed = thresholds.passed(sum);
+  const auto threshold = [&] {
+    return passed < thresholds.keep() ? thresholds.threshold(passed) : std::numeric_limits<int64_t>::max();
+  };
+  int64_t next = threshold();
+  for (int64_t i = begin, written = 0; written < count; ++i) {
+    bool kept = logits[i] > limit;
+    sum += probability[i];
+    if (next < sum) {
+      kept = true;
+      ++passed;
+      next = threshold();
+    }
+    index[written] = base + i;  // overwritten by the next token unless this one is kept
+    written += kept;
+  }
+}
+
 }  // namespace
 
 void systematic_rows(const float* logits, int64_t length, int64_t keep, double offset, int64_t base, int64_t* index) {
   if (keep == 0) return;
-  const LogitSummary summary = summarize(logits, length);
+  const LogitSummary summary = summarize_in_parallel(logits, length);
   const Marginal marginal = marginal_class(summary, length, keep);
   const auto probability = std::make_unique_for_overwrite<int32_t[]>(length);
   int64_t total = marginal.size * kOne;
@@ -127,20 +177,24 @@ void systematic_rows(const float* logits, int64_t length, int64_t keep, double o
   }
 
   const Thresholds thresholds(total, marginal.keep, offset);
-  const float outright = outright_limit(marginal);
-  int64_t sum = 0, passed = 0;
-  int64_t next = thresholds.threshold(0);
-  for (int64_t i = 0, written = 0; written < keep; ++i) {
-    bool kept = logits[i] > outright;
-    sum += probability[i];
-    if (next < sum) {
-      kept = true;
-      ++passed;
-      next = passed < thresholds.keep() ? thresholds.threshold(passed) : std::numeric_limits<int64_t>::max();
+  const float limit = outright_limit(marginal);
+  const Chunks chunks(length, kGrain);
+  std::vector<Stretch> stretches(chunks.count());
+  chunks.run([&](int64_t chunk, int64_t begin, int64_t end) {
+    stretches[chunk] = measure(logits + begin, probability.get() + begin, end - begin, limit);
+  });
+  chunks.run([&](int64_t chunk, int64_t begin, int64_t) {
+    int64_t sum = 0, outright = 0;
+    for (int64_t before = 0; before < chunk; ++before) {
+      sum += stretches[before].probability;
+      outright += stretches[before].outright;
     }
-    index[written] = base + i;
-    written += kept;
-  }
+    const int64_t passed = thresholds.passed(sum);
+    const int64_t passing = thresholds.passed(sum + stretches[chunk].probability) - passed;
+    walk(
+        logits, probability.get(), begin, passing + stretches[chunk].outright, sum, limit, thresholds, base,
+        index + passed + outright);
+  });
 }
 
 }  // namespace score::cpu

@@ -49,17 +49,32 @@ Threshold find_threshold(const uint32_t* rank, int64_t length, int64_t keep) {
   uint32_t prefix = 0;
   for (int level = 0;; ++level) {
     const int shift = kShifts[level];
-    const Histogram histogram = count_digits(from, length, shift);
+    const Chunks chunks(length, kGrain);
+    std::vector<Histogram> histograms(chunks.count());
+    chunks.run([&](int64_t chunk, int64_t begin, int64_t end) {
+      histograms[chunk] = count_digits(from + begin, end - begin, shift);
+    });
+    const auto total = [&](int64_t bucket) {
+      int64_t sum = 0;
+      for (const Histogram& histogram : histograms) sum += histogram[bucket];
+      return sum;
+    };
     int64_t bucket = kBuckets - 1;
-    while (histogram[bucket] < remaining) remaining -= histogram[bucket--];
+    int64_t wanted = total(bucket);
+    for (; wanted < remaining; wanted = total(--bucket)) remaining -= wanted;
     prefix |= static_cast<uint32_t>(bucket) << shift;
-    if (shift == 0) return {prefix, remaining, histogram[bucket] == remaining};
-    const int64_t wanted = histogram[bucket];
+    if (shift == 0) return {prefix, remaining, wanted == remaining};
+
     auto next = std::make_unique_for_overwrite<uint32_t[]>(wanted);
-    for (int64_t i = 0, count = 0; count < wanted; ++i) {
-      next[count] = from[i];  // overwritten by the next rank unless this one is a candidate
-      count += digit(from[i], shift) == bucket;
-    }
+    chunks.run([&](int64_t chunk, int64_t begin, int64_t) {
+      uint32_t* out = next.get();
+      for (int64_t before = 0; before < chunk; ++before) out += histograms[before][bucket];
+      const int64_t own = histograms[chunk][bucket];
+      for (int64_t i = begin, count = 0; count < own; ++i) {
+        out[count] = from[i];  // overwritten by the next rank unless this one is a candidate
+        count += digit(from[i], shift) == bucket;
+      }
+    });
     candidates = std::move(next);
     from = candidates.get();
     length = wanted;
@@ -111,32 +126,21 @@ void top_rows(const uint32_t* rank, int64_t length, int64_t keep, int64_t base, 
     return;
   }
   const Threshold threshold = find_threshold(rank, length, keep);
-  const int64_t chunks = std::clamp<int64_t>(length / kGrain, 1, num_threads());
-  if (chunks == 1) return emit(rank, 0, threshold, keep, threshold.ties, base, index);
+  const Chunks chunks(length, kGrain);
+  if (chunks.count() == 1) return emit(rank, 0, threshold, keep, threshold.ties, base, index);
 
-  const auto chunk_begin = [&](int64_t chunk) { return length * chunk / chunks; };
-  std::vector<Counts> counts(chunks);
-  parallel_for(chunks, 1, [&](int64_t first, int64_t last) {
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-      counts[chunk] = count_kept(rank, chunk_begin(chunk), chunk_begin(chunk + 1), threshold.rank);
+  std::vector<Counts> counts(chunks.count());
+  chunks.run(
+      [&](int64_t chunk, int64_t begin, int64_t end) { counts[chunk] = count_kept(rank, begin, end, threshold.rank); });
+  chunks.run([&](int64_t chunk, int64_t begin, int64_t) {
+    int64_t offset = 0, ties_left = threshold.ties;
+    for (int64_t before = 0; before < chunk; ++before) {
+      const int64_t ties = std::min(ties_left, counts[before].equal);
+      offset += counts[before].above + ties;
+      ties_left -= ties;
     }
-  });
-  struct Share {
-    int64_t offset, count, ties;
-  };
-  std::vector<Share> shares(chunks);
-  int64_t offset = 0, ties_left = threshold.ties;
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     const int64_t ties = std::min(ties_left, counts[chunk].equal);
-    shares[chunk] = {offset, counts[chunk].above + ties, ties};
-    offset += shares[chunk].count;
-    ties_left -= ties;
-  }
-  parallel_for(chunks, 1, [&](int64_t first, int64_t last) {
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-      const Share& share = shares[chunk];
-      emit(rank, chunk_begin(chunk), threshold, share.count, share.ties, base, index + share.offset);
-    }
+    emit(rank, begin, threshold, counts[chunk].above + ties, ties, base, index + offset);
   });
 }
 
