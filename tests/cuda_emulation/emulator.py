@@ -63,16 +63,14 @@ class EmulationError(AssertionError):
 class Emulator:
     """One process of the emulator."""
 
-    def __init__(self, multiprocessors: int = 3, blocks_per_multiprocessor: int = 2, backwards: bool = False) -> None:
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
             [build()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        self.call(
-            "device",
-            multiprocessors=multiprocessors,
-            blocks_per_multiprocessor=blocks_per_multiprocessor,
-            backwards=int(backwards),
-        )
+
+    def configure(self, resident_blocks: int, backwards: bool) -> None:
+        """How many blocks the device claims to run at once, and in which order threads and blocks take turns."""
+        self.call("device", resident_blocks=resident_blocks, backwards=int(backwards))
 
     def close(self) -> None:
         self._process.communicate()

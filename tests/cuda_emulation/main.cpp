@@ -129,8 +129,7 @@ using Launcher = cudaError_t (*)(Call&);
 const std::map<std::string, Launcher> kLaunchers = {
     {"device",
      [](Call& c) {
-       emulation::device.multiprocessors = static_cast<int>(c.integer("multiprocessors"));
-       emulation::device.blocks_per_multiprocessor = static_cast<int>(c.integer("blocks_per_multiprocessor"));
+       emulation::device.multiprocessors = static_cast<int>(c.integer("resident_blocks"));
        emulation::device.backwards = c.integer("backwards") != 0;
        return cudaSuccess;
      }},

@@ -8,7 +8,8 @@ from emulator import EmulationError, Emulator
 
 
 def run(number: int, backwards: bool = False, value: int = 0) -> tuple[int, int]:
-    emulator = Emulator(backwards=backwards)
+    emulator = Emulator()
+    emulator.configure(1, backwards)
     out = torch.full((4,), value, dtype=torch.int32)
     error = emulator.call("fault", number=number, out=out, size=len(out))
     emulator.close()

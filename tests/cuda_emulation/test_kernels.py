@@ -178,12 +178,12 @@ WIDTHS = [1, 3, 8, 24, 257, 776, 1000, 2056, 3584, 12_296]
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_surprise_equals_cpu(ops: Ops, width: int, dtype: torch.dtype, metric: str) -> None:
+def test_surprise_equals_cpu(ops_on_devices: Ops, width: int, dtype: torch.dtype, metric: str) -> None:
     for frames, in_frame in SHAPES if width < 1000 else SHAPES[2:3]:
         tokens, cu, n = video_tokens(frames, in_frame, width, dtype)
         expected = score_ext.surprise(tokens, cu, n, metric=metric, first=3.5)
         for misalignment in (0, tokens.element_size()) if width == 24 else (0,):
-            found = ops.surprise(tokens, cu, n, metric=metric, first=3.5, misalignment=misalignment)
+            found = ops_on_devices.surprise(tokens, cu, n, metric=metric, first=3.5, misalignment=misalignment)
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
             # What did not move is exactly 0, what was or is zero exactly 1, whatever the rounding elsewhere.
             exact = (expected == 0) | (expected == 1) & (metric == "cosine") | expected.isnan()
@@ -201,9 +201,9 @@ def test_surprise_of_a_cut_off_frame(ops: Ops) -> None:
 
 @pytest.mark.parametrize("out_dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("width", [1, 8, 40, 257])
+@pytest.mark.parametrize("width", [1, 40, 257])
 def test_policy_state_equals_cpu(ops: Ops, width: int, dtype: torch.dtype, out_dtype: torch.dtype) -> None:
-    tokens, cu, n = video_tokens([4, 0, 2], [3, 2, 8], width, dtype)
+    tokens, cu, n = video_tokens([3, 0, 2], [2, 2, 5], width, dtype)
     position = torch.randn(len(tokens), 3)
     tolerance = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 2e-2}[out_dtype]
     for use_token, use_residual, given in ((1, 1, position), (0, 1, None), (1, 0, position[:, :0]), (0, 0, position)):

@@ -42,10 +42,10 @@ inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
-// The device: how many blocks it claims to run at once, and in which order the threads of a block get their turns.
+// The device: how many multiprocessors it claims to have, each running one block at a time, and in which order threads
+// and blocks get their turns.
 struct Device {
-  int multiprocessors = 3;
-  int blocks_per_multiprocessor = 2;
+  int multiprocessors = 1;
   bool backwards = false;
 };
 extern Device device;
@@ -87,7 +87,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
 }
 template <typename Kernel>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, size_t) {
-  *blocks = emulation::device.blocks_per_multiprocessor;
+  *blocks = 1;
   return cudaSuccess;
 }
 template <typename Kernel>
