@@ -1,4 +1,4 @@
-"""Peak memory of one compress call beyond its input, in a process of its own; ``python -m bench.memory`` prints it.
+"""Peak memory of one compress call beyond its input, in a process of its own; ``python -m bench.memory`` prints it."""
 
 from __future__ import annotations
 

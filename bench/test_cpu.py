@@ -87,6 +87,17 @@ def engine_compress(tokens: Tensor, surprise: Callable[[Tensor], Tensor]) -> Ten
     return tokens[mask]
 
 
+def torch_policy(tokens: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The policy as an nn.Module would compute it, the whole state in memory."""
+    video = tokens.view(FRAMES, PER_FRAME, WIDTH).float()
+    residual = torch.cat([torch.zeros_like(video[:1]), video[1:] - video[:-1]])
+    parts = [torch.nn.functional.layer_norm(part, (WIDTH,)) for part in (video, residual)]
+    x = torch.cat(parts, dim=-1).view(LENGTH, 2 * WIDTH)
+    for weight, bias in layers[:-1]:
+        x = torch.nn.functional.gelu(torch.nn.functional.linear(x, weight, bias))
+    return torch.nn.functional.linear(x, *layers[-1]).view(-1)
+
+
 def torch_select(scores: Tensor) -> Tensor:
     return scores.topk(SCORES_KEEP, sorted=False).indices.sort().values
 
@@ -117,8 +128,9 @@ def timed(benchmark: Any) -> Callable[..., None]:
 
     def run(group: str, function: Callable[..., Any], *args: Any, rounds: int = 15) -> None:
         benchmark.group = group
-        function(*args)
-        benchmark.pedantic(function, args=args, rounds=rounds, warmup_rounds=2, iterations=1)
+        with torch.inference_mode():  # as engines run
+            function(*args)
+            benchmark.pedantic(function, args=args, rounds=rounds, warmup_rounds=2, iterations=1)
 
     return run
 
@@ -164,6 +176,29 @@ def test_compress_compile(
     timed: Callable[..., None], tokens: Tensor, formula: Callable[[Tensor], Tensor], mode: str
 ) -> None:
     timed(f"compress {dtype_name(tokens)}", compiled(torch_compress, mode), tokens, formula)
+
+
+@pytest.fixture(scope="module")
+def layers() -> list[tuple[Tensor, Tensor]]:
+    """Two hidden layers of 64 on [x ; dX], float32."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(64, 2 * WIDTH), (64, 64), (1, 64)]
+    return [(torch.randn(*shape, generator=generator) / shape[1] ** 0.5, torch.zeros(shape[0])) for shape in shapes]
+
+
+def test_policy_ours(timed: Callable[..., None], tokens: Tensor, layers: list[tuple[Tensor, Tensor]]) -> None:
+    timed(f"policy_logits {dtype_name(tokens)}", score_ext.policy_logits, tokens, *VIDEO, layers, rounds=5)
+
+
+def test_policy_eager(timed: Callable[..., None], tokens: Tensor, layers: list[tuple[Tensor, Tensor]]) -> None:
+    timed(f"policy_logits {dtype_name(tokens)}", torch_policy, tokens, layers, rounds=5)
+
+
+@pytest.mark.parametrize("mode", COMPILE_MODES)
+def test_policy_compile(
+    timed: Callable[..., None], tokens: Tensor, layers: list[tuple[Tensor, Tensor]], mode: str
+) -> None:
+    timed(f"policy_logits {dtype_name(tokens)}", compiled(torch_policy, mode), tokens, layers, rounds=5)
 
 
 def test_gather_ours(timed: Callable[..., None], tokens: Tensor) -> None:

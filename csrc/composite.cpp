@@ -24,7 +24,7 @@ std::array<StableIValue, sizeof...(Arguments)> call(const char* op, const Argume
 }
 
 // State formed at a time: enough for efficient products, little beside the tokens themselves.
-constexpr int64_t kStateBytesCpu = int64_t{2} << 20;
+constexpr int64_t kStateBytesCpu = int64_t{8} << 20;
 constexpr int64_t kStateBytesGpu = int64_t{32} << 20;
 
 // Everything is checked before the first call: what an inner op throws reaches the caller without its message.
