@@ -1,0 +1,149 @@
+"""Every op on the GPU gives what it gives on the CPU: to the bit where tokens are picked, to rounding elsewhere."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from batches import LAYOUTS, SCORE_KINDS, TOKEN_DTYPES, Layout, generator, int32, int64, scores_of_kind
+from cases import DIFFERENTIABLE, OPS, call, op_arguments
+from devices import CUDA, assert_agree, moved
+
+import score_ext
+
+LAWS = ("topk", "systematic")
+WIDTHS = (1, 7, 8, 64, 257, 776, 1152, 2056, 3584, 12_288, 12_296)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("op", OPS)
+def test_op(op: str, layout: str) -> None:
+    arguments = op_arguments(LAYOUTS[layout])[op]
+    assert_agree(op, call(op, moved(arguments)), call(op, arguments))
+
+
+@pytest.mark.parametrize("op", sorted(DIFFERENTIABLE))
+def test_gradient(op: str) -> None:
+    name, outputs = DIFFERENTIABLE[op]
+    gradients = []
+    for device in (torch.device("cpu"), CUDA):
+        arguments = moved(op_arguments()[op], device)
+        arguments[name].requires_grad_()
+        results = [call(op, arguments)[place] for place in outputs]
+        weights = [moved(torch.randn(result.shape, generator=generator(0)), device) for result in results]
+        gradients.append(torch.autograd.grad(results, arguments[name], weights)[0].cpu())
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", TOKEN_DTYPES, ids=str)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_surprise_and_state_of_any_width(width: int, dtype: torch.dtype) -> None:
+    layout = LAYOUTS["ragged"]
+    tokens = layout.tokens(width, dtype)
+    tokens[layout.spans()[1].stop - 1] = 0
+    tokens[2] = math.nan
+    tokens[7 + 3] = tokens[3]
+    batch = (tokens, layout.cu_seqlens, layout.tokens_per_frame)
+    for metric in ("cosine", "l2"):
+        found = score_ext.surprise(*moved(batch), metric=metric).cpu()
+        torch.testing.assert_close(
+            found, score_ext.surprise(*batch, metric=metric), rtol=1e-4, atol=1e-5, equal_nan=True
+        )
+        assert found[7 + 3] == 0, "what did not move has no surprise, exactly"
+    for state_dtype in TOKEN_DTYPES:
+        arguments = (None, 1, layout.length, state_dtype)
+        found = score_ext.policy_state(*moved(batch), *arguments).cpu().float()
+        expected = score_ext.policy_state(*batch, *arguments).float()
+        torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2, equal_nan=True)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("kind", SCORE_KINDS)
+@pytest.mark.parametrize("length", [1, 1023, 4096, 40_000, 1_000_003])
+def test_select(length: int, kind: str, law: str) -> None:
+    scores = scores_of_kind(kind, length)
+    cu = int32(0, length // 3, length // 3, length)
+    for share in (0.0, 0.1, 0.5, 1.0):
+        keep = int32(int(length // 3 * share), 0, math.ceil((length - length // 3) * share))
+        total = int(keep.sum())
+        expected = score_ext.select(scores, cu, keep, total, law=law, offset=0.25)
+        found = score_ext.select(*moved((scores, cu, keep)), total, law=law, offset=0.25)
+        assert torch.equal(found.cpu(), expected)
+
+
+@pytest.mark.parametrize("kind", SCORE_KINDS)
+@pytest.mark.parametrize("length", [1, 1023, 40_000, 300_001])
+def test_draw(length: int, kind: str) -> None:
+    logits, cu = scores_of_kind(kind, length), int32(0, length // 4, length)
+    for share, seed in ((0.01, int64(5)), (0.3, int64(-1, 2**40)), (1.0, int64(0))):
+        keep = int32(int(length // 4 * share), math.ceil((length - length // 4) * share))
+        arguments = (logits, cu, keep, int(keep.sum()), 3, seed)
+        expected, found = score_ext.draw(*arguments), score_ext.draw(*moved(arguments))
+        assert torch.equal(found[0].cpu(), expected[0])
+        assert torch.equal(found[1].cpu(), expected[1])
+
+
+@pytest.mark.parametrize("kind", SCORE_KINDS)
+def test_sample_bernoulli(kind: str) -> None:
+    arguments = (scores_of_kind(kind, 100_003), int32(0, 77, 77, 100_003), 4, int64(9))
+    found = score_ext.sample_bernoulli(*moved(arguments))
+    assert_agree("sample_bernoulli", found, score_ext.sample_bernoulli(*arguments))
+
+
+def test_plackett_luce_of_a_long_video() -> None:
+    for scale in (1.0, 30.0, 1000.0):
+        logits = torch.randn(50_000, generator=generator(1)) * scale
+        cu, keep = int32(0, 50_000), int32(5000)
+        _, order = score_ext.draw(logits, cu, keep, 5000, 2, int64(3))
+        grad = torch.randn(2, 1, generator=generator(2))
+        packed = (logits, cu, keep, order)
+        torch.testing.assert_close(score_ext.plackett_luce(*moved(packed)).cpu(), score_ext.plackett_luce(*packed))
+        found = torch.ops.score.plackett_luce_backward(*moved((grad, *packed))).cpu()
+        expected = torch.ops.score.plackett_luce_backward(grad, *packed)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [*TOKEN_DTYPES, torch.bool, torch.int8, torch.int64, torch.complex64], ids=str)
+def test_gather(dtype: torch.dtype) -> None:
+    for shape in ((), (1,), (3,), (2, 4), (17,), (3584,), (70_001,)):
+        tokens = torch.randint(0, 2, (50, *shape), generator=generator(0)).to(dtype)
+        index = torch.randint(0, 49, (75,), generator=generator(1))
+        for source in (tokens, tokens[1:]):  # the second one's rows may start anywhere
+            assert torch.equal(score_ext.gather(*moved((source, index))).cpu(), source[index])
+        view = moved(tokens)[1:]
+        assert torch.equal(score_ext.gather(view, moved(index)).cpu(), tokens[1:][index])
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("dtype", TOKEN_DTYPES, ids=str)
+def test_compress(dtype: torch.dtype, law: str) -> None:
+    layout = Layout(((12, 196), (0, 1), (64, 50)))
+    tokens, (keep, total) = layout.tokens(256, dtype), layout.keep(1)
+    arguments = (tokens, layout.cu_seqlens, layout.tokens_per_frame, keep, total)
+    scores = score_ext.surprise(*moved(arguments[:3]))
+    kept, index, cu_kept = score_ext.compress(*moved(arguments), law=law)
+    # The surprise is the CPU's only to rounding; what follows from it is exact.
+    assert torch.equal(index.cpu(), score_ext.select(scores.cpu(), layout.cu_seqlens, keep, total, law=law))
+    assert torch.equal(kept.cpu(), tokens[index.cpu()])
+    assert cu_kept.tolist() == [0, *keep.cumsum(0).tolist()]
+
+
+def test_wrong_values_are_survived() -> None:
+    """They cannot be looked at without waiting for the GPU: results mean nothing, but nothing breaks."""
+    length, total = 1000, 600
+    scores, tokens = torch.randn(length, device=CUDA), torch.randn(length, 64, device=CUDA)
+    for cu in (int32(0, 500, 20, 1000), int32(-5, 7, 2_000_000_000, 60), int32(0, 0, 0, 0)):
+        for keep in (int32(-4, 2**31 - 1, 9), int32(1, 1, 1)):
+            packed, frames = moved((cu, keep)), moved(int32(0, -7, 2**31 - 1))
+            for law in LAWS:
+                index = score_ext.select(scores, *packed, total, law=law)
+                assert bool(((index >= 0) & (index < length)).all())
+                score_ext.compress(tokens, packed[0], frames, packed[1], total, law=law)
+            _, order = score_ext.draw(scores, *packed, total, 2, moved(int64(1)))
+            score_ext.plackett_luce(scores, *packed, order)
+            score_ext.sample_bernoulli(scores, packed[0], 2, moved(int64(1)))
+            score_ext.policy_state(tokens, packed[0], frames, None, 0, length, torch.float32)
+    rows = score_ext.gather(tokens, moved(int64(-1, length, 2**62, 5)))
+    assert torch.equal(rows[3], tokens[5]) and not rows[:3].any()
+    torch.cuda.synchronize()
