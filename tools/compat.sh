@@ -8,13 +8,14 @@ PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 VERSIONS=${VERSIONS:-"2.10.0 2.11.0 2.12.0"}
 
 work=$PWD/build/compat
-rm -rf "$work/wheel" "$work/tests"
+rm -rf "$work/wheel"
 mkdir -p "$work"
+tests=$(mktemp -d) # away from the repository, so that the installed wheel is what is imported
+trap 'rm -rf "$tests"' EXIT
+cp -r tests/score_ext pyproject.toml "$tests"
 cuda=OFF
 if command -v nvcc > /dev/null; then cuda=ON; fi
 SCORE_CUDA=$cuda "$PYTHON" -m pip wheel -q --no-build-isolation --no-deps -w "$work/wheel" .
-cp -r tests "$work/tests" # away from the repository, so that the installed wheel is what is imported
-cp pyproject.toml "$work/tests"
 
 failed=0
 for version in $VERSIONS; do
@@ -25,7 +26,7 @@ for version in $VERSIONS; do
     touch "$environment/ready"
   fi
   "$environment/bin/python" -m pip install -q --force-reinstall --no-deps "$work"/wheel/*.whl
-  if (cd "$work/tests" && "$environment/bin/python" -m score_ext &&
+  if (cd "$tests" && "$environment/bin/python" -m score_ext &&
       "$environment/bin/python" -m pytest -p no:cacheprovider score_ext); then
     echo "torch $version: passed"
   else
