@@ -1,4 +1,4 @@
-"""Markers of tests that a build with sanitizers leaves out (tools/sanitize.sh)."""
+"""The marker of tests that a build with sanitizers leaves out (tools/sanitize.sh)."""
 
 from __future__ import annotations
 
@@ -6,5 +6,4 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "compiles: traces or compiles graphs; slow, and nothing of it is native code")
-    config.addinivalue_line("markers", "measures: memory, which sanitizers change")
+    config.addinivalue_line("markers", "unsanitized: tells nothing under sanitizers, or takes too long under them")

@@ -68,6 +68,7 @@ def plackett_luce_probabilities(logits: list[float], keep: int) -> dict[tuple[in
     return probabilities
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize(
     ("logits", "keep"),
     [
@@ -91,6 +92,7 @@ def test_counts_of_ordered_draws(logits: list[float], keep: int) -> None:
     assert chi_square < chi_square_bound(len(probabilities) - 1)
 
 
+@pytest.mark.unsanitized
 def test_videos_are_drawn_independently() -> None:
     """Two videos of one batch, one seed: every pair of first tokens is equally frequent."""
     draws = 60_000

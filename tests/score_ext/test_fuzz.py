@@ -11,7 +11,7 @@ import pytest
 CALLS = 1000
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_bad_arguments_raise_and_never_crash(seed: int) -> None:
     program = Path(__file__).with_name("fuzz_ops.py")
     done = subprocess.run(

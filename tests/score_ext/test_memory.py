@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = [
-    pytest.mark.measures,
+    pytest.mark.unsanitized,
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc"),
 ]
 
@@ -48,7 +48,12 @@ print(extra - result, both)
     [
         ("topk", "float32", 64, 0.01),
         ("systematic", "bfloat16", 128, 0.01),
-        ("policy_logits", "float32", 64, 0.05),  # a block of the state, and what its products need
+        (
+            "policy_logits",
+            "float32",
+            64,
+            0.2,
+        ),  # some blocks of the state, which as a whole is twice as large as the tokens
     ],
 )
 def test_peak_beside_input_and_output(op: str, dtype: str, frames: int, share: float) -> None:

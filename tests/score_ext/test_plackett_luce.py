@@ -52,7 +52,13 @@ def drawn(layout: Layout, logits: Tensor, seed: int, num_samples: int = 3) -> tu
 
 
 @settings(max_examples=100, deadline=None)
-@given(layouts(max_videos=3), st.sampled_from(SCALES), st.sampled_from(SHIFTS), seeds, st.booleans())
+@given(
+    layouts(max_videos=3, max_frames=5, max_tokens=8),
+    st.sampled_from(SCALES),
+    st.sampled_from(SHIFTS),
+    seeds,
+    st.booleans(),
+)
 def test_equals_definition_and_reference(layout: Layout, scale: float, shift: float, seed: int, likely: bool) -> None:
     logits = layout.scores(seed, scale) + shift
     # Orders that the logits make likely, and ones drawn for other logits.
@@ -112,7 +118,13 @@ def gradient(function: Callable[..., Tensor], logits: Tensor, rest: tuple[Tensor
 
 
 @settings(max_examples=100, deadline=None)
-@given(layouts(max_videos=3), st.sampled_from(SCALES), st.sampled_from(SHIFTS), seeds, st.booleans())
+@given(
+    layouts(max_videos=3, max_frames=5, max_tokens=8),
+    st.sampled_from(SCALES),
+    st.sampled_from(SHIFTS),
+    seeds,
+    st.booleans(),
+)
 def test_gradient_equals_reference(layout: Layout, scale: float, shift: float, seed: int, likely: bool) -> None:
     logits = layout.scores(seed, scale) + shift
     rest = drawn(layout, logits if likely else -logits, seed)

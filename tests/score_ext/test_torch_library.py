@@ -12,7 +12,7 @@ from torch import Tensor
 
 import score_ext
 
-pytestmark = pytest.mark.compiles
+pytestmark = pytest.mark.unsanitized
 
 
 def with_gradient(op: str, arguments: dict[str, Any]) -> dict[str, Any]:
