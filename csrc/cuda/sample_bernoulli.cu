@@ -11,12 +11,6 @@ namespace {
 
 constexpr int kThreads = 1024;
 
-// log sigmoid(logit) of a kept token, log sigmoid(-logit) of a dropped one.
-__device__ float log_chance(float logit, bool kept) {
-  const float towards = kept ? logit : -logit;
-  return (towards < 0.0f ? towards : 0.0f) - log1pf(expf(-fabsf(logit)));
-}
-
 // A block per (sample, video).
 __global__ void __launch_bounds__(kThreads) sample_videos(
     const float* logits, PackedBatch batch, const int64_t* seed, int64_t num_seeds, bool* mask, float* log_prob,
@@ -41,11 +35,9 @@ __global__ void __launch_bounds__(kThreads) sample_videos(
       const int64_t token = range.begin + 4 * quad + lane;
       if (token >= range.end) break;
       const float logit = logits[token];
-      // The probability has kProbabilityBits bits, the word 32: a certain token stays above every word.
-      const uint64_t chance = static_cast<uint64_t>(sigmoid_fixed(logit)) << (32 - kProbabilityBits);
-      const bool kept = words[lane] < chance;
+      const bool kept = bernoulli(words[lane], logit);
       mask[sample * batch.num_tokens + token] = kept;
-      sum += log_chance(logit, kept);
+      sum += log_sigmoid(kept ? logit : -logit);
       kept_count += kept;
     }
   }
