@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # One binary, many torches: builds the wheel once, against the torch of $PYTHON, and runs the op tests with it under
 # other torch releases, each in an environment of its own. Downloads those releases (gigabytes where pip knows only
-# builds with CUDA). VERSIONS="2.10.0 2.12.1" chooses them. Results: one line each on stdout.
+# builds with CUDA). VERSIONS="2.12.1" chooses others. Results: one line each on stdout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
-VERSIONS=${VERSIONS:-"2.10.0 2.11.0 2.12.0"}
+VERSIONS=${VERSIONS:-"2.10.0 2.11.0 2.15.0"}
 
 work=$PWD/build/compat
 rm -rf "$work/wheel"
