@@ -13,7 +13,7 @@ export CXX=${CXX:-g++}
 isolation=--no-build-isolation
 "$python" -c "import pybind11, scikit_build_core" 2>/dev/null || isolation=
 SCORE_SANITIZE=ON SCORE_CUDA=OFF "$python" -m pip install --quiet $isolation --no-deps --upgrade --target "$site" \
-  --config-settings build-dir=build/sanitize/cmake .
+  --config-settings build-dir=build/sanitize/cmake --config-settings install.strip=false .
 
 # Python looks for an editable install before PYTHONPATH. This is run when the interpreter starts, also in the
 # processes that tests start, and takes that finder away.
