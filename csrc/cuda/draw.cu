@@ -47,14 +47,14 @@ struct SortStorage {
 };
 
 // Sorts by falling rank, which is the upper half of an item; equal ranks stay as they were. LSD radix sort by one block
-// through `spare`, which is as long; the number of passes is even, so the result is in `items`.
+// through `spare`, which is as long; the number of passes is even, so the result is in `items`. Items may come straight
+// from other threads: the first barrier is before the first look at them.
 __device__ void sort_by_falling_rank(uint64_t* items, uint64_t* spare, int64_t count, SortStorage& storage) {
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
   const uint32_t lanes_before = (1u << (thread % 32)) - 1;
   for (int shift = 32; shift < 64; shift += kSortBits) {
     const auto digit_of = [shift](uint64_t item) { return static_cast<uint32_t>(~item >> shift) & (kSortDigits - 1); };
     int32_t* const histogram = storage.place[0];
-    __syncthreads();
     if (thread < kSortDigits) histogram[thread] = 0;
     __syncthreads();
     for (int64_t tile = 0; tile < count; tile += kThreads) {
@@ -119,7 +119,6 @@ __global__ void __launch_bounds__(kThreads) draw_rows(
           index[kept.begin + position] = range.begin + i;
           items[position] = static_cast<uint64_t>(rank) << 32 | static_cast<uint64_t>(i);
         });
-    __syncthreads();
     sort_by_falling_rank(items, spare + sample * total_keep + kept.begin, kept.size, storage.sort);
     for (int64_t j = threadIdx.x; j < kept.size; j += kThreads) {
       order[kept.begin + j] = range.begin + static_cast<int64_t>(items[j] & 0xFFFFFFFFu);

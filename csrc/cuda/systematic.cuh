@@ -55,6 +55,7 @@ struct SystematicStorage {
 
 __device__ inline LogitSummary summarize(const float* logits, int64_t length, SystematicStorage& storage) {
   LogitSummary own{0, 0, bits_float(0x7F800000u), bits_float(0xFF800000u)};
+#pragma unroll 4
   for (int64_t i = threadIdx.x; i < length; i += kSystematicThreads) {
     const float logit = __ldg(logits + i);
     const int32_t klass = logit_class(logit);
@@ -72,11 +73,12 @@ __device__ inline LogitSummary summarize(const float* logits, int64_t length, Sy
 __device__ inline ProbabilitySums sum_probabilities(
     const float* logits, int64_t length, int64_t stride, float shift, SystematicStorage& storage) {
   ProbabilitySums own{0, 0, 0};
+#pragma unroll 4
   for (int64_t i = threadIdx.x * stride; i < length; i += kSystematicThreads * stride) {
     const float logit = __ldg(logits + i);
-    if (logit_class(logit) != kFinite) continue;
-    const int32_t probability = sigmoid_fixed(add_rn(logit, shift));
-    own = AddParts()(own, {probability, slope_fixed(probability), 1});
+    const bool is_finite = logit_class(logit) == kFinite;
+    const int32_t probability = is_finite ? sigmoid_fixed(add_rn(logit, shift)) : 0;
+    own = AddParts()(own, {probability, slope_fixed(probability), is_finite});
   }
   __syncthreads();
   const ProbabilitySums all = SystematicStorage::SumsReduce(storage.sums_reduce).Reduce(own, AddParts());

@@ -9,7 +9,8 @@
 namespace score::cuda {
 
 constexpr int kTopkThreads = 1024;
-constexpr int kTopkItems = 4;  // ranks per thread on their way at once
+constexpr int kSearchItems = 8;  // ranks per thread on their way at once, in the search
+constexpr int kTopkItems = 4;    // and in the compaction, which has more to hold for each
 constexpr int kTopkTile = kTopkThreads * kTopkItems;
 constexpr int kDigitBits = 11;  // three passes over the 32 bits of a rank
 constexpr int kDigits = 1 << kDigitBits;
@@ -49,15 +50,15 @@ __device__ Threshold find_threshold(RankAt rank_at, int64_t length, int64_t keep
   for (int shift = 32 - kDigitBits; found_mask != 0xFFFFFFFFu; shift = shift > kDigitBits ? shift - kDigitBits : 0) {
     for (int d = thread; d < kDigits; d += kTopkThreads) storage.histogram[d] = 0;
     __syncthreads();
-    for (int64_t tile = 0; tile < length; tile += kTopkTile) {
-      uint32_t ranks[kTopkItems];
+    for (int64_t tile = 0; tile < length; tile += kTopkThreads * kSearchItems) {
+      uint32_t ranks[kSearchItems];
 #pragma unroll
-      for (int i = 0; i < kTopkItems; ++i) {
+      for (int i = 0; i < kSearchItems; ++i) {
         const int64_t at = tile + i * kTopkThreads + thread;
         ranks[i] = at < length ? rank_at(at) : 0;
       }
 #pragma unroll
-      for (int i = 0; i < kTopkItems; ++i) {
+      for (int i = 0; i < kSearchItems; ++i) {
         const bool counted = tile + i * kTopkThreads + thread < length && (ranks[i] & found_mask) == found;
         count_digit(storage.histogram, (ranks[i] & ~found_mask) >> shift, counted);
       }
@@ -77,7 +78,6 @@ __device__ Threshold find_threshold(RankAt rank_at, int64_t length, int64_t keep
     found |= storage.digit << shift;
     found_mask = 0xFFFFFFFFu << shift;
     remaining = storage.remaining;
-    __syncthreads();
   }
   return {found, remaining};
 }
