@@ -16,8 +16,9 @@ The same ops without these checks of type are ``torch.ops.score.*``; C++ and tor
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,26 @@ Law = Literal["topk", "systematic"]
 TOKEN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 _ops = torch.ops.score
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _with_value_errors(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Makes what an op refuses a ValueError: some releases of torch hand a kernel's exception on as RuntimeError."""
+
+    @wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            if str(error).startswith("score."):
+                raise ValueError(str(error)) from None
+            raise
+
+    return call
 
 
 def _check_tensor(name: str, value: object, *dtypes: torch.dtype) -> None:
@@ -71,6 +92,7 @@ def _check_layers(layers: object) -> None:
             _check_tensor(f"layers[{number}] {name}", tensor, *TOKEN_DTYPES)
 
 
+@_with_value_errors
 def surprise(
     tokens: Tensor,
     cu_seqlens: Tensor,
@@ -101,6 +123,7 @@ def surprise(
     return _ops.surprise(tokens, cu_seqlens, tokens_per_frame, metric, first)
 
 
+@_with_value_errors
 def policy_state(
     tokens: Tensor,
     cu_seqlens: Tensor,
@@ -144,6 +167,7 @@ def policy_state(
     )
 
 
+@_with_value_errors
 def policy_logits(
     tokens: Tensor,
     cu_seqlens: Tensor,
@@ -185,6 +209,7 @@ def policy_logits(
     )
 
 
+@_with_value_errors
 def select(
     scores: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, law: Law = "topk", offset: float = 0.5
 ) -> Tensor:
@@ -218,6 +243,7 @@ def select(
     return _ops.select(scores, cu_seqlens, keep, total_keep, law, offset)
 
 
+@_with_value_errors
 def draw(
     logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -246,6 +272,7 @@ def draw(
     return _ops.draw(logits, cu_seqlens, keep, total_keep, num_samples, seed)
 
 
+@_with_value_errors
 def plackett_luce(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
     """The log-probability of drawing each video's tokens in that order, without replacement (Plackett 1975).
 
@@ -267,6 +294,7 @@ def plackett_luce(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tenso
     return _ops.plackett_luce(logits, cu_seqlens, keep, order)
 
 
+@_with_value_errors
 def sample(
     logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -285,6 +313,7 @@ def sample(
     return _ops.sample(logits, cu_seqlens, keep, total_keep, num_samples, seed)
 
 
+@_with_value_errors
 def sample_bernoulli(
     logits: Tensor, cu_seqlens: Tensor, num_samples: int, seed: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -308,6 +337,7 @@ def sample_bernoulli(
     return _ops.sample_bernoulli(logits, cu_seqlens, num_samples, seed)
 
 
+@_with_value_errors
 def gather(tokens: Tensor, index: Tensor) -> Tensor:
     """Rows of a tensor: tokens, position ids, masks, whatever has one row for each token.
 
@@ -323,6 +353,7 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     return _ops.gather(tokens, index)
 
 
+@_with_value_errors
 def compress(
     tokens: Tensor,
     cu_seqlens: Tensor,

@@ -26,8 +26,12 @@ def arguments_of(op: str) -> dict[str, Any]:
     return arguments
 
 
+# torch 2.15 hands a kernel's exception on as RuntimeError; the text is ours either way.
+FROM_KERNEL = (ValueError, RuntimeError)
+
+
 def refused(op: str, argument: str, changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=rf"score\.{op}: .*\b{argument}\b") as caught:
+    with pytest.raises(FROM_KERNEL, match=rf"score\.{op}: .*\b{argument}\b") as caught:
         call(op, {**arguments_of(op), **changes})
     assert_no_paths(caught.value)
     if op in FUNCTIONS and set(changes) <= set(function_arguments(op)):
@@ -73,7 +77,7 @@ def test_tokens_per_frame(op: str, frames: tuple[int, int]) -> None:
 @pytest.mark.parametrize("op", WITH_FRAMES)
 def test_negative_tokens_per_frame_of_an_empty_video(op: str) -> None:
     arguments = op_arguments(Layout(((0, 4), (2, 5))))[op]
-    with pytest.raises(ValueError, match="tokens_per_frame"):
+    with pytest.raises(FROM_KERNEL, match="tokens_per_frame"):
         call(op, {**arguments, "tokens_per_frame": int32(-1, 5)})
 
 
@@ -139,7 +143,7 @@ def test_order_of_wrong_rows(op: str, rows: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("op", ["plackett_luce", "plackett_luce_backward"])
 def test_order_of_no_samples(op: str) -> None:
-    with pytest.raises(ValueError, match="num_samples"):
+    with pytest.raises(FROM_KERNEL, match="num_samples"):
         call(op, {**arguments_of(op), "keep": int32(0, 0), "order": torch.zeros(0, 0, dtype=torch.int64)})
 
 
