@@ -68,21 +68,53 @@ Tensor select(
   return index;
 }
 
+// What draw and sample share: checked arguments, and the rows drawn.
+struct Draw {
+  PackedScores packed;
+  Tensor keep, index, order;
+};
+
 template <typename Device>
-std::tuple<Tensor, Tensor> draw(
-    const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, int64_t num_samples,
-    const Tensor& seed) {
-  const PackedScores packed = check_scores("draw", "logits", logits, cu_seqlens);
-  const Tensor budgets = check_keep("draw", keep, packed.scores, packed.cu_seqlens, total_keep);
-  const Tensor seeds = check_seed("draw", seed, packed);
-  check_num_samples("draw", num_samples);
+Draw draw_rows(
+    const char* op, const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep,
+    int64_t num_samples, const Tensor& seed) {
+  const PackedScores packed = check_scores(op, "logits", logits, cu_seqlens);
+  const Tensor budgets = check_keep(op, keep, packed.scores, packed.cu_seqlens, total_keep);
+  const Tensor seeds = check_seed(op, seed, packed);
+  check_num_samples(op, num_samples);
   Tensor index = new_empty(packed.scores, {num_samples, total_keep}, ScalarType::Long);
   Tensor order = new_empty(packed.scores, {num_samples, total_keep}, ScalarType::Long);
   Device(packed.scores)
       .draw(
           packed.data(), packed.batch(), const_data<int32_t>(budgets), total_keep, num_samples,
           const_data<int64_t>(seeds), seeds.size(0), data<int64_t>(index), data<int64_t>(order));
-  return {index, order};
+  return {packed, budgets, index, order};
+}
+
+template <typename Device>
+Tensor log_probability(const PackedScores& packed, const Tensor& keep, const Tensor& order) {
+  Tensor log_prob = new_empty(packed.scores, {order.size(0), keep.size(0)}, ScalarType::Float);
+  Device(packed.scores)
+      .plackett_luce(
+          packed.data(), packed.batch(), const_data<int32_t>(keep), order.size(1), order.size(0),
+          const_data<int64_t>(order), data<float>(log_prob));
+  return log_prob;
+}
+
+template <typename Device>
+std::tuple<Tensor, Tensor> draw(
+    const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, int64_t num_samples,
+    const Tensor& seed) {
+  const Draw drawn = draw_rows<Device>("draw", logits, cu_seqlens, keep, total_keep, num_samples, seed);
+  return {drawn.index, drawn.order};
+}
+
+template <typename Device>
+std::tuple<Tensor, Tensor> sample(
+    const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, int64_t num_samples,
+    const Tensor& seed) {
+  const Draw drawn = draw_rows<Device>("sample", logits, cu_seqlens, keep, total_keep, num_samples, seed);
+  return {drawn.index, log_probability<Device>(drawn.packed, drawn.keep, drawn.order)};
 }
 
 template <typename Device>
@@ -90,12 +122,7 @@ Tensor plackett_luce(const Tensor& logits, const Tensor& cu_seqlens, const Tenso
   const char* op = "plackett_luce";
   const PackedScores packed = check_scores(op, "logits", logits, cu_seqlens);
   const auto [rows, budgets] = check_order(op, order, keep, packed);
-  Tensor log_prob = new_empty(packed.scores, {rows.size(0), budgets.size(0)}, ScalarType::Float);
-  Device(packed.scores)
-      .plackett_luce(
-          packed.data(), packed.batch(), const_data<int32_t>(budgets), rows.size(1), rows.size(0),
-          const_data<int64_t>(rows), data<float>(log_prob));
-  return log_prob;
+  return log_probability<Device>(packed, budgets, rows);
 }
 
 template <typename Device>
@@ -162,6 +189,7 @@ void register_ops(torch::stable::detail::StableLibrary& m) {
   m.impl("policy_state", TORCH_BOX(&policy_state<Device>));
   m.impl("select", TORCH_BOX(&select<Device>));
   m.impl("draw", TORCH_BOX(&draw<Device>));
+  m.impl("sample", TORCH_BOX(&sample<Device>));
   m.impl("plackett_luce", TORCH_BOX(&plackett_luce<Device>));
   m.impl("plackett_luce_backward", TORCH_BOX(&plackett_luce_backward<Device>));
   m.impl("sample_bernoulli", TORCH_BOX(&sample_bernoulli<Device>));

@@ -90,19 +90,6 @@ Tensor policy_logits(
   return logits;
 }
 
-std::tuple<Tensor, Tensor> sample(
-    const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, int64_t num_samples,
-    const Tensor& seed) {
-  const PackedScores packed = check_scores("sample", "logits", logits, cu_seqlens);
-  check_keep("sample", keep, packed.scores, packed.cu_seqlens, total_keep);
-  check_seed("sample", seed, packed);
-  check_num_samples("sample", num_samples);
-  const auto drawn = call("score::draw", logits, cu_seqlens, keep, total_keep, num_samples, seed);
-  const Tensor index = to<Tensor>(drawn[0]);
-  const Tensor order = to<Tensor>(drawn[1]);
-  return {index, to<Tensor>(call("score::plackett_luce", logits, cu_seqlens, keep, order)[0])};
-}
-
 std::tuple<Tensor, Tensor, Tensor> compress(
     const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame, const Tensor& keep,
     int64_t total_keep, const std::optional<Tensor>& scores, const std::string& law, double offset) {
@@ -126,7 +113,6 @@ std::tuple<Tensor, Tensor, Tensor> compress(
 
 STABLE_TORCH_LIBRARY_IMPL(score, CompositeExplicitAutograd, m) {
   m.impl("policy_logits", TORCH_BOX(&policy_logits));
-  m.impl("sample", TORCH_BOX(&sample));
   m.impl("compress", TORCH_BOX(&compress));
 }
 
