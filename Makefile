@@ -52,7 +52,7 @@ sanitize: $(VENV)/package.stamp  ## the op tests on a build with AddressSanitize
 cuda: $(VENV)/package.stamp  ## compile the CUDA kernels for every architecture (needs nvcc, no GPU)
 	rm -rf build/cuda-site
 	PATH="$(CURDIR)/$(BIN):$$PATH" SCORE_CUDA=ON $(PIP) install -q --no-build-isolation --no-deps --target build/cuda-site .
-	PYTHONPATH=build/cuda-site $(BIN)/python -c "import score_ext; print(score_ext.build_info())"
+	$(BIN)/python tools/show_build.py build/cuda-site
 
 gpu:  ## on a machine with a GPU: build, test, sanitize, benchmark (no network, no .venv: its own torch)
 	tools/gpu.sh
