@@ -15,7 +15,10 @@ FLOOR = {"surprise": 0.5, "compress": 0.5 * (1 + KEEP / LENGTH), "gather": KEEP 
 
 INTRO = f"""# CPU benchmarks
 
-Made by `make bench`; do not edit. {{machine}}.
+Made by `make bench`; do not edit.
+
+{{machine}}.
+
 Median of the rounds, with the interquartile range behind it, in milliseconds; one thread unless said otherwise.
 Compilation and two warm-up calls come before the first round. GPU: no GPU has run the CUDA kernels yet; they are
 *compiled, not run*, and `make gpu` will write their numbers.
@@ -25,8 +28,7 @@ places stand still but for small noise. **Scores:** {SCORES:,} normal numbers in
 kept. **Floor:** the time that moving the least possible bytes takes (tokens read once, what is kept written once) at
 the speed of `copy_` in the same run. All under inference mode. **Eager** and **compile** are each the best of two
 formulas (torch's `cosine_similarity`, and three sums that fuse better), compile also of two modes; **engine rule** is
-argsort and a boolean mask, eager, with the better formula. **policy_logits**: two hidden layers of 64, float32.
-"""
+argsort and a boolean mask, eager, with the better formula. **policy_logits**: two hidden layers of 64, float32."""
 
 
 def label(name: str) -> str:
