@@ -26,9 +26,10 @@ Compilation and two warm-up calls come before the first round. GPU: no GPU has r
 **Video:** {FRAMES} frames of {PER_FRAME} tokens, {WIDTH} wide ({LENGTH} tokens), of which {KEEP} are kept; half of the
 places stand still but for small noise. **Scores:** {SCORES:,} normal numbers in one video, of which {SCORES_KEEP:,} are
 kept. **Floor:** the time that moving the least possible bytes takes (tokens read once, what is kept written once) at
-the speed of `copy_` in the same run. All under inference mode. **Eager** and **compile** are each the best of two
-formulas (torch's `cosine_similarity`, and three sums that fuse better), compile also of two modes; **engine rule** is
-argsort and a boolean mask, eager, with the better formula. **policy_logits**: two hidden layers of 64, float32."""
+the speed of `copy_` in the same run. All under inference mode. Surprise in torch is written in two ways: with torch's
+own `cosine_similarity`, and from **three sums**, each norm taken once, which fuses better. **compile** is the better of
+the modes default and max-autotune; **engine rule** is argsort and a boolean mask, eager. **policy_logits** has two
+hidden layers of 64, float32."""
 
 
 def label(name: str) -> str:
@@ -44,7 +45,8 @@ def label(name: str) -> str:
         (r"copy", "copy"),
     ):
         if re.search(pattern, name):
-            return text
+            formula = re.search(r"torch_surprise(_sums)?", name)
+            return text + ("" if formula is None else ", three sums" if formula[1] else ", cosine_similarity")
     raise ValueError(f"no label for the benchmark {name}")
 
 
