@@ -34,10 +34,6 @@ const char* name_of(ScalarType dtype) {
   }
 }
 
-bool same_device(const Tensor& a, const Tensor& b) {
-  return a.device().type() == b.device().type() && a.get_device_index() == b.get_device_index();
-}
-
 // Checks dtype, device and number of dimensions; returns the tensor without gaps.
 Tensor check_plain(
     const char* op, const char* name, const Tensor& tensor, ScalarType dtype, int64_t dim, const char* shape,
@@ -142,6 +138,10 @@ std::string describe(const Tensor& tensor) {
   text << "] on " << (tensor.is_cpu() ? "cpu" : tensor.is_cuda() ? "cuda:" : "another device");
   if (tensor.is_cuda()) text << tensor.get_device_index();
   return text.str();
+}
+
+bool same_device(const Tensor& a, const Tensor& b) {
+  return a.device().type() == b.device().type() && a.get_device_index() == b.get_device_index();
 }
 
 DType token_dtype(const char* op, const char* name, ScalarType dtype) {

@@ -32,6 +32,8 @@ template <typename... Parts>
 // "float32 [12, 64] on cuda:0", for error texts.
 std::string describe(const Tensor& tensor);
 
+bool same_device(const Tensor& a, const Tensor& b);
+
 // tokens [L, D], cu_seqlens [B + 1], tokens_per_frame [B].
 struct PackedTokens {
   Tensor tokens, cu_seqlens, tokens_per_frame;

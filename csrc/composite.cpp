@@ -43,7 +43,7 @@ void check_layer(
         describe(first_weight));
   }
   for (const Tensor* tensor : {&weight, &bias}) {
-    if (tensor->device().type() != tokens.device().type() || tensor->get_device_index() != tokens.get_device_index()) {
+    if (!same_device(*tensor, tokens)) {
       fail(op, name, "must be on the device of the tokens, got ", describe(*tensor), " beside ", describe(tokens));
     }
   }

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kept.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "random_words.h"
@@ -68,19 +69,18 @@ void order_by_rank(const uint32_t* rank, int64_t base, const int64_t* index, int
 void draw(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
     const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order) {
-  std::vector<int64_t> first(batch.num_videos + 1, 0);  // where each video's rows begin in a sample's index
-  for (int64_t video = 0; video < batch.num_videos; ++video) first[video + 1] = first[video] + keep[video];
+  const std::vector<int64_t> first = kept_begins(keep, batch.num_videos);
   parallel_for(num_samples * batch.num_videos, 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t sample = item / batch.num_videos;
       const int64_t video = item % batch.num_videos;
       const VideoRange range = video_range(batch, video);
-      const bool own_seed = num_seeds > 1;
+      const VideoKey key = video_key(seed, num_seeds, video);
       const auto rank = std::make_unique_for_overwrite<uint32_t[]>(range.length());
       parallel_for((range.length() + kWords - 1) / kWords, kGrainBlocks, [&](int64_t first_block, int64_t last_block) {
         perturbed_ranks(
-            logits + range.begin, range.length(), first_block, last_block, seed[own_seed ? video : 0],
-            static_cast<uint32_t>(sample), own_seed ? 0u : static_cast<uint32_t>(video), rank.get());
+            logits + range.begin, range.length(), first_block, last_block, key.seed, static_cast<uint32_t>(sample),
+            key.video, rank.get());
       });
       const int64_t at = sample * total_keep + first[video];
       top_rows(rank.get(), range.length(), keep[video], range.begin, index + at);

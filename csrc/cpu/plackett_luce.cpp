@@ -11,6 +11,7 @@
 #include <limits>
 #include <vector>
 
+#include "kept.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "score/transcendental.h"
@@ -164,18 +165,12 @@ void add_gradient(
   subtract_shares(logits, penalty, length, rest_max, grad * static_cast<float>(inverse.times(rest_max)), grad_logits);
 }
 
-std::vector<int64_t> offsets(const int32_t* keep, int64_t num_videos) {
-  std::vector<int64_t> first(num_videos + 1, 0);
-  for (int64_t video = 0; video < num_videos; ++video) first[video + 1] = first[video] + keep[video];
-  return first;
-}
-
 }  // namespace
 
 void plackett_luce(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
     const int64_t* order, float* log_prob) {
-  const std::vector<int64_t> first = offsets(keep, batch.num_videos);
+  const std::vector<int64_t> first = kept_begins(keep, batch.num_videos);
   parallel_for(num_samples * batch.num_videos, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> penalty;
     std::vector<float> drawn_logits;
@@ -198,7 +193,7 @@ void plackett_luce(
 void plackett_luce_backward(
     const float* grad, const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep,
     int64_t num_samples, const int64_t* order, float* grad_logits) {
-  const std::vector<int64_t> first = offsets(keep, batch.num_videos);
+  const std::vector<int64_t> first = kept_begins(keep, batch.num_videos);
   std::fill(grad_logits, grad_logits + batch.num_tokens, 0.0f);
   parallel_for(batch.num_videos, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> penalty;

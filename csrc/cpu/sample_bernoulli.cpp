@@ -50,10 +50,9 @@ void sample_bernoulli(
       const int64_t sample = item / batch.num_videos;
       const int64_t video = item % batch.num_videos;
       const VideoRange range = video_range(batch, video);
-      const bool own_seed = num_seeds > 1;
+      const VideoKey key = video_key(seed, num_seeds, video);
       const Outcome outcome = sample_video(
-          logits + range.begin, range.length(), seed[own_seed ? video : 0], static_cast<uint32_t>(sample),
-          own_seed ? 0u : static_cast<uint32_t>(video),
+          logits + range.begin, range.length(), key.seed, static_cast<uint32_t>(sample), key.video,
           reinterpret_cast<uint8_t*>(mask) + sample * batch.num_tokens + range.begin);
       log_prob[item] = static_cast<float>(outcome.log_prob);
       count[item] = static_cast<int32_t>(outcome.count);

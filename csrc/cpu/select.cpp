@@ -2,6 +2,7 @@
 #include <memory>
 #include <vector>
 
+#include "kept.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "score/ordering.h"
@@ -23,8 +24,7 @@ SCORE_CLONES void rank_scores(const float* scores, int64_t length, uint32_t* ran
 
 void select(
     const float* scores, const PackedBatch& batch, const int32_t* keep, Law law, double offset, int64_t* index) {
-  std::vector<int64_t> first(batch.num_videos + 1, 0);  // where each video's rows begin in index
-  for (int64_t video = 0; video < batch.num_videos; ++video) first[video + 1] = first[video] + keep[video];
+  const std::vector<int64_t> first = kept_begins(keep, batch.num_videos);
   parallel_for(batch.num_videos, 1, [&](int64_t begin, int64_t end) {
     for (int64_t video = begin; video < end; ++video) {
       const VideoRange range = video_range(batch, video);

@@ -24,12 +24,11 @@ __global__ void __launch_bounds__(kPerturbThreads) perturb(
        row += step) {
     const int64_t video = find_video(batch, row);
     const uint32_t token = static_cast<uint32_t>(row - video_range(batch, video).begin);
-    const int64_t key = seed[num_seeds == 1 ? 0 : video];
-    const uint32_t key_video = num_seeds == 1 ? static_cast<uint32_t>(video) : 0;
+    const VideoKey key = video_key(seed, num_seeds, video);
     const float logit = __ldg(logits + row);
     for (int64_t sample = blockIdx.y; sample < num_samples; sample += gridDim.y) {
       uint32_t words[4];
-      philox(key, Stream::kPlackettLuce, static_cast<uint32_t>(sample), key_video, token >> 2, words);
+      philox(key.seed, Stream::kPlackettLuce, static_cast<uint32_t>(sample), key.video, token >> 2, words);
       const uint32_t lane = token & 3;
       const uint32_t word = lane < 2 ? (lane == 0 ? words[0] : words[1]) : (lane == 2 ? words[2] : words[3]);
       ranks[sample * batch.num_tokens + row] = rank_bits(add_rn(logit, gumbel(word)));

@@ -21,15 +21,14 @@ __global__ void __launch_bounds__(kThreads) sample_videos(
   __shared__ CountReduce::TempStorage count_storage;
   const int64_t sample = blockIdx.x / batch.num_videos, video = blockIdx.x % batch.num_videos;
   const VideoRange range = video_range(batch, video);
-  const int64_t key = seed[num_seeds == 1 ? 0 : video];
-  const uint32_t key_video = num_seeds == 1 ? static_cast<uint32_t>(video) : 0;
+  const VideoKey key = video_key(seed, num_seeds, video);
 
   double sum = 0.0;
   int32_t kept_count = 0;
   // Four tokens share one Philox block.
   for (int64_t quad = threadIdx.x; 4 * quad < range.length(); quad += kThreads) {
     uint32_t words[4];
-    philox(key, Stream::kBernoulli, static_cast<uint32_t>(sample), key_video, static_cast<uint32_t>(quad), words);
+    philox(key.seed, Stream::kBernoulli, static_cast<uint32_t>(sample), key.video, static_cast<uint32_t>(quad), words);
 #pragma unroll
     for (int lane = 0; lane < 4; ++lane) {
       const int64_t token = range.begin + 4 * quad + lane;

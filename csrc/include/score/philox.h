@@ -11,6 +11,18 @@ namespace score {
 // One stream per op, so that two ops given the same seed draw independent numbers.
 enum class Stream : uint32_t { kPlackettLuce = 0, kBernoulli = 1 };
 
+// What a video's draws are keyed by: its own seed where there is one for each, and then not its number in the batch
+// too.
+struct VideoKey {
+  int64_t seed;
+  uint32_t video;
+};
+
+SCORE_INLINE VideoKey video_key(const int64_t* seed, int64_t num_seeds, int64_t video) {
+  if (num_seeds == 1) return {seed[0], static_cast<uint32_t>(video)};
+  return {seed[video], 0u};
+}
+
 SCORE_INLINE void philox_round(uint32_t counter[4], uint32_t key0, uint32_t key1) {
   const uint64_t product0 = static_cast<uint64_t>(0xD2511F53u) * counter[0];
   const uint64_t product1 = static_cast<uint64_t>(0xCD9E8D57u) * counter[2];
