@@ -1,0 +1,74 @@
+"""What the trainer asks of a frozen video MLLM, and what passes between the two.
+
+Anything with the two methods of :class:`Environment` can be trained on: the miniature reader
+(:mod:`score_video.miniature`) is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from score_video.packed import PackedVideos
+
+Example = Mapping[str, Any]
+"""One row of a dataset: a video (or where to find it), its questions and their answers; the environment's own keys."""
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Examples after the vision tower.
+
+    Attributes:
+        videos: B of them; each is one group of the group-wise estimator.
+        payload: whatever the environment needs again to answer: prompts, labels, the uncompressed output.
+        question: float32 [B, E], an embedding of each example's question for a policy that is conditioned on it; None
+            where there is none.
+    """
+
+    videos: PackedVideos
+    payload: Any
+    question: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which tokens each of G samples of each video keeps.
+
+    Attributes:
+        index: int64 [sum of keep], rows of the packed batch: sample by sample, in it video by video, ascending.
+        keep: int32 [G, B], how many of them are whose.
+    """
+
+    index: Tensor
+    keep: Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the frozen model made of each sample; float32 [G, B], each the mean over the video's questions.
+
+    Attributes:
+        log_prob: log-probability of the right answer, at most 0 (where an answer has several tokens, of all of them).
+        correct: share of questions answered rightly (the model's most probable answer), 0 to 1.
+        divergence: KL(answer distribution on all tokens || on the kept ones), at least 0; None unless asked for.
+    """
+
+    log_prob: Tensor
+    correct: Tensor
+    divergence: Tensor | None = None
+
+
+class Environment(Protocol):
+    """A frozen MLLM. Nothing in it is trained; it never builds a graph."""
+
+    def encode(self, examples: Sequence[Example]) -> EncodedBatch:
+        """Runs the vision tower on the examples. Raises ValueError for one that it cannot read."""
+        ...
+
+    def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
+        """Answers each video's questions from the kept tokens alone, for each sample."""
+        ...
