@@ -1,0 +1,193 @@
+"""Examples to train on: videos or images with questions and answers, from JSONL or a Hugging Face dataset.
+
+The format is in docs/training.md. Whatever form a row has, it comes out with one schema (``FEATURES``), and every
+row is checked when it is loaded, so that a mistake in the last line does not end a run after hours.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import datasets
+
+MEDIA = ("video", "image")
+ASKED = ("question", "answer", "options")
+KEYS = (*MEDIA, *ASKED, "questions", "id")
+
+
+def load_examples(source: str | Path, *, split: str = "train") -> datasets.Dataset:
+    """Loads and checks examples.
+
+    Args:
+        source: a ``.jsonl`` or ``.parquet`` file, a folder made by ``Dataset.save_to_disk``, or the id of a data set
+            on the Hugging Face hub.
+        split: which split of a hub data set.
+
+    Returns:
+        a ``datasets.Dataset`` with the columns ``id`` (str; the row's number where there is none), ``video`` (path or
+        None), ``image`` (PIL image or None) and ``questions`` (list of ``{"question", "answer", "options"}``; no
+        options is an empty list). Relative paths have become relative to the file's folder (to the current one for a
+        hub data set).
+
+    Raises:
+        ValueError: a row is wrong; the text names the file, the line (the row, where there are no lines) and the key.
+        FileNotFoundError: there is no such file.
+    """
+    import datasets
+
+    path = Path(source)
+    if path.suffix == ".jsonl":
+        rows = _rows_of_jsonl(path)
+        return _to_dataset([_example(row, where, number, path.parent) for number, row, where in rows], str(source))
+    # PIL images and such pass through as they are stored; ours are decoded when they are read
+    if path.suffix == ".parquet":
+        _must_exist(path)
+        table = datasets.Dataset.from_parquet(str(path))
+    elif path.is_dir():
+        table = datasets.load_from_disk(str(path))
+    elif path.exists() or path.is_absolute() or path.suffix == ".json":
+        raise ValueError(f"{source}: must be a .jsonl or .parquet file, a saved data set, or an id on the hub")
+    else:
+        table = datasets.load_dataset(str(source), split=split)
+    if not isinstance(table, datasets.Dataset):
+        raise ValueError(f"{source}: must be one data set, got {type(table).__name__} of {', '.join(map(str, table))}")
+    folder = path if path.is_dir() else path.parent if path.exists() else Path()
+    return _to_dataset(list(_rows_of_dataset(table, str(source), folder)), str(source))
+
+
+def _to_dataset(examples: list[dict[str, Any]], source: str) -> datasets.Dataset:
+    import datasets
+
+    if not examples:
+        raise ValueError(f"{source}: is empty")
+    text = datasets.Value("string")
+    question = {"question": text, "answer": text, "options": datasets.List(text)}
+    features = datasets.Features(
+        {"id": text, "video": text, "image": datasets.Image(), "questions": datasets.List(question)}
+    )
+    return datasets.Dataset.from_list(examples, features=features)
+
+
+def _rows_of_jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any], str]]:
+    """(line number, object, "file, line n") of each line that is not blank."""
+    _must_exist(path)
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        where = f"{path}, line {number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where}: not UTF-8 at byte {error.start + 1}") from None
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}, column {error.colno}: not JSON ({error.msg})") from None
+        except RecursionError:
+            raise ValueError(f"{where}: nested too deeply") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: must be a JSON object, got {_shown(row)}")
+        _check_keys(row, KEYS, where)
+        yield number, row, where
+
+
+def _rows_of_dataset(table: datasets.Dataset, source: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """Columns of other names are left out: data sets on the hub have many."""
+    import datasets
+
+    known = [name for name in table.column_names if name in KEYS]
+    table = table.select_columns(known)
+    embedded = "image" in known and isinstance(table.features["image"], datasets.Image)
+    if embedded:
+        table = table.cast_column("image", datasets.Image(decode=False))
+    for number, row in enumerate(table, start=1):
+        where = f"{source}, row {number}"
+        image = row.get("image")
+        if embedded and image is not None:
+            # as bytes, or as the path of the file that the column was made from
+            if image["bytes"] is None:
+                _must_exist(Path(image["path"]), f"{where}: image")
+            yield {**_example({**row, "image": "embedded"}, where, number, None), "image": image}
+        else:
+            yield _example(row, where, number, folder)
+
+
+def _example(row: Mapping[str, Any], where: str, number: int, folder: Path | None) -> dict[str, Any]:
+    """A row as it is written -> a row of the schema. Files are looked for in ``folder``, unless it is None."""
+    row = {key: value for key, value in row.items() if value is not None}
+    media = [key for key in MEDIA if key in row]
+    if len(media) != 1:
+        raise ValueError(f"{where}: must have either 'video' or 'image', got {' and '.join(media) or 'neither'}")
+    path = _text(row, media[0], where)
+    if folder is not None:
+        path = str(folder / path)
+        _must_exist(Path(path), f"{where}: {media[0]}")
+    return {
+        "id": _text(row, "id", where) if "id" in row else str(number),
+        "video": path if media == ["video"] else None,
+        "image": path if media == ["image"] else None,
+        "questions": _questions(row, where),
+    }
+
+
+def _questions(row: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    if "questions" not in row:
+        return [_question(row, where)]
+    beside = [key for key in ASKED if key in row]
+    if beside:
+        raise ValueError(f"{where}: must have either 'questions' or {beside[0]!r}, got both")
+    questions = row["questions"]
+    if not isinstance(questions, list) or not questions:
+        raise ValueError(f"{where}: 'questions' must be a list of at least one object, got {_shown(questions)}")
+    for number, question in enumerate(questions, start=1):
+        if not isinstance(question, dict):
+            raise ValueError(f"{where}: question {number} must be an object, got {_shown(question)}")
+        _check_keys(question, ASKED, f"{where}, question {number}")
+    return [_question(question, f"{where}, question {number}") for number, question in enumerate(questions, start=1)]
+
+
+def _question(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    question, answer = _text(row, "question", where), _text(row, "answer", where)
+    options = row.get("options")
+    if options is None or (isinstance(options, Sequence) and len(options) == 0):
+        return {"question": question, "answer": answer, "options": []}
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise ValueError(f"{where}: 'options' must be a list of strings, got {_shown(options)}")
+    if len(set(options)) < max(2, len(options)):
+        raise ValueError(f"{where}: 'options' must be at least two different strings, got {_shown(options)}")
+    if answer not in options:
+        raise ValueError(f"{where}: 'answer' must be one of the options {_shown(options)}, got {_shown(answer)}")
+    return {"question": question, "answer": answer, "options": options}
+
+
+def _text(row: Mapping[str, Any], key: str, where: str) -> str:
+    if key not in row:
+        raise ValueError(f"{where}: {key!r} is missing")
+    value = row[key]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where}: {key!r} must be a string that is not empty, got {_shown(value)}")
+    return value
+
+
+def _check_keys(row: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in row:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            raise ValueError(f"{where}: unknown key {key!r}; {meant}")
+
+
+def _must_exist(path: Path, what: str = "") -> None:
+    if not path.is_file():
+        prefix = f"{what} " if what else ""
+        raise FileNotFoundError(f"{prefix}{path}: no such file")
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
