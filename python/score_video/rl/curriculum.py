@@ -1,0 +1,235 @@
+"""Which examples each step sees: the stages of the curriculum, and the order and the seeds of everything drawn.
+
+The step alone decides. Item i of :class:`ScheduledExamples` is example ``i % batch`` of the batch of optimiser step
+``i // batch``; its stage, its place in the stage's shuffled data and its random numbers are functions of the seed, the
+step and that position, and of nothing that happened before. So a resumed run sees what the uninterrupted one saw, and
+several processes see what one would.
+
+SCORE's curriculum goes "from static pseudo-videos to real dynamic videos" (arXiv 2603.26365); what its stages hold is
+not published, ``STAGES`` is our reading. To add one: write a function (example, seed, options) -> example, add it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from score_video.pseudo_video import pseudo_video
+from score_video.rl.environment import Example
+
+Transform = Callable[..., Example]
+"""(example, seed from 0 to 2^63 - 1, **the stage's options) -> the example as the environment gets it."""
+
+
+class Examples(Protocol):
+    """A map-style data set: ``datasets.Dataset``, ``torch.utils.data.Dataset`` with a length, or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+def as_video(example: Example, seed: int) -> Example:
+    """Stage ``video``: the example as it is."""
+    return example
+
+
+def as_pseudo_video(example: Example, seed: int, frames: int = 16, motion: str = "mixed") -> Example:
+    """Stage ``pseudo_video``: the still of the example, as :func:`score_video.pseudo_video.pseudo_video` moves it.
+
+    The still is ``image`` (a path, a PIL image, or pixels [H, W, 3]), or one of ``frames`` (pixels [T, H, W, 3]), drawn
+    by the seed. It goes, and ``frames``, uint8 or float [T, H, W, 3], comes in its place.
+
+    Raises:
+        ValueError: the example has neither.
+    """
+    if example.get("image") is not None:
+        still = _pixels(example["image"])
+    elif example.get("frames") is not None and len(example["frames"]) > 0:
+        still = torch.as_tensor(example["frames"][seed % len(example["frames"])])
+    else:
+        name = f" {example['id']}" if "id" in example else ""
+        raise ValueError(f"example{name} of the stage pseudo_video must have an image or frames, got {list(example)}")
+    rest = {key: value for key, value in example.items() if key not in ("image", "video", "frames")}
+    return {**rest, "frames": pseudo_video(still, frames, motion, seed=seed)}
+
+
+def _pixels(image: Any) -> Tensor:
+    """A path, a PIL image, an array or a tensor -> [H, W, 3]."""
+    from PIL import Image
+
+    if isinstance(image, (str, Path)):
+        with Image.open(image) as opened:
+            return _pixels(opened.convert("RGB"))
+    return (
+        torch.from_numpy(np.array(image.convert("RGB"))) if isinstance(image, Image.Image) else torch.as_tensor(image)
+    )
+
+
+STAGES: dict[str, Transform] = {"pseudo_video": as_pseudo_video, "video": as_video}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training.
+
+    Attributes:
+        name: a name in ``STAGES``.
+        steps: optimiser steps that it lasts; None, only for the last: all that are left.
+        retention: its training budget, in (0, 1]; None: the configuration's.
+        options: for its transform.
+    """
+
+    name: str
+    steps: int | None = None
+    retention: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_stages(stages: Sequence[Mapping[str, Any]], num_iterations: int = 1) -> tuple[Stage, ...]:
+    """Reads the configuration's list of ``{name, steps, retention, and the options of the transform}``.
+
+    Raises:
+        ValueError: names the stage and what is wrong with it.
+    """
+    if not isinstance(stages, Sequence) or isinstance(stages, str) or not stages:
+        raise ValueError(f"stages must be a list of at least one stage, got {stages!r}")
+    return tuple(
+        _parse_stage(stage, f"stages[{number}]", number == len(stages) - 1, num_iterations)
+        for number, stage in enumerate(stages)
+    )
+
+
+def _parse_stage(stage: Mapping[str, Any], where: str, last: bool, num_iterations: int) -> Stage:
+    if not isinstance(stage, Mapping):
+        raise ValueError(f"{where} must be a mapping with a name, got {stage!r}")
+    name, steps, retention = stage.get("name"), stage.get("steps"), stage.get("retention")
+    if name not in STAGES:
+        raise ValueError(f"{where}: name must be one of {', '.join(STAGES)}, got {name!r}")
+    if steps is None and not last:
+        raise ValueError(f"{where}: steps must be given for every stage but the last")
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        raise ValueError(f"{where}: steps must be an integer of at least 1, got {steps!r}")
+    if steps is not None and steps % num_iterations:
+        raise ValueError(f"{where}: steps must be a multiple of num_iterations ({num_iterations}), got {steps}")
+    if retention is not None and not (isinstance(retention, (int, float)) and 0 < retention <= 1):
+        raise ValueError(f"{where}: retention must be a number in (0, 1], got {retention!r}")
+    options = {key: value for key, value in stage.items() if key not in ("name", "steps", "retention")}
+    known = list(inspect.signature(STAGES[name]).parameters)[2:]  # after the example and the seed
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"{where}: there is no option {option!r}; there are {', '.join(['name', 'steps', 'retention', *known])}"
+            )
+    return Stage(name, steps, retention, options)
+
+
+class Schedule:
+    """The stages laid out over the steps.
+
+    Args:
+        stages: in order.
+        max_steps: of the whole training.
+
+    Raises:
+        ValueError: the stages do not last exactly ``max_steps`` steps.
+    """
+
+    def __init__(self, stages: Sequence[Stage], max_steps: int) -> None:
+        given = sum(stage.steps or 0 for stage in stages)
+        open_end = stages[-1].steps is None
+        if given >= max_steps if open_end else given != max_steps:
+            wanted = f"leave some of the {max_steps} steps (max_steps) to the last" if open_end else "last max_steps"
+            raise ValueError(f"stages must {wanted} steps in all, got {given} of {max_steps}")
+        self.stages = tuple(stages)
+        self.max_steps = max_steps
+        lengths = [stage.steps or max_steps - given for stage in stages]
+        self.first_steps = [sum(lengths[:number]) for number in range(len(lengths))]
+
+    def number_at(self, step: int) -> int:
+        """The number, from 0, of the stage that a step (from 0) belongs to."""
+        return max(number for number, first in enumerate(self.first_steps) if first <= step)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Examples of one process's part of a batch, and each video's seed, from 0 to 2^63 - 1."""
+
+    examples: list[Example]
+    seeds: list[int]
+
+
+class ScheduledExamples(Dataset[tuple[Example, int]]):
+    """All examples of a training, in the order in which they are seen; read it sequentially.
+
+    With ``num_iterations`` m, m steps in a row see the same batch: they share a rollout.
+
+    Args:
+        data: one data set for each stage.
+        schedule: the stages.
+        batch: examples of an optimiser step, over all processes.
+        num_iterations: optimiser steps that a rollout is used for.
+        seed: what everything is drawn from.
+    """
+
+    def __init__(
+        self, data: Sequence[Examples], schedule: Schedule, batch: int, num_iterations: int = 1, seed: int = 0
+    ) -> None:
+        for stage, examples in zip(schedule.stages, data, strict=True):
+            if len(examples) == 0:
+                raise ValueError(f"train_dataset must have examples for the stage {stage.name}, got none")
+        self.data, self.schedule, self.batch, self.num_iterations, self.seed = (
+            data,
+            schedule,
+            batch,
+            num_iterations,
+            seed,
+        )
+        self._order: tuple[tuple[int, int], np.ndarray[Any, np.dtype[np.int64]]] | None = None
+
+    def __len__(self) -> int:
+        return self.schedule.max_steps * self.batch
+
+    def __getitem__(self, item: int) -> tuple[Example, int]:
+        """The example, through its stage's transform, and its video's seed."""
+        step, position = divmod(item, self.batch)
+        number = self.schedule.number_at(step)
+        rollout = step // self.num_iterations
+        first_rollout = self.schedule.first_steps[number] // self.num_iterations
+        epoch, place = divmod((rollout - first_rollout) * self.batch + position, len(self.data[number]))
+        # through int: not every data set takes numpy's
+        example = self.data[number][int(self._shuffled(number, epoch)[place])]
+        stage, seed = self.schedule.stages[number], video_seed(self.seed, rollout, position)
+        return STAGES[stage.name](example, seed, **stage.options), seed
+
+    def _shuffled(self, number: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The order in which a stage's data is seen in one of its epochs; the latest is kept."""
+        if self._order is None or self._order[0] != (number, epoch):
+            generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number, epoch])))
+            self._order = (number, epoch), generator.permutation(len(self.data[number]))
+        return self._order[1]
+
+
+def collate(items: Sequence[tuple[Example, int]]) -> dict[str, Drawn]:
+    """What a data loader yields: a mapping, as Trainer asks, around what it must not look into."""
+    return {"drawn": Drawn([example for example, _ in items], [seed for _, seed in items])}
+
+
+def video_seed(seed: int, rollout: int, position: int) -> int:
+    """The seed of a video's samples and of its transform: 63 bits of numpy's SeedSequence of the three numbers.
+
+    Args:
+        seed: the training's.
+        rollout: number of the rollout, ``step // num_iterations``.
+        position: of the video in the batch over all processes.
+    """
+    word: int = np.random.SeedSequence([seed, rollout, position]).generate_state(1, np.uint64).item()
+    return word >> 1
