@@ -140,27 +140,32 @@ class Counted:
     expected count (rounded, between a floor and a cap), not a sample of it: the noise is there to learn from.
 
     Attributes:
-        deviation: of log k.
+        deviation: of log k; above 0.
     """
 
     deviation: float = 0.5
     name: ClassVar[str] = "counted"
     factors: ClassVar[tuple[str, ...]] = ("subset", "count")
 
+    def __post_init__(self) -> None:
+        if not 0 < self.deviation < math.inf:
+            raise ValueError(f"deviation must be finite and above 0, got {self.deviation}")
+
     @torch.no_grad()
     def sample(self, logits: Tensor, videos: PackedVideos, keep: Tensor, num_samples: int, seed: Tensor) -> Rollout:
         _check(logits, videos, seed)
-        numbers = torch.arange(num_samples, device=seed.device)[:, None]  # [G, 1]
-        noise = _normal(_mix(seed, 2 * numbers))  # [G, B]
+        seed_of_sample = _mix(seed, torch.arange(num_samples, device=seed.device)[:, None])  # [G, B]
+        noise = _normal(seed_of_sample)
         log_count = (self._mean(logits, videos) + self.deviation * noise).float()
         longest = videos.lengths.expand(num_samples, -1)
         count = log_count.exp().round().clamp(min=1).minimum(longest).int()
 
         # ops draw as many tokens in every sample of a video; a count of its own takes a copy of the video
         offsets = _offsets_of_copies(videos, num_samples)
-        draw_seed = _mix(seed, 2 * numbers + 1).flatten()
         budgets = count.flatten()
-        copies, order = score_ext.draw(logits.repeat(num_samples), offsets, budgets, int(budgets.sum()), 1, draw_seed)
+        copies, order = score_ext.draw(
+            logits.repeat(num_samples), offsets, budgets, int(budgets.sum()), 1, seed_of_sample.flatten()
+        )
         # a row of the packed copies -> a row of the batch; without tokens there is no row
         index = copies[0] % max(logits.shape[0], 1)
         decisions = {"subset": count, "count": (longest > 0).int()}

@@ -283,6 +283,10 @@ def test_counts_are_log_normal_and_independent() -> None:
     assert distance < 1.95 / math.sqrt(z.numel())  # Kolmogorov and Smirnov, 0.1%
     for first, second in ((z[1:], z[:-1]), (z[:, 1:], z[:, :-1])):
         assert abs(float((first * second).mean())) < 4 / math.sqrt(first.numel())
+    # seeds a step of the hash apart share no samples
+    step = 0x9E3779B97F4A7C15 - 2**64
+    apart = Counted().sample(LOGITS.repeat(2), packed(4, 4), int32(0, 0), 9, int64(3, 3 + step)).actions["log_count"]
+    assert not torch.isin(apart[:, 0], apart[:, 1]).any()
     nearest = rollout.actions["log_count"].exp().round().clamp(1, 50)
     assert torch.equal(rollout.selection.keep, nearest.int())
 
@@ -334,3 +338,9 @@ def test_wrong_arguments(name: str) -> None:
 def test_budget_beyond_a_video() -> None:
     with pytest.raises(ValueError, match="keep"):
         LAWS["exact"].sample(LOGITS, packed(4), int32(5), 2, int64(1))
+
+
+@pytest.mark.parametrize("deviation", [0.0, -1.0, math.inf, math.nan])
+def test_wrong_deviation(deviation: float) -> None:
+    with pytest.raises(ValueError, match="deviation must be finite and above 0"):
+        Counted(deviation)
