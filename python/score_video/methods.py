@@ -30,7 +30,8 @@ Index = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class ScoreMethod:
-    """Keeps by a score: the largest with law "topk", spread over the video with law "systematic"."""
+    """Keeps by a score, 0 or more: the largest with law "topk"; with law "systematic" spread over the video, each token
+    with a probability about in proportion to its score (their logarithms are the logits that the law asks for)."""
 
     name: str
     scores: Scores
@@ -62,7 +63,8 @@ class ScoreMethod:
             TypeError, ValueError: as the ops of :mod:`score_ext` do.
         """
         scores = self.scores(tokens, cu_seqlens, tokens_per_frame, keep)
-        return score_ext.select(scores, cu_seqlens, keep, int(keep.sum()), law)
+        logits = scores.log() if law == "systematic" else scores
+        return score_ext.select(logits, cu_seqlens, keep, int(keep.sum()), law)
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,33 @@ def _evs(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Ten
     scores = score_ext.surprise(tokens, cu_seqlens, tokens_per_frame, first=torch.finfo(torch.float32).max)
     scores[spared] = torch.inf
     return scores
+
+
+def _evs_capped(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
+    """EVS with at most half of the budget for the first frame, spread evenly over it (our variant: a fairer rival)."""
+    frame = torch.minimum(tokens_per_frame, cu_seqlens.diff())
+    outside_first_frame = _row_in_video(cu_seqlens, tokens.shape[0]) >= _of_each_row(frame, cu_seqlens)
+    spread = torch.zeros(tokens.shape[0], device=tokens.device).masked_fill_(outside_first_frame, -torch.inf)
+    # a video of one frame has nothing else to spend on
+    several = tokens_per_frame < cu_seqlens.diff()
+    budget = torch.where(several, torch.minimum((keep + 1) // 2, frame), torch.minimum(keep, frame))
+    spared = score_ext.select(spread, cu_seqlens, budget, int(budget.sum()), "systematic")
+    scores = score_ext.surprise(tokens, cu_seqlens, tokens_per_frame, first=0.0)
+    scores[spared] = torch.inf
+    return scores
+
+
+def _evs_dithered(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
+    """EVS's score spread by systematic sampling: each token kept with a probability about in proportion to its surprise,
+    a token of the first frame as one of the video's mean surprise (our variant: the strongest rule without training
+    that we found, see docs/results.md)."""
+    surprise = score_ext.surprise(tokens, cu_seqlens, tokens_per_frame, first=0.0)
+    lengths = cu_seqlens.diff()
+    total = torch.zeros(len(lengths), device=tokens.device).index_add_(0, _video_of_row(cu_seqlens), surprise)
+    mean = total / (lengths - tokens_per_frame).clamp(min=1)
+    first_frame = _row_in_video(cu_seqlens, tokens.shape[0]) < _of_each_row(tokens_per_frame, cu_seqlens)
+    scores = torch.where(first_frame, _of_each_row(mean, cu_seqlens), surprise)
+    return score_ext.select(scores.log(), cu_seqlens, keep, int(keep.sum()), "systematic")
 
 
 def _uniform(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
@@ -254,6 +283,11 @@ def _of_each_row(values: Tensor, cu_seqlens: Tensor) -> Tensor:
     return values.repeat_interleave(cu_seqlens.diff())
 
 
+def _video_of_row(cu_seqlens: Tensor) -> Tensor:
+    """int64 [L]: the number of each token's video."""
+    return _of_each_row(torch.arange(len(cu_seqlens) - 1, device=cu_seqlens.device), cu_seqlens)
+
+
 def _row_in_video(cu_seqlens: Tensor, length: int) -> Tensor:
     """[L]: each token's place within its video."""
     return torch.arange(length, device=cu_seqlens.device) - _of_each_row(cu_seqlens[:-1], cu_seqlens)
@@ -266,6 +300,8 @@ METHODS: dict[str, Method] = {
         ScoreMethod("surprise-l2", _surprise_l2),
         ScoreMethod("norm", _norm),
         ScoreMethod("evs", _evs),
+        ScoreMethod("evs-capped", _evs_capped),
+        IndexMethod("evs-dithered", _evs_dithered),
         IndexMethod("uniform", _uniform),
         IndexMethod("random", _random),
         IndexMethod("vidcom2", _vidcom2),

@@ -1,0 +1,198 @@
+"""The miniature as a thing to train on: its videos as a dataset, its reader as the frozen MLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from score_video.miniature.footage import load_footage, make_world
+from score_video.miniature.reader import Reader, grid_places
+from score_video.miniature.world import NOT_ASKED, TASKS, Partition, World, thing_counts
+from score_video.packed import PackedVideos
+from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection
+
+# Tokens that the reader reads at once: more gains nothing, and memory stays small
+_TOKENS_AT_ONCE = 40_000
+
+
+class MiniatureVideos(Dataset[Example]):
+    """Videos of a split by number, as examples for :class:`MiniatureEnvironment`; nothing is stored.
+
+    Args:
+        split: a name in :data:`score_video.miniature.world.SPLITS`.
+        partition: "train", "validation" or "test".
+        seed: any integer from 0.
+        num_videos: how many.
+        one_question: each example asks one of its questions, for a policy that is conditioned on it.
+    """
+
+    def __init__(self, split: str, partition: Partition, seed: int, num_videos: int, one_question: bool = False) -> None:
+        self._of = {"split": split, "partition": partition, "seed": seed, "one_question": one_question}
+        self._num_videos = num_videos
+
+    def __len__(self) -> int:
+        return self._num_videos
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        if not 0 <= number < self._num_videos:
+            raise IndexError(f"there are {self._num_videos} videos, got number {number}")
+        return {**self._of, "number": number}
+
+
+@dataclass
+class MiniaturePayload:
+    """What is known about an encoded batch beyond its tokens.
+
+    Attributes:
+        place: float32 [L, 3], t, y, x of each token.
+        answers: int64 [B, tasks].
+        shown: uint8 [L, NUM_THINGS], pixels of each thing in each token's patch, for the oracle and for pictures.
+        log_probabilities: [B, tasks, A] on all tokens, once they have been asked for.
+    """
+
+    place: Tensor
+    answers: Tensor
+    shown: Tensor
+    log_probabilities: Tensor | None = None
+
+
+def shipped_reader() -> Path:
+    """Where the weights that come with the package are."""
+    return Path(str(resources.files("score_video.miniature") / "reader.safetensors"))
+
+
+class MiniatureEnvironment:
+    """A frozen reader and the worlds its videos come from (:class:`score_video.rl.environment.Environment`).
+
+    Args:
+        reader: weights; None: those that come with the package.
+        footage: a video for the backgrounds of the split ``footage``.
+    """
+
+    def __init__(self, reader: Path | Reader | None = None, footage: Path | None = None) -> None:
+        self.reader = reader if isinstance(reader, Reader) else Reader.load(reader or shipped_reader())
+        self.reader.eval().requires_grad_(False)
+        self._footage = None if footage is None else load_footage(footage)
+        self._worlds: dict[tuple[str, Partition, int], World] = {}
+
+    @property
+    def token_width(self) -> int:
+        """D of the tokens that a policy will see."""
+        return self.reader.config.token_width
+
+    def world(self, split: str, partition: Partition, seed: int) -> World:
+        """The world whose videos examples name. Raises ValueError for a split that there is not, or without footage."""
+        key = (split, partition, seed)
+        if key not in self._worlds:
+            self._worlds[key] = make_world(split, partition, seed, self._footage)
+        return self._worlds[key]
+
+    @torch.no_grad()
+    def encode(self, examples: Sequence[Example]) -> EncodedBatch:
+        """Makes the videos and runs the vision tower on them. Examples are those of :class:`MiniatureVideos`."""
+        groups: dict[tuple[str, Partition, int], list[int]] = {}
+        for position, example in enumerate(examples):
+            groups.setdefault((example["split"], example["partition"], example["seed"]), []).append(position)
+        videos: list[Tensor] = [torch.empty(0)] * len(examples)
+        shown = list(videos)
+        answers = torch.full((len(examples), len(TASKS)), NOT_ASKED)
+        for key, positions in groups.items():
+            made = self.world(*key).videos([examples[position]["number"] for position in positions])
+            for row, position in enumerate(positions):
+                answers[position] = made.answers[row]
+            tokens = self.encode_pixels(made.pixels)
+            counts = thing_counts(made.things, self.reader.config.patch)
+            for row, position in enumerate(positions):
+                videos[position], shown[position] = tokens[row], counts[row]
+        question = None
+        if any(example.get("one_question") for example in examples):
+            answers, question = _ask_one(answers, [example["number"] for example in examples])
+        return self.batch(videos, answers, torch.cat(shown), question)
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """[B, T, 3, 24, 24] -> tokens [B, T, rows, columns, D]."""
+        columns = self.reader.config.columns
+        tokens: Tensor = self.reader.tower(pixels)
+        return tokens.unflatten(2, (columns, columns))
+
+    def batch(
+        self, videos: Sequence[Tensor], answers: Tensor, shown: Tensor, question: Tensor | None = None
+    ) -> EncodedBatch:
+        """Packs encoded videos [T, rows, columns, D] with their answers int64 [B, tasks]."""
+        place = torch.cat([grid_places(len(video), video.shape[2]) for video in videos])
+        return EncodedBatch(PackedVideos.from_frames(videos), MiniaturePayload(place, answers, shown), question)
+
+    @torch.no_grad()
+    def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
+        """See :class:`score_video.rl.environment.Environment`."""
+        log_probabilities = self.log_probabilities(batch, selection)  # [G, B, tasks, A]
+        answers = batch.payload.answers
+        asked = (answers != NOT_ASKED).float()
+        questions = asked.sum(1).clamp(min=1)
+        right = log_probabilities.gather(3, answers.clamp(min=0).expand(*log_probabilities.shape[:3])[..., None])[..., 0]
+        correct = (log_probabilities.argmax(3) == answers).float()
+        kl = None
+        if divergence:
+            full = self.full_log_probabilities(batch)
+            terms = full.exp() * (full - log_probabilities)  # NaN where a task has no such answer: 0 * (-inf + inf)
+            kl = (terms.nan_to_num(0.0).sum(3) * asked).sum(2) / questions
+        return Outcome(
+            log_prob=torch.where(asked.bool(), right, 0.0).sum(2) / questions,
+            correct=(correct * asked).sum(2) / questions,
+            divergence=kl,
+        )
+
+    def full_log_probabilities(self, batch: EncodedBatch) -> Tensor:
+        """[B, tasks, A] on all tokens; computed once for a batch."""
+        payload: MiniaturePayload = batch.payload
+        if payload.log_probabilities is None:
+            everything = torch.arange(len(batch.videos.tokens))
+            payload.log_probabilities = self.log_probabilities(batch, Selection(everything, batch.videos.lengths[None]))[0]
+        return payload.log_probabilities
+
+    @torch.no_grad()
+    def log_probabilities(self, batch: EncodedBatch, selection: Selection) -> Tensor:
+        """Log-probabilities of all answers from the kept tokens alone, [G, B, tasks, A]."""
+        keep = selection.keep.flatten().long()  # [G * B]
+        ends = keep.cumsum(0)
+        parts = []
+        for first, last in _spans(keep.tolist()):
+            rows = selection.index[int(ends[first] - keep[first]) : int(ends[last - 1])]
+            parts.append(self._read(batch, rows, keep[first:last]))
+        return torch.cat(parts).unflatten(0, selection.keep.shape)
+
+    def _read(self, batch: EncodedBatch, rows: Tensor, keep: Tensor) -> Tensor:
+        longest = max(1, int(keep.max()))
+        mask = torch.arange(longest) < keep[:, None]  # [samples, n]
+        padded = torch.zeros(mask.shape, dtype=torch.int64)
+        padded[mask] = rows
+        tokens, place = batch.videos.tokens[padded], batch.payload.place[padded]
+        return self.reader.read(tokens, place, None if bool(mask.all()) else mask)[2]
+
+
+def _spans(keep: list[int]) -> list[tuple[int, int]]:
+    """Samples to read together: (first, after the last), as many as fit when padded to the longest."""
+    spans, first, longest = [], 0, 0
+    for sample, count in enumerate(keep):
+        if sample > first and max(longest, count) * (sample + 1 - first) > _TOKENS_AT_ONCE:
+            spans.append((first, sample))
+            first, longest = sample, 0
+        longest = max(longest, count)
+    return [*spans, (first, len(keep))]
+
+
+def _ask_one(answers: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Leaves one of each video's questions, by a number of the video's: answers, and which one, float32 [B, tasks]."""
+    question = torch.zeros(answers.shape)
+    for video, number in enumerate(numbers):
+        asked = (answers[video] != NOT_ASKED).nonzero()[:, 0]
+        question[video, asked[number % len(asked)]] = 1
+    return answers.masked_fill(question == 0, NOT_ASKED), question
