@@ -172,7 +172,7 @@ def test_what_a_checkpoint_lacks_is_initialised(tmp_path: Path) -> None:
     state = {name: weight for name, weight in model.state_dict().items() if not name.startswith("output")}
     model.save_pretrained(tmp_path, state_dict=state)
     again = SurprisePolicy.from_pretrained(tmp_path)
-    assert float(again.output.bias) == pytest.approx(math.log(0.1 / 0.9))
+    assert again.output.bias.item() == pytest.approx(math.log(0.1 / 0.9))
     assert 0 < again.output.weight.std() < 0.03
     assert torch.equal(again.hidden[0].weight, model.hidden[0].weight)
 

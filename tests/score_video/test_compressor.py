@@ -1,0 +1,266 @@
+"""Compressor: exact counts, which law with what, adaptive counts, saving and loading, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packs import RAGGED, random_frames, random_videos, shapes
+
+import score_ext
+from score_ext.budget import keep_count
+from score_video import compressor
+from score_video.compressor import DEFAULT_METHOD, AdaptiveRetention, Compressor
+from score_video.methods import METHODS, ScoreMethod
+from score_video.packed import PackedVideos
+from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
+
+
+def policy(**options: Any) -> SurprisePolicy:
+    torch.manual_seed(0)
+    model = SurprisePolicy(SurprisePolicyConfig(**{"token_width": 6, **options}))
+    torch.nn.init.normal_(model.output.weight)  # logits that differ
+    return model
+
+
+def make(kind: str, **options: Any) -> Compressor:
+    return Compressor(policy() if kind == "policy" else kind, **options)
+
+
+@settings(max_examples=25, deadline=None)
+@given(shapes, st.sampled_from(["policy", *METHODS]), st.floats(0.01, 1.0))
+def test_exact_counts(sizes: list[tuple[int, int, int]], kind: str, retention: float) -> None:
+    videos = PackedVideos.from_frames([random_frames(size, 6, number) for number, size in enumerate(sizes)])
+    selected = make(kind, retention=retention).select(videos)
+    expected = [keep_count(t, rows * columns, retention) for t, rows, columns in sizes]
+    assert selected.keep.dtype == torch.int32
+    assert selected.keep.tolist() == expected
+    assert selected.index.dtype == torch.int64
+    assert (selected.index.diff() > 0).all()
+    kept = torch.bincount(videos.video_of_token[selected.index], minlength=len(sizes))
+    assert kept.tolist() == expected
+
+
+@pytest.mark.parametrize("law", ["systematic", "topk"])
+def test_picks_by_the_law(law: Any) -> None:
+    videos, model = random_videos(), policy()
+    keep = torch.tensor([keep_count(t, r * c, 0.3) for t, r, c in RAGGED], dtype=torch.int32)
+    wanted = score_ext.select(model(videos).detach(), videos.cu_seqlens, keep, int(keep.sum()), law)
+    assert torch.equal(Compressor(model, 0.3, law).select(videos).index, wanted)
+    by_norm = METHODS["norm"].index(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep, law=law)
+    assert torch.equal(Compressor("norm", 0.3, law).select(videos).index, by_norm)
+
+
+@pytest.mark.parametrize("kind", ["policy", *(name for name, m in METHODS.items() if isinstance(m, ScoreMethod))])
+def test_systematic_is_the_default(kind: str) -> None:
+    videos = random_videos()
+    laws: tuple[Any, ...] = (None, "systematic", "topk")
+    default, systematic, topk = (make(kind, retention=0.3, law=law).select(videos).index for law in laws)
+    assert torch.equal(default, systematic)
+    assert not torch.equal(default, topk)
+
+
+def test_given_nothing() -> None:
+    assert torch.equal(Compressor().select(random_videos()).index, make(DEFAULT_METHOD).select(random_videos()).index)
+
+
+def test_the_seed_is_what_random_draws_from() -> None:
+    first, again, other = (make("random", retention=0.5, seed=seed).select(random_videos()).index for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_adaptive_counts_follow_the_policy() -> None:
+    videos = random_videos(((6, 3, 4), (0, 2, 2), (5, 4, 4), (1, 1, 1)))
+    model = policy(initial_retention=0.3)
+    expected = expected_count(model(videos), videos).detach()
+    selected = Compressor(model, AdaptiveRetention(0.01, 1.0)).select(videos)
+    assert selected.keep[:3].tolist() == [round(count) for count in expected[:3].tolist()]
+    assert selected.keep[3] == 1  # the floor of a video that is not empty
+    assert len(set(selected.keep.tolist())) > 2
+    assert len(selected.index) == selected.keep.sum()
+
+
+@pytest.mark.parametrize(("retention", "bound"), [(0.001, 0.2), (0.999, 0.4)])
+def test_adaptive_counts_stay_in_their_bounds(retention: float, bound: float) -> None:
+    model = SurprisePolicy(SurprisePolicyConfig(token_width=6, initial_retention=retention))
+    selected = Compressor(model, AdaptiveRetention(0.2, 0.4)).select(random_videos())
+    assert selected.keep.tolist() == [keep_count(t, r * c, bound) for t, r, c in RAGGED]
+
+
+def test_adaptive_count_of_nan() -> None:
+    videos = random_videos()
+    videos.tokens[-1, 0] = torch.nan
+    with pytest.raises(ValueError, match="tokens of video 5 give logits with NaN: it has no count"):
+        Compressor(policy(), AdaptiveRetention(0.1, 0.5)).select(videos)
+    assert len(Compressor(policy(), 0.1).select(videos).index) > 0
+
+
+def test_question() -> None:
+    videos, question = random_videos(), torch.randn(len(RAGGED), 3)
+    model = policy(question_width=3)
+    selected = Compressor(model, law="topk").select(videos, question)
+    logits = model(videos, question).detach()
+    wanted = score_ext.select(logits, videos.cu_seqlens, selected.keep, int(selected.keep.sum()))
+    assert torch.equal(selected.index, wanted)
+    with pytest.raises(ValueError, match="question must be"):
+        Compressor(model).select(videos)
+    with pytest.raises(ValueError, match="question must be None: 'norm' does not see it"):
+        Compressor("norm").select(videos, question)
+
+
+def same(a: Compressor, b: Compressor) -> bool:
+    if (a.retention, a.law, a.seed) != (b.retention, b.law, b.seed):
+        return False
+    if isinstance(a.method, str) or isinstance(b.method, str):
+        return a.method == b.method
+    mine, other = a.method.state_dict(), b.method.state_dict()
+    return mine.keys() == other.keys() and all(
+        torch.equal(mine[name], other[name]) and mine[name].dtype == other[name].dtype for name in mine
+    )
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        Compressor(),
+        Compressor("random", 0.25, seed=-(2**63)),
+        Compressor("evs", 1, "topk"),
+        Compressor(policy(hidden_sizes=[5], use_position=False), 0.05),
+        Compressor(policy().to(torch.bfloat16), AdaptiveRetention(0.02, 0.5), "topk"),
+        Compressor(policy(token_width=0, state="relative", question_width=3)),
+    ],
+)
+def test_saved_and_loaded(tmp_path: Path, saved: Compressor) -> None:
+    saved.save_pretrained(tmp_path / "new")
+    loaded = Compressor.from_pretrained(str(tmp_path / "new"))
+    assert same(saved, loaded)
+    question = torch.randn(len(RAGGED), 3) if "question" in str(saved.method) else None
+    assert torch.equal(saved.select(random_videos(), question).index, loaded.select(random_videos(), question).index)
+
+
+def test_replaces_a_former_one_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "compressor"
+    Compressor(policy()).save_pretrained(folder)
+    Compressor("evs").save_pretrained(folder)
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"notes\.txt"):
+        Compressor().save_pretrained(folder)
+    assert same(Compressor.from_pretrained(folder), Compressor("evs"))
+
+
+def test_a_failed_save_leaves_the_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    folder = tmp_path / "compressor"
+    Compressor("evs").save_pretrained(folder)
+    monkeypatch.setattr(compressor, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        Compressor(policy()).save_pretrained(folder)
+    assert same(Compressor.from_pretrained(folder), Compressor("evs"))
+    assert [path.name for path in tmp_path.iterdir()] == ["compressor"]
+
+
+def test_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = Compressor(policy(), 0.2)
+    saved.save_pretrained(tmp_path / "cache")
+    asked = []
+
+    def download(repo: str, name: str, revision: str | None) -> str:
+        asked.append((repo, name, revision))
+        return str(tmp_path / "cache" / name)
+
+    monkeypatch.setattr(compressor, "hf_hub_download", download)
+    assert same(Compressor.from_pretrained("owner/name", revision="v1"), saved)
+    assert asked == [("owner/name", "config.json", "v1"), ("owner/name", "model.safetensors", "v1")]
+
+
+@pytest.mark.parametrize("source", ["nowhere", "./nowhere", "a/b/c", "", Path("owner/name")])
+def test_no_such_folder(source: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        Compressor.from_pretrained(source)
+
+
+def change(config: dict[str, Any], **values: Any) -> str:
+    return json.dumps({**config, **values})
+
+
+@pytest.mark.parametrize(
+    ("edit", "error", "text"),
+    [
+        (lambda c: "{", ValueError, "is not JSON"),
+        (lambda c: "[]", ValueError, "must hold an object, got list"),
+        (lambda c: change(c, model_type="score_policy"), ValueError, "model_type must be 'score_compressor', got"),
+        (lambda c: change(c, retension=0.1), ValueError, "has an unknown key 'retension'"),
+        (lambda c: change(c, method="evs"), ValueError, "has an unknown key 'method'"),
+        (lambda c: json.dumps({k: v for k, v in c.items() if k != "law"}), ValueError, "lacks 'law'"),
+        (lambda c: change(c, retention=2), ValueError, "retention must be above 0 and at most 1, got 2"),
+        (lambda c: change(c, retention={"floor": 0.1}), TypeError, "cap"),
+        (lambda c: change(c, retention={"floor": 0.1, "cap": 0.2, "x": 1}), TypeError, "'x'"),
+        (lambda c: change(c, law="best"), ValueError, "law must be 'systematic', 'topk' or None, got 'best'"),
+        (lambda c: change(c, seed=0.5), TypeError, r"seed must be an integer, got 0\.5"),
+        (lambda c: change(c, policy=3), TypeError, "policy must be an object, got int"),
+        (lambda c: change(c, policy={}), ValueError, "policy lacks 'hidden_sizes'"),
+        (lambda c: change(c, policy={**c["policy"], "x": 1}), ValueError, "a policy's config has no 'x'"),
+        (lambda c: change(c, policy={**c["policy"], "token_width": 7}), ValueError, "weights of another policy"),
+    ],
+)  # fmt: skip
+def test_wrong_config(tmp_path: Path, edit: Any, error: type[Exception], text: str) -> None:
+    folder = tmp_path / "compressor"
+    Compressor(policy()).save_pretrained(folder)
+    path = folder / "config.json"
+    path.write_text(edit(json.loads(path.read_text())))
+    with pytest.raises(error, match=text) as caught:
+        Compressor.from_pretrained(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_damaged_and_missing_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "compressor"
+    Compressor(policy()).save_pretrained(folder)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        Compressor.from_pretrained(folder)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no model\.safetensors"):
+        Compressor.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"method": "best"}, ValueError, "there is no method 'best'"),
+        ({"method": None}, TypeError, "method must be a SurprisePolicy or a name, got NoneType"),
+        ({"retention": 0}, ValueError, "retention must be above 0 and at most 1, got 0"),
+        ({"retention": True}, TypeError, "retention must be a number, got True"),
+        ({"retention": AdaptiveRetention(0.1, 0.2)}, ValueError, "retention must be a fraction for 'surprise'"),
+        ({"law": "bottomk"}, ValueError, "law must be 'systematic', 'topk' or None, got 'bottomk'"),
+        ({"method": "vidcom2", "law": "topk"}, ValueError, "law must be None for 'vidcom2'"),
+        ({"seed": 2**63}, ValueError, "seed must fit in 64 bits, got 9223372036854775808"),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        Compressor(**options)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [
+        ((0.3, 0.2), r"floor must be at most cap, 0\.2, got 0\.3"),
+        ((0, 1), "floor must be above 0"),
+        ((0.1, 1.1), "cap"),
+    ],
+)
+def test_wrong_bounds(bounds: tuple[float, float], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        AdaptiveRetention(*bounds)
