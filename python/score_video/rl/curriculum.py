@@ -76,6 +76,9 @@ def _pixels(image: Any) -> Tensor:
 
 STAGES: dict[str, Transform] = {"pseudo_video": as_pseudo_video, "video": as_video}
 
+STAGE_KEYS = ("name", "steps", "retention", "data")
+"""What every stage of a configuration may have; its transform's options beside."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -85,17 +88,19 @@ class Stage:
         name: a name in ``STAGES``.
         steps: optimiser steps that it lasts; None, only for the last: all that are left.
         retention: its training budget, in (0, 1]; None: the configuration's.
+        data: which of several training data sets it takes; None: the one called as it is.
         options: for its transform.
     """
 
     name: str
     steps: int | None = None
     retention: float | None = None
+    data: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_stages(stages: Sequence[Mapping[str, Any]], num_iterations: int = 1) -> tuple[Stage, ...]:
-    """Reads the configuration's list of ``{name, steps, retention, and the options of the transform}``.
+    """Reads the configuration's list of ``{name, steps, retention, data, and the options of the transform}``.
 
     Raises:
         ValueError: names the stage and what is wrong with it.
@@ -122,14 +127,35 @@ def _parse_stage(stage: Mapping[str, Any], where: str, last: bool, num_iteration
         raise ValueError(f"{where}: steps must be a multiple of num_iterations ({num_iterations}), got {steps}")
     if retention is not None and not (isinstance(retention, (int, float)) and 0 < retention <= 1):
         raise ValueError(f"{where}: retention must be a number in (0, 1], got {retention!r}")
-    options = {key: value for key, value in stage.items() if key not in ("name", "steps", "retention")}
+    if stage.get("data") is not None and not isinstance(stage["data"], str):
+        raise ValueError(f"{where}: data must be the name of a training data set, got {stage['data']!r}")
+    options = {key: value for key, value in stage.items() if key not in STAGE_KEYS}
     known = list(inspect.signature(STAGES[name]).parameters)[2:]  # after the example and the seed
     for option in options:
         if option not in known:
+            raise ValueError(f"{where}: there is no option {option!r}; there are {', '.join([*STAGE_KEYS, *known])}")
+    return Stage(name, steps, retention, stage.get("data"), options)
+
+
+def data_of_stages(stages: Sequence[Stage], data: Examples | Mapping[str, Examples]) -> list[Examples]:
+    """The data set of each stage, of one for all, or of several by name.
+
+    Raises:
+        ValueError: a stage's data set is not there, or one is there that no stage takes.
+    """
+    if not isinstance(data, Mapping):
+        if named := next((stage for stage in stages if stage.data is not None), None):
             raise ValueError(
-                f"{where}: there is no option {option!r}; there are {', '.join(['name', 'steps', 'retention', *known])}"
+                f"train_dataset must have data sets by name for the stage with data {named.data!r}, got one"
             )
-    return Stage(name, steps, retention, options)
+        return [data] * len(stages)
+    wanted = [stage.data or stage.name for stage in stages]
+    if set(wanted) != set(data):
+        raise ValueError(
+            f"train_dataset must have the data sets {', '.join(dict.fromkeys(wanted))}, as the stages "
+            f"do, got {', '.join(data)}"
+        )
+    return [data[name] for name in wanted]
 
 
 class Schedule:

@@ -19,6 +19,7 @@ from score_video.rl.curriculum import (
     Stage,
     as_pseudo_video,
     collate,
+    data_of_stages,
     parse_stages,
     video_seed,
 )
@@ -130,13 +131,30 @@ def test_a_stage_passes_its_options_and_seed_on() -> None:
         ([{"name": "video", "steps": True}], "at least 1, got True"),
         ([{"name": "video", "steps": 3}], r"multiple of num_iterations \(2\), got 3"),
         ([{"name": "video", "retention": 1.5}], r"retention must be a number in \(0, 1\], got 1.5"),
-        ([{"name": "video", "motion": "pan"}], "no option 'motion'; there are name, steps, retention"),
-        ([{"name": "pseudo_video", "motoin": "pan"}], "no option 'motoin'; there are name, steps, retention, frames"),
+        ([{"name": "video", "data": 3}], "data must be the name of a training data set, got 3"),
+        ([{"name": "video", "motion": "pan"}], "no option 'motion'; there are name, steps, retention, data"),
+        (
+            [{"name": "pseudo_video", "motoin": "pan"}],
+            "no option 'motoin'; there are name, steps, retention, data, frames",
+        ),
     ],
 )
 def test_bad_stages(stages: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse_stages(stages, num_iterations=2)
+
+
+def test_data_of_each_stage() -> None:
+    a, b = numbered(1, "a"), numbered(1, "b")
+    stages = parse_stages([{"name": "video", "steps": 1, "data": "still"}, {"name": "video"}])
+    assert data_of_stages(stages, {"video": a, "still": b}) == [b, a]
+    assert data_of_stages([Stage("video")], a) == [a]
+    with pytest.raises(ValueError, match="must have the data sets still, video, as the stages do, got still"):
+        data_of_stages(stages, {"still": a})
+    with pytest.raises(ValueError, match="got still, video, more"):
+        data_of_stages(stages, {"still": a, "video": a, "more": b})
+    with pytest.raises(ValueError, match="by name for the stage with data 'still', got one"):
+        data_of_stages(stages, a)
 
 
 def test_stages_must_fit_the_steps() -> None:

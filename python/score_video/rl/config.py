@@ -1,0 +1,162 @@
+"""The configuration of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
+from typing import Any
+
+from transformers import TrainingArguments
+
+from score_video.rl.advantages import ADVANTAGES
+from score_video.rl.curriculum import Stage, parse_stages
+from score_video.rl.laws import LAWS
+from score_video.rl.registry import find
+from score_video.rl.rewards import COMPRESSIONS, REWARDS
+
+DEFAULT_EPSILON = 0.2  # PPO's (arXiv 1707.06347)
+
+
+def _reporters() -> list[str]:
+    return ["tensorboard"] if find_spec("tensorboard") else []
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class ScoreConfig(TrainingArguments):
+    """What :class:`score_video.rl.trainer.ScoreTrainer` does, beside what every Trainer does.
+
+    Names are TRL's where they mean the same. Defaults are those that trained best in the miniature (docs/results.md),
+    for Trainer's own arguments too. SCORE's hyperparameters are not published.
+
+    Raises:
+        ValueError: a value is out of range, a name is not known, or two values contradict each other.
+    """
+
+    num_generations: int = _setting(8, "G: how many subsets of each video are drawn and compared. At least 2.")
+    num_iterations: int = _setting(1, "Optimiser steps that a rollout is used for. Above 1, ratios are clipped.")
+    epsilon: float | None = _setting(
+        None,
+        "Ratios are clipped at 1 - epsilon and 1 + epsilon. Only with num_iterations above 1; then 0.2 if not given.",
+    )
+    law: str = _setting("exact", f"Sampling law: {', '.join(LAWS)}, or package.module:name.")
+    retention: float = _setting(
+        0.05, "Fraction of the tokens kept in training, in (0, 1]. Laws that choose the count do not use it."
+    )
+    eval_retention: float | None = _setting(None, "Fraction kept in evaluation; retention if not given.")
+    reward: str = _setting("log_prob", f"Task reward: {', '.join(REWARDS)}, or package.module:name.")
+    advantage: str = _setting("leave_one_out", f"Advantage strategy: {', '.join(ADVANTAGES)}, or package.module:name.")
+    scale_rewards: bool = _setting(False, "Divide advantages by the standard deviation of the group.")
+    compression: str | None = _setting(
+        None, f"Reward for keeping few: {', '.join(COMPRESSIONS)}, or package.module:name. Not with the law exact."
+    )
+    compression_weight: float = _setting(1.0, "Weight of the compression reward beside the task reward.")
+    target_retention: float | None = _setting(
+        None, "Fraction kept at which the compression reward stops asking for less; retention if not given."
+    )
+    stages: list[dict[str, Any]] | None = field(
+        default=None,
+        metadata={
+            "help": "The curriculum: a list of {name, steps, retention, data, options}. None: videos throughout."
+        },
+    )
+
+    learning_rate: float = _setting(3e-3, "Learning rate of Adam at the start.")
+    lr_scheduler_type: str = _setting("constant", "How the learning rate changes: constant, linear, cosine, ...")
+    weight_decay: float = _setting(0.0, "Weight decay.")
+    max_grad_norm: float = _setting(1.0, "Gradients longer than this are shortened to it; 0: none are.")
+    per_device_train_batch_size: int = _setting(16, "Videos of a step on each device.")
+    per_device_eval_batch_size: int = _setting(16, "Videos evaluated at a time on each device.")
+    max_steps: int = _setting(300, "Optimiser steps. Epochs are not counted.")
+    logging_steps: float = _setting(10, "Steps between two lines of metrics.")
+    logging_nan_inf_filter: bool = _setting(False, "Whether a loss that is NaN is left out of the logs.")
+    save_steps: float = _setting(50, "Steps between two checkpoints.")
+    save_total_limit: int | None = _setting(2, "Checkpoints to keep; None: all.")
+    report_to: str | list[str] | None = field(
+        default_factory=_reporters, metadata={"help": "Where metrics go: tensorboard, wandb, ..., or none."}
+    )
+    remove_unused_columns: bool = _setting(False, "Must be false: the environment's columns are not the model's.")
+    dataloader_pin_memory: bool = _setting(False, "Whether examples are loaded into pinned memory.")
+    train_sampling_strategy: str = _setting("sequential", "Must be sequential: the curriculum shuffles.")
+    ddp_find_unused_parameters: bool | None = _setting(False, "Whether parameters may be without a gradient.")
+
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        self._check_strategies()
+        self._check_trainer()
+        self.parsed_stages()
+        if self.epsilon is None and self.num_iterations > 1:
+            self.epsilon = DEFAULT_EPSILON
+        super().__post_init__()  # type: ignore[no-untyped-call]
+
+    def parsed_stages(self) -> tuple[Stage, ...]:
+        """The stages; one of videos where no others are given."""
+        return parse_stages([{"name": "video"}] if self.stages is None else self.stages, self.num_iterations)
+
+    def _check_numbers(self) -> None:
+        for name, least in (("num_generations", 2), ("num_iterations", 1), ("max_steps", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        for name in ("retention", "eval_retention", "target_retention"):
+            value = getattr(self, name)
+            if value is None and name != "retention":
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+                raise ValueError(f"{name} must be a number in (0, 1], got {value!r}")
+        if self.save_total_limit is not None and self.save_total_limit < 1:
+            raise ValueError(f"save_total_limit must be at least 1, or None, got {self.save_total_limit!r}")
+        if self.num_iterations == 1 and self.epsilon is not None:
+            raise ValueError(
+                f"epsilon must be None with num_iterations 1, where every ratio is 1, got {self.epsilon!r}"
+            )
+        if self.epsilon is not None and not (isinstance(self.epsilon, (int, float)) and 0 < self.epsilon < 1):
+            raise ValueError(f"epsilon must be a number between 0 and 1, got {self.epsilon!r}")
+        weight = self.compression_weight
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
+            raise ValueError(f"compression_weight must be a number above 0, got {weight!r}")
+
+    def _check_strategies(self) -> None:
+        for name, registry in (("law", LAWS), ("reward", REWARDS), ("advantage", ADVANTAGES)):
+            _check_name(name, getattr(self, name), registry)
+        if self.compression is not None:
+            _check_name("compression", self.compression, COMPRESSIONS)
+        if self.compression is not None and self.law == "exact":
+            raise ValueError(
+                "compression must be None with the law exact, where all samples keep as many, "
+                f"got {self.compression!r} (take the law counted or bernoulli)"
+            )
+        if self.advantage == "by_factor" and self.law == "bernoulli":
+            raise ValueError("advantage by_factor must have the law counted or exact, got bernoulli")
+
+    def _check_trainer(self) -> None:
+        """What Trainer offers and this training cannot be resumed, or has no meaning, with."""
+        fixed = {
+            "train_sampling_strategy": "sequential",
+            "remove_unused_columns": False,
+            "ignore_data_skip": False,
+            "save_only_model": False,
+            "auto_find_batch_size": False,
+        }
+        for name, value in fixed.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{name} must be {value!r} here, got {getattr(self, name)!r}")
+        for name in ("deepspeed", "fsdp"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is not for policies: they are small, and every device holds all of one")
+
+
+def _check_name(name: str, value: object, registry: dict[str, Any]) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a string, got {value!r}")
+    try:
+        find(registry, value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+FIELDS = tuple(entry.name for entry in fields(ScoreConfig) if entry.init)
+"""The names of all settings."""

@@ -1,0 +1,125 @@
+"""A Trainer whose runs can be killed at any moment and resumed: its checkpoints are whole, checked, and of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging
+
+from score_video.rl import checkpoint
+
+
+class ResumableTrainer(Trainer):
+    """Trainer with the checkpoints of :mod:`score_video.rl.checkpoint`.
+
+    The model's weights are safetensors; the states of optimiser, scheduler and random number generators are torch
+    files, which Trainer loads with ``weights_only``.
+    """
+
+    model: PreTrainedModel
+
+    def settings_of_run(self) -> dict[str, Any]:
+        """What must not change between a checkpoint and the run that goes on from it; as JSON can hold it."""
+        return {}
+
+    def save_more(self, folder: Path) -> None:
+        """Writes what the next step needs beyond what every Trainer saves; in every process."""
+
+    def load_more(self, folder: Path) -> None:
+        """Takes it up again, before the first step after a checkpoint; in every process."""
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Trains to ``args.max_steps``.
+
+        Args:
+            resume_from_checkpoint: a checkpoint's folder; True: the latest in ``args.output_dir``; None or False: from
+                the beginning.
+            trial, ignore_keys_for_eval: Trainer's own.
+
+        Raises:
+            ValueError: there is no checkpoint to resume from, it is damaged, or of a run with other settings; or there
+                are checkpoints and nothing was said of resuming.
+        """
+        output = self._output()
+        found = checkpoint.checkpoints(output)
+        if not resume_from_checkpoint:
+            if found and self.args.save_strategy != "no":
+                raise ValueError(
+                    f"{output}: holds checkpoints of an earlier run ({found[-1].name}); resume from them, or take"
+                    " another output_dir"
+                )
+            return super().train(None, trial, ignore_keys_for_eval)
+        if resume_from_checkpoint is True and not found:
+            raise ValueError(f"{output}: has no checkpoint to resume from")
+        folder = found[-1] if resume_from_checkpoint is True else Path(resume_from_checkpoint)
+        checkpoint.check(folder)
+        checkpoint.check_run(folder, self.settings_of_run())
+        self.load_more(folder)
+        return super().train(str(folder), trial, ignore_keys_for_eval)
+
+    def _output(self) -> Path:
+        return Path(str(self.args.output_dir))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        output, step, main = self._output(), self.state.global_step, self.args.should_save
+        partial = checkpoint.partial_folder(output, step)
+        if main:
+            checkpoint.remove_partial(output)
+            partial.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        self.save_model(str(partial), _internal_call=True)
+        self._save_optimizer_and_scheduler(str(partial))
+        self._save_scaler(str(partial))
+        self._save_rng_state(str(partial))
+        self.save_more(partial)
+        if main:
+            if self.state.best_global_step:
+                best = checkpoint.checkpoint_folder(output, self.state.best_global_step)
+                self.state.best_model_checkpoint = str(best)
+            self.state.stateful_callbacks = self._states_of_callbacks()
+            self.state.save_to_json(str(partial / "trainer_state.json"))
+            checkpoint.save_run(partial, self.settings_of_run())
+        self.accelerator.wait_for_everyone()
+        if main:
+            checkpoint.publish(partial, checkpoint.checkpoint_folder(output, step))
+            kept = self.state.best_model_checkpoint
+            checkpoint.keep_latest(output, self.args.save_total_limit, None if kept is None else Path(kept))
+        self.accelerator.wait_for_everyone()
+
+    def _states_of_callbacks(self) -> Any:
+        """By class name, as Trainer reads them: a state, or a list of those of several callbacks of one class."""
+        states: dict[str, Any] = {}
+        for callback in (*self.callback_handler.callbacks, self.control):
+            if isinstance(callback, ExportableState):
+                states.setdefault(type(callback).__name__, []).append(callback.state())
+        return {name: several if len(several) > 1 else several[0] for name, several in states.items()}
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The model alone, its config and weights: Trainer would add its arguments as a pickle."""
+        if self.args.should_save:
+            with _no_progress_bars():
+                self.model.save_pretrained(output_dir or self._output(), state_dict=state_dict)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """transformers draws one for writing a file, over that of the training."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

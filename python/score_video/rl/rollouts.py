@@ -1,0 +1,153 @@
+"""Rollouts on their way from the environment to the loss: collected once, used for one or more optimiser steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import score_ext.budget
+from score_video.packed import PackedVideos
+from score_video.rl.advantages import Rewards
+from score_video.rl.environment import EncodedBatch, Environment, Outcome, Selection
+from score_video.rl.laws import Law, Rollout
+from score_video.rl.rewards import TaskReward, kept_ratio, needs_divergence
+
+Policy = Callable[[PackedVideos, Tensor | None], Tensor]
+"""(videos, question float32 [B, E] or None) -> logits float32 [L]."""
+
+PAIRS = ("actions", "decisions", "old_log_prob", "advantage")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that the loss needs of a batch: the videos, what was done with them, and how good that was.
+
+    Attributes:
+        videos, question: what the policy sees.
+        rollout: G samples of each video.
+        old_log_prob: float32 [G, B] for each factor, under the policy that drew them; None where each rollout is used
+            for a single step.
+        advantage: float32 [G, B] for each factor; empty until it is known.
+    """
+
+    videos: PackedVideos
+    question: Tensor | None
+    rollout: Rollout
+    old_log_prob: Mapping[str, Tensor] | None
+    advantage: Mapping[str, Tensor]
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """What cannot be had again from the examples, by name."""
+        selection = self.rollout.selection
+        tensors = {f"{prefix}.index": selection.index, f"{prefix}.keep": selection.keep}
+        groups = (self.rollout.actions, self.rollout.decisions, self.old_log_prob or {}, self.advantage)
+        for group, of in zip(PAIRS, groups, strict=True):
+            tensors |= {f"{prefix}.{group}.{name}": tensor for name, tensor in of.items()}
+        return tensors
+
+    @staticmethod
+    def restore(encoded: EncodedBatch, tensors: Mapping[str, Tensor], prefix: str) -> Prepared:
+        """From :meth:`tensors` and the same examples, encoded again."""
+
+        def group(name: str) -> dict[str, Tensor]:
+            start = f"{prefix}.{name}."
+            return {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
+
+        selection = Selection(tensors[f"{prefix}.index"], tensors[f"{prefix}.keep"])
+        rollout = Rollout(selection, group("actions"), group("decisions"))
+        return Prepared(encoded.videos, encoded.question, rollout, group("old_log_prob"), group("advantage"))
+
+
+def budgets(videos: PackedVideos, retention: float) -> Tensor:
+    """int32 [B]: how many tokens of each video that retention keeps (:func:`score_ext.budget.keep_count`)."""
+    lengths = videos.lengths
+    counts = [score_ext.budget.keep_count(length, 1, retention) for length in lengths.tolist()]
+    return torch.tensor(counts, dtype=torch.int32, device=lengths.device)
+
+
+def encode(environment: Environment, examples: Sequence[object], device: torch.device) -> EncodedBatch:
+    """The environment's ``encode``, whose answer is checked."""
+    encoded = environment.encode(examples)  # type: ignore[arg-type]  # examples are the data set's own
+    videos = encoded.videos
+    if videos.num_videos != len(examples):
+        raise ValueError(
+            f"environment.encode must give {len(examples)} videos, one for each example, got {videos.num_videos}"
+        )
+    if videos.tokens.device != device:
+        raise ValueError(
+            f"environment.encode must leave tokens on {device}, where the policy is, got {videos.tokens.device}"
+        )
+    return encoded
+
+
+@torch.no_grad()
+def collect(
+    environment: Environment,
+    encoded: EncodedBatch,
+    policy: Policy,
+    law: Law,
+    reward: TaskReward,
+    *,
+    retention: float,
+    num_samples: int,
+    seeds: Sequence[int],
+    again: bool = False,
+) -> tuple[Prepared, dict[str, Tensor]]:
+    """Draws samples of each video and has the environment answer them.
+
+    Args:
+        retention: the budget of laws that do not choose the count.
+        num_samples: G.
+        seeds: one for each video.
+        again: whether the rollout will be used for more than one step, and so needs ``old_log_prob``.
+
+    Returns:
+        The batch, without advantages yet; and float32 [G, B] each: ``task``, the reward, ``correct``, ``kept_ratio``,
+        ``kept`` (tokens), and ``decisions.FACTOR`` for each factor of the law.
+
+    Raises:
+        ValueError: a logit is NaN or infinite, or a result has another shape than [G, B].
+    """
+    videos = encoded.videos
+    logits = policy(videos, encoded.question)
+    seed = torch.tensor(seeds, dtype=torch.int64, device=logits.device)
+    rollout = law.sample(logits, videos, budgets(videos, retention), num_samples, seed)
+    outcome = environment.answer(encoded, rollout.selection, divergence=needs_divergence(reward))
+    results = {
+        "task": reward(outcome),
+        "correct": outcome.correct,
+        "kept_ratio": kept_ratio(rollout.selection, videos),
+        "kept": rollout.selection.keep,
+        **{f"decisions.{factor}": number for factor, number in rollout.decisions.items()},
+    }
+    for name, result in results.items():
+        if result.shape != (num_samples, videos.num_videos):
+            raise ValueError(f"{name} must be [{num_samples}, {videos.num_videos}], got {list(result.shape)}")
+    old = law.log_prob(logits, videos, rollout) if again else None
+    return Prepared(videos, encoded.question, rollout, old, {}), {name: r.float() for name, r in results.items()}
+
+
+def rewards_of(results: Mapping[str, Tensor], compression: Tensor, factors: Sequence[str]) -> Rewards:
+    """The batch's rewards from its results, ``decisions.FACTOR`` among them."""
+    decisions = {factor: results[f"decisions.{factor}"] for factor in factors}
+    return Rewards(results["task"], compression, results["correct"], decisions)
+
+
+@torch.no_grad()
+def deployed(
+    environment: Environment,
+    encoded: EncodedBatch,
+    policy: Policy,
+    reward: TaskReward,
+    keep: Callable[[Tensor, PackedVideos], Tensor],
+) -> tuple[Selection, Outcome]:
+    """What the policy does once it is trained: one sample of each video, systematic, with ``keep(logits, videos)``."""
+    videos = encoded.videos
+    logits = policy(videos, encoded.question)
+    count = keep(logits, videos)
+    index = score_ext.select(logits, videos.cu_seqlens, count, int(count.sum()), "systematic")
+    selection = Selection(index, count[None])
+    return selection, environment.answer(encoded, selection, divergence=needs_divergence(reward))

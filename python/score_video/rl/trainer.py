@@ -1,0 +1,314 @@
+"""Group-wise reinforcement learning of a policy on a frozen model, on transformers' Trainer.
+
+A step: examples -> ``environment.encode`` -> the policy's logits -> G samples of each video by the law ->
+``environment.answer`` -> rewards -> advantages within each group -> the policy gradient. The policy is the model;
+the environment stays outside of it, without gradients and out of every checkpoint.
+
+What is drawn depends on the seed, the step and a video's place in the batch over all processes, and on nothing else
+(:mod:`score_video.rl.curriculum`). So a run that was killed and resumed ends in the same weights, bit for bit on the
+CPU, and several processes do what one would with their batches together, up to the rounding of sums.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from transformers import PreTrainedModel
+from transformers.trainer_callback import ProgressCallback
+
+from score_video.policy import expected_count
+from score_video.rl import checkpoint
+from score_video.rl.advantages import ADVANTAGES
+from score_video.rl.config import ScoreConfig
+from score_video.rl.curriculum import Drawn, Examples, Schedule, ScheduledExamples, collate, data_of_stages
+from score_video.rl.environment import Environment
+from score_video.rl.laws import LAWS
+from score_video.rl.objective import policy_gradient_loss
+from score_video.rl.progress import RewardBar
+from score_video.rl.registry import find
+from score_video.rl.resumable import ResumableTrainer
+from score_video.rl.rewards import COMPRESSIONS, REWARDS, TaskReward, check_finite, kept_ratio
+from score_video.rl.rollouts import Prepared, budgets, collect, deployed, encode, rewards_of
+
+DECISIVE = (
+    *("seed", "num_generations", "num_iterations", "epsilon", "law", "retention", "advantage", "scale_rewards"),
+    *("compression", "compression_weight", "target_retention", "stages", "gradient_accumulation_steps"),
+    *("learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm"),
+)
+"""Settings that a resumed run must share with the one that it goes on from."""
+
+
+class ScoreTrainer(ResumableTrainer):
+    """Trains a policy in an environment.
+
+    Args:
+        model: the policy, a ``SurprisePolicy`` or any ``PreTrainedModel`` with its ``forward(videos, question)``.
+        environment: the frozen model, on ``args.device``; see :class:`score_video.rl.environment.Environment`.
+        args: the configuration.
+        train_dataset: examples, map-style; or data sets by name, for the stages of a curriculum.
+        eval_dataset: examples that :meth:`evaluate` answers; or several data sets by name.
+        reward: a task reward, by name or itself; None: ``args.reward``.
+        options: Trainer's own: callbacks, optimizers, ...
+
+    Raises:
+        ValueError: stages that do not fit the steps or the data; several devices in one process.
+    """
+
+    args: ScoreConfig
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        environment: Environment,
+        args: ScoreConfig,
+        train_dataset: Examples | Mapping[str, Examples] | None = None,
+        eval_dataset: Examples | Mapping[str, Examples] | None = None,
+        reward: TaskReward | str | None = None,
+        **options: Any,
+    ) -> None:
+        self.environment = environment
+        self.law = find(LAWS, args.law)
+        self.advantage = find(ADVANTAGES, args.advantage)
+        self.compression = None if args.compression is None else find(COMPRESSIONS, args.compression)
+        self.reward_name = args.reward if reward is None else reward if isinstance(reward, str) else _name_of(reward)
+        self.reward = find(REWARDS, args.reward if reward is None else reward)
+        self.schedule = Schedule(args.parsed_stages(), args.max_steps)
+        self._rollouts: list[Prepared] | None = None
+        self._saved_rollouts: dict[str, Tensor] = {}
+        self._metrics: defaultdict[str, list[float]] = defaultdict(list)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            **options,
+        )
+        if args.n_gpu > 1:
+            raise ValueError(f"several devices must have a process each (torchrun), got {args.n_gpu} devices in one")
+        if train_dataset is not None:
+            self.train_dataset = ScheduledExamples(
+                data_of_stages(self.schedule.stages, train_dataset),
+                self.schedule,
+                self.get_total_train_batch_size(args),
+                args.num_iterations,
+                args.seed,
+            )
+        if not args.disable_tqdm:
+            self.remove_callback(ProgressCallback)
+            self.add_callback(RewardBar)
+
+    # ---- A step
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Prepared]], None]:
+        """The batches of the next optimiser step, as rollouts: new ones, or those of the step before."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        drawn: list[Drawn] = [batch["drawn"] for batch in batches]
+        if self.state.global_step % self.args.num_iterations == 0:
+            self._rollouts = self._roll_out(drawn)
+        elif self._rollouts is None:
+            self._rollouts = self._restored(drawn)
+        return [{"rollout": rollout} for rollout in self._rollouts], None
+
+    def _roll_out(self, drawn: Sequence[Drawn]) -> list[Prepared]:
+        step = self.state.global_step
+        stage = self.schedule.stages[self.schedule.number_at(step)]
+        self.model.eval()  # type: ignore[no-untyped-call]
+        collected = [
+            collect(
+                self.environment,
+                encode(self.environment, batch.examples, self.args.device),
+                self.model,
+                self.law,
+                self.reward,
+                retention=stage.retention or self.args.retention,
+                num_samples=self.args.num_generations,
+                seeds=batch.seeds,
+                again=self.args.num_iterations > 1,
+            )
+            for batch in drawn
+        ]
+        prepared = [batch for batch, _ in collected]
+        advantage = self._advantages(self._gather([results for _, results in collected]))
+        own = sum(batch.videos.num_videos for batch in prepared)
+        first = own * self.args.process_index
+        for number, batch in enumerate(prepared):
+            last = first + batch.videos.num_videos
+            prepared[number] = replace(batch, advantage={name: a[:, first:last] for name, a in advantage.items()})
+            first = last
+        return prepared
+
+    def _gather(self, results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """[G, B] of each batch of this process -> [G, all videos of the step], process by process."""
+        names = list(results[0])
+        own = torch.cat([torch.stack([batch[name] for name in names], 2) for batch in results], 1)  # [G, B, names]
+        everything = self.accelerator.gather(own.transpose(0, 1).contiguous()).transpose(0, 1)
+        return {name: everything[..., number] for number, name in enumerate(names)}
+
+    def _advantages(self, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of the whole batch: every process computes all of them, so that a strategy may look at the whole batch."""
+        args = self.args
+        task, compression = results["task"], torch.zeros_like(results["task"])
+        try:
+            check_finite(self.reward_name, task)
+            if self.compression is not None:
+                compression = self.compression(results["kept_ratio"], args.target_retention or args.retention)
+                check_finite(str(args.compression), compression)
+        except ValueError as error:
+            raise ValueError(f"step {self.state.global_step + 1}: {error}") from None
+        rewards = rewards_of(results, compression, self.law.factors)
+        advantage = self.advantage(rewards, args.compression_weight, args.scale_rewards, self.law.factors)
+        total = task + args.compression_weight * compression
+        self._record(
+            reward=total.mean(),
+            reward_std=total.std(0).mean(),
+            frac_reward_zero_std=(total == total[0]).all(0).float().mean(),
+            advantage=torch.stack([a.abs().mean() for a in advantage.values()]).mean(),
+            accuracy=results["correct"].mean(),
+            kept_ratio=results["kept_ratio"].mean(),
+            kept=results["kept"].mean(),
+        )
+        if self.compression is not None:
+            self._record(task_reward=task.mean(), compression_reward=compression.mean())
+        return advantage
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """The policy gradient's loss on one batch of this process; the mean over its videos."""
+        batch: Prepared = inputs["rollout"]
+        logits = model(batch.videos, batch.question)
+        log_prob = self.law.log_prob(logits, batch.videos, batch.rollout)
+        loss, metrics = policy_gradient_loss(
+            log_prob, batch.old_log_prob, batch.advantage, self.args.epsilon, batch.rollout.decisions
+        )
+        self._record(**metrics)
+        return loss
+
+    # ---- Metrics
+
+    def _record(self, **metrics: Tensor) -> None:
+        for name, value in metrics.items():
+            self._metrics[name].append(float(value))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means of this training's metrics since the last line, over all processes."""
+        if "loss" in logs and self._metrics:
+            names = list(self._metrics)  # the same in every process
+            means = torch.tensor([sum(m) / len(m) for m in self._metrics.values()], device=self.args.device)
+            logs |= dict(zip(names, self.accelerator.gather(means[None]).mean(0).tolist(), strict=True))
+            if self.args.stages is not None:
+                logs["stage"] = 1 + self.schedule.number_at(self.state.global_step - 1)
+            self._metrics.clear()
+        super().log(logs, start_time)
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Has the policy choose as it will once it is trained, by systematic selection, and the environment answer.
+
+        The budget is ``args.eval_retention``; with a law that chooses the count, the policy's expected count, rounded
+        and at least 1. Nothing is drawn.
+
+        Returns:
+            ``eval_reward`` (of the task), ``eval_accuracy``, ``eval_kept_ratio``: means over the videos; for several
+            data sets ``eval_NAME_reward`` and so on.
+        """
+        data = self.eval_dataset if eval_dataset is None else eval_dataset
+        if data is None:
+            raise ValueError("eval_dataset must be given here or to the trainer, got None")
+        if isinstance(data, Mapping):
+            metrics: dict[str, float] = {}
+            for name, examples in data.items():
+                metrics |= self.evaluate(examples, ignore_keys, f"{metric_key_prefix}_{name}")
+            return metrics
+        self.model.eval()  # type: ignore[no-untyped-call]
+        sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
+        loader = self.callback_handler.eval_dataloader = self._eval_loader(cast(Examples, data))
+        for batch in loader:
+            encoded = encode(self.environment, batch["drawn"].examples, self.args.device)
+            selection, outcome = deployed(self.environment, encoded, self.model, self.reward, self._deployed_count)
+            values = (self.reward(outcome), outcome.correct, kept_ratio(selection, encoded.videos))
+            sums += torch.stack([*(value.double().sum() for value in values), sums.new_tensor(len(values[0][0]))])
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        reward, accuracy, kept, count = self.accelerator.gather(sums[None]).sum(0).tolist()
+        if count == 0:
+            raise ValueError("eval_dataset must have examples, got none")
+        named = {"reward": reward, "accuracy": accuracy, "kept_ratio": kept}
+        metrics = {f"{metric_key_prefix}_{name}": total / count for name, total in named.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _eval_loader(self, data: Examples) -> DataLoader[Any]:
+        """Every process takes its share, without padding."""
+        own = range(self.args.process_index, len(data), self.args.world_size)
+        return DataLoader(
+            Subset(data, own),  # type: ignore[arg-type]  # a list will do
+            batch_size=self.args.per_device_eval_batch_size,
+            collate_fn=lambda examples: collate([(example, 0) for example in examples]),
+            num_workers=self.args.dataloader_num_workers,
+        )
+
+    def _deployed_count(self, logits: Tensor, videos: Any) -> Tensor:
+        if self.law.factors == ("subset",):  # the count is not the policy's to choose
+            return budgets(videos, self.args.eval_retention or self.args.retention)
+        return expected_count(logits, videos).round().int().clamp(min=1).minimum(videos.lengths)
+
+    # ---- Checkpoints
+
+    def settings_of_run(self) -> dict[str, Any]:
+        """All that decides what a step does; not how long the run is, nor how many processes share its batches."""
+        settings = {name: getattr(self.args, name) for name in DECISIVE}
+        return settings | {"reward": self.reward_name, "videos_of_a_step": self.get_total_train_batch_size(self.args)}
+
+    def save_more(self, folder: Path) -> None:
+        """The rollouts, if they will be used again."""
+        if self.state.global_step % self.args.num_iterations and self._rollouts is not None:
+            batches = [batch.tensors(str(number)) for number, batch in enumerate(self._rollouts)]
+            tensors = {name: tensor for batch in batches for name, tensor in batch.items()}
+            checkpoint.save_tensors(folder / self._rollout_file(), tensors)
+
+    def load_more(self, folder: Path) -> None:
+        """See :meth:`save_more`. Raises ValueError where other processes shared the rollouts."""
+        self._rollouts, self._saved_rollouts = None, {}
+        if list(folder.glob("rollout-*")):
+            file = folder / self._rollout_file()
+            if not file.is_file():
+                raise ValueError(
+                    f"{folder}: is between two steps of a rollout and must be resumed with as many processes,"
+                    f" got {self.args.world_size}"
+                )
+            self._saved_rollouts = checkpoint.load_tensors(file, str(self.args.device))
+
+    def _rollout_file(self) -> str:
+        return f"rollout-{self.args.process_index + 1}-of-{self.args.world_size}.safetensors"
+
+    def _restored(self, drawn: Sequence[Drawn]) -> list[Prepared]:
+        """The rollouts that a checkpoint held; their videos are encoded again."""
+        return [
+            Prepared.restore(
+                encode(self.environment, batch.examples, self.args.device), self._saved_rollouts, str(number)
+            )
+            for number, batch in enumerate(drawn)
+        ]
+
+
+def _name_of(reward: object) -> str:
+    return getattr(reward, "__name__", type(reward).__name__)
