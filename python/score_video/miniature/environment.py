@@ -31,9 +31,16 @@ class MiniatureVideos(Dataset[Example]):
         seed: any integer from 0.
         num_videos: how many.
         one_question: each example asks one of its questions, for a policy that is conditioned on it.
+
+    Raises:
+        ValueError: a negative number of videos.
     """
 
-    def __init__(self, split: str, partition: Partition, seed: int, num_videos: int, one_question: bool = False) -> None:
+    def __init__(
+        self, split: str, partition: Partition, seed: int, num_videos: int, one_question: bool = False
+    ) -> None:
+        if num_videos < 0:
+            raise ValueError(f"num_videos must be 0 or more, got {num_videos}")
         self._of = {"split": split, "partition": partition, "seed": seed, "one_question": one_question}
         self._num_videos = num_videos
 
@@ -96,7 +103,15 @@ class MiniatureEnvironment:
 
     @torch.no_grad()
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
-        """Makes the videos and runs the vision tower on them. Examples are those of :class:`MiniatureVideos`."""
+        """Makes the videos and runs the vision tower on them.
+
+        Args:
+            examples: those of :class:`MiniatureVideos`: at least one; all of them ask one question, or none does.
+
+        Raises:
+            ValueError: examples of another kind, or of a split that there is not.
+        """
+        _check(examples)
         groups: dict[tuple[str, Partition, int], list[int]] = {}
         for position, example in enumerate(examples):
             groups.setdefault((example["split"], example["partition"], example["seed"]), []).append(position)
@@ -112,7 +127,7 @@ class MiniatureEnvironment:
             for row, position in enumerate(positions):
                 videos[position], shown[position] = tokens[row], counts[row]
         question = None
-        if any(example.get("one_question") for example in examples):
+        if examples[0]["one_question"]:
             answers, question = _ask_one(answers, [example["number"] for example in examples])
         return self.batch(videos, answers, torch.cat(shown), question)
 
@@ -121,12 +136,19 @@ class MiniatureEnvironment:
         """[B, T, 3, 24, 24] -> tokens [B, T, rows, columns, D]."""
         columns = self.reader.config.columns
         tokens: Tensor = self.reader.tower(pixels)
-        return tokens.unflatten(2, (columns, columns))
+        return tokens.view(*tokens.shape[:2], columns, columns, -1)
 
     def batch(
         self, videos: Sequence[Tensor], answers: Tensor, shown: Tensor, question: Tensor | None = None
     ) -> EncodedBatch:
-        """Packs encoded videos [T, rows, columns, D] with their answers int64 [B, tasks]."""
+        """Packs encoded videos.
+
+        Args:
+            videos: B of them, float32 [T, rows, columns, D].
+            answers: int64 [B, tasks].
+            shown: uint8 [L, NUM_THINGS], see :class:`MiniaturePayload`.
+            question: float32 [B, tasks], 1 for the question that each example asks; None where all are asked.
+        """
         place = torch.cat([grid_places(len(video), video.shape[2]) for video in videos])
         return EncodedBatch(PackedVideos.from_frames(videos), MiniaturePayload(place, answers, shown), question)
 
@@ -137,13 +159,15 @@ class MiniatureEnvironment:
         answers = batch.payload.answers
         asked = (answers != NOT_ASKED).float()
         questions = asked.sum(1).clamp(min=1)
-        right = log_probabilities.gather(3, answers.clamp(min=0).expand(*log_probabilities.shape[:3])[..., None])[..., 0]
+        number = answers.clamp(min=0).expand(log_probabilities.shape[:3])[..., None]
+        right = log_probabilities.gather(3, number)[..., 0]
         correct = (log_probabilities.argmax(3) == answers).float()
         kl = None
         if divergence:
             full = self.full_log_probabilities(batch)
             terms = full.exp() * (full - log_probabilities)  # NaN where a task has no such answer: 0 * (-inf + inf)
-            kl = (terms.nan_to_num(0.0).sum(3) * asked).sum(2) / questions
+            # what is below 0 is a rounding error
+            kl = ((terms.nan_to_num(0.0).sum(3) * asked).sum(2) / questions).clamp(min=0)
         return Outcome(
             log_prob=torch.where(asked.bool(), right, 0.0).sum(2) / questions,
             correct=(correct * asked).sum(2) / questions,
@@ -154,8 +178,8 @@ class MiniatureEnvironment:
         """[B, tasks, A] on all tokens; computed once for a batch."""
         payload: MiniaturePayload = batch.payload
         if payload.log_probabilities is None:
-            everything = torch.arange(len(batch.videos.tokens))
-            payload.log_probabilities = self.log_probabilities(batch, Selection(everything, batch.videos.lengths[None]))[0]
+            everything = Selection(torch.arange(len(batch.videos.tokens)), batch.videos.lengths[None])
+            payload.log_probabilities = self.log_probabilities(batch, everything)[0]
         return payload.log_probabilities
 
     @torch.no_grad()
@@ -167,7 +191,8 @@ class MiniatureEnvironment:
         for first, last in _spans(keep.tolist()):
             rows = selection.index[int(ends[first] - keep[first]) : int(ends[last - 1])]
             parts.append(self._read(batch, rows, keep[first:last]))
-        return torch.cat(parts).unflatten(0, selection.keep.shape)
+        together = torch.cat(parts)
+        return together.view(*selection.keep.shape, *together.shape[1:])
 
     def _read(self, batch: EncodedBatch, rows: Tensor, keep: Tensor) -> Tensor:
         longest = max(1, int(keep.max()))
@@ -176,6 +201,18 @@ class MiniatureEnvironment:
         padded[mask] = rows
         tokens, place = batch.videos.tokens[padded], batch.payload.place[padded]
         return self.reader.read(tokens, place, None if bool(mask.all()) else mask)[2]
+
+
+def _check(examples: Sequence[Example]) -> None:
+    """Raises ValueError unless the examples are of the miniature and go together."""
+    if not examples:
+        raise ValueError("examples must not be empty")
+    wanted = {"split", "partition", "seed", "number", "one_question"}
+    for example in examples:
+        if missing := sorted(wanted - set(example)):
+            raise ValueError(f"an example of the miniature must have {missing[0]!r}, got {sorted(example)}")
+        if example["one_question"] != examples[0]["one_question"]:
+            raise ValueError("examples must all ask one question or all ask every one, got both in a batch")
 
 
 def _spans(keep: list[int]) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ from score_video.miniature.world import (
     PARKED_DISC,
     SPLITS,
     SQUARE,
+    TASK_NAMES,
     TASKS,
     Partition,
 )
@@ -73,10 +74,10 @@ def encode_split(
 
 
 def budgets(batch: EncodedBatch, retention: float) -> Tensor:
-    """int32 [B], how many tokens each video keeps."""
-    frame = batch.videos.tokens_per_frame.tolist()
-    counts = [keep_count(n // f if f else 0, f, retention) for n, f in zip(batch.videos.lengths.tolist(), frame, strict=True)]
-    return torch.tensor(counts, dtype=torch.int32)
+    """int32 [B], how many tokens each video keeps; raises ValueError for a retention outside (0, 1]."""
+    videos = batch.videos
+    sizes = zip(videos.lengths.tolist(), videos.tokens_per_frame.tolist(), strict=True)
+    return torch.tensor([keep_count(length // n, n, retention) for length, n in sizes], dtype=torch.int32)
 
 
 def evaluate(
@@ -114,7 +115,7 @@ def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:
     """
     videos = batch.videos
     shown = batch.payload.shown
-    still = (batch.payload.answers[:, 0] == NOT_ASKED)[videos.video_of_token]
+    still = (batch.payload.answers[:, TASK_NAMES.index("quadrant")] != NOT_ASKED)[videos.video_of_token]
     things = [*range(SQUARE, SQUARE + 4), DISC, CROSS, FLASH, GLYPH]
     there = (shown[:, things] >= 4).float()
     there = torch.cat([there, ((shown[:, PARKED_DISC] >= 4) & still).float()[:, None]], 1)
