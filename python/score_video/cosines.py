@@ -74,23 +74,25 @@ _AROUND = [_Offset(1, down, right) for down in (-1, 0, 1) for right in (-1, 0, 1
 _NEAR = [_Offset(0, -1, 0), _Offset(0, 0, -1)]  # the other two neighbours are these, seen from there
 
 
-def measure(tokens: Tensor, run: Run, place: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def measure(tokens: Tensor, run: Run, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
     """The cosines ``TEMPORAL + APPEARANCE`` and log-norms of a run's tokens.
 
     Args:
         tokens: [n, D] float32, float16 or bfloat16, the run's rows.
         run: its sizes.
-        place: (frame, row, column) of each token, int64 [n] each.
+        row, column: of each token in its frame, int64 [n] each.
 
     Returns:
-        cosines float32 [n, 12], finite but meaningless where there is nothing to compare with; log |x| float32 [n],
-        -inf for a zero token.
+        cosines float32 [n, 12], meaningless where there is nothing to compare with (no such frame, no neighbour);
+        log |x| float32 [n], -inf for a zero token.
     """
     products = _products(tokens, run)
     back, ahead = {}, {}  # [n] for each offset: cosine to the token there, and to the one that sees this one there
     for offset, cosine in products.cosine.items():
-        back[offset] = torch.where(_inside(offset, run, *place), cosine, _NONE)
-        # what comes around the end is from rows that have no token there
+        there_row, there_column = row + offset.down, column + offset.right
+        inside = (there_row >= 0) & (there_row < run.per_frame // run.columns)
+        inside &= (there_column >= 0) & (there_column < run.columns)
+        back[offset] = torch.where(inside, cosine, _NONE)
         ahead[offset] = back[offset].roll(-offset.rows_back(run))
 
     def best(cosines: dict[_Offset, Tensor]) -> Tensor:
@@ -108,13 +110,6 @@ def measure(tokens: Tensor, run: Run, place: tuple[Tensor, Tensor, Tensor]) -> t
     temporal = [back[offset] for offset in _SAME_PLACE.values()]
     temporal += [best(back), ahead[_SAME_PLACE[1]], best(ahead), plain]
     return torch.stack([*temporal, near_mean, near.amax(0), *products.to_means], dim=1), products.log_norm
-
-
-def _inside(offset: _Offset, run: Run, frame: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """bool [n]: whether the video has a token there."""
-    row, column = row + offset.down, column + offset.right
-    inside = (row >= 0) & (row < run.per_frame // run.columns) & (column >= 0) & (column < run.columns)
-    return inside & (frame >= offset.frames)
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,7 @@ def relative_state(videos: PackedVideos) -> Tensor:
     log_norm = torch.zeros(len(videos.tokens), device=videos.tokens.device)
     for run in runs(sizes):
         rows = slice(run.begin, run.end)
-        place = places.frame[rows], places.row[rows], places.column[rows]
-        cosines[rows], log_norm[rows] = measure(videos.tokens[rows], run, place)
+        cosines[rows], log_norm[rows] = measure(videos.tokens[rows], run, places.row[rows], places.column[rows])
     exists = _exists(places)
     cosines = torch.where(exists, cosines, 0.0)
 
