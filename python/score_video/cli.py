@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exce
 # The base of typer's errors about the command line, under whatever name the installed release has it
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-METHODS_HELP = "surprise, surprise-l2, norm, evs, uniform, random, vidcom2 or divprune"
+METHODS_HELP = "surprise, surprise-l2, norm, evs, evs-capped, evs-dithered, uniform, random, vidcom2 or divprune"
 
 
 @app.callback(invoke_without_command=True)
@@ -49,7 +49,10 @@ def compress(
     video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
     retention: Annotated[float, typer.Option(help="Fraction of the tokens to keep, above 0 and up to 1.")] = 0.1,
     method: Annotated[str, typer.Option(help=f"What decides: {METHODS_HELP}.")] = "surprise",
-    law: Annotated[str, typer.Option(help="How a score picks: topk, or systematic (spread over the video).")] = "topk",
+    law: Annotated[
+        str,
+        typer.Option(help="How a score picks: topk, or systematic (spread, with chances about in proportion to it)."),
+    ] = "topk",
     frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
     fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
     patch: Annotated[int, typer.Option(help="Side of a patch (one token), in pixels.")] = 28,

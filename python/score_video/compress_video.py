@@ -179,8 +179,10 @@ def _compress(
     if isinstance(method, IndexMethod):
         index = method.index(tokens, cu_seqlens, tokens_per_frame, keep, seed=seed)
         return score_ext.gather(tokens, index), index
-    # surprise is the op's own score: nothing but the one call
-    scores = None if method.name == "surprise" else method.scores(tokens, cu_seqlens, tokens_per_frame, keep)
+    if method.name == "surprise" and law == "topk":  # the op's own score: nothing but the one call
+        scores = None
+    else:
+        scores = method.select_by(tokens, cu_seqlens, tokens_per_frame, keep, law)
     kept, index, _ = score_ext.compress(tokens, cu_seqlens, tokens_per_frame, keep, total_keep, scores, law)
     return kept, index
 

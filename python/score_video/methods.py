@@ -62,9 +62,16 @@ class ScoreMethod:
         Raises:
             TypeError, ValueError: as the ops of :mod:`score_ext` do.
         """
+        scores = self.select_by(tokens, cu_seqlens, tokens_per_frame, keep, law)
+        return score_ext.select(scores, cu_seqlens, keep, int(keep.sum()), law)
+
+    def select_by(self, tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, law: Law) -> Tensor:
+        """What :func:`score_ext.select` is to be given with a law, float32 [L]: the scores, or their logarithms.
+
+        Tokens as in :meth:`index`. A score of 0 has the logarithm -inf: such a token comes after all others.
+        """
         scores = self.scores(tokens, cu_seqlens, tokens_per_frame, keep)
-        logits = scores.log() if law == "systematic" else scores
-        return score_ext.select(logits, cu_seqlens, keep, int(keep.sum()), law)
+        return scores.log() if law == "systematic" else scores
 
 
 @dataclass(frozen=True)
@@ -149,9 +156,11 @@ def _evs_capped(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, ke
 
 
 def _evs_dithered(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
-    """EVS's score spread by systematic sampling: each token kept with a probability about in proportion to its surprise,
-    a token of the first frame as one of the video's mean surprise (our variant: the strongest rule without training
-    that we found, see docs/results.md)."""
+    """EVS's score spread by systematic sampling (our variant: the strongest training-free rule that we found).
+
+    Each token is kept with a probability about in proportion to its surprise; one of the first frame counts as having
+    the mean surprise of its video's other frames. See docs/results.md.
+    """
     surprise = score_ext.surprise(tokens, cu_seqlens, tokens_per_frame, first=0.0)
     lengths = cu_seqlens.diff()
     total = torch.zeros(len(lengths), device=tokens.device).index_add_(0, _video_of_row(cu_seqlens), surprise)

@@ -115,6 +115,80 @@ def test_evs_spreads_a_budget_below_the_first_frame() -> None:
     assert one_video("evs", video, 11) == one_video("surprise", video, 11)
 
 
+def test_evs_capped_by_hand() -> None:
+    video = torch.zeros(3, 4, 2)
+    video[..., 0] = 1.0
+    video[1, 2] = torch.tensor([0.0, 1.0])  # row 6 changes, and row 10 changes back
+    video[2, 0] = torch.tensor([1.0, 0.1])  # row 8 changes a little
+    assert one_video("evs-capped", video, 4) == [1, 3, 6, 10]  # half of 4 on the first frame, evenly
+    assert one_video("evs-capped", video, 5) == [0, 1, 3, 6, 10]  # of an odd budget the larger half
+    # what the first frame may not take goes to what changed most, then to what did not change, the lowest row first
+    assert one_video("evs-capped", video, 8) == [0, 1, 2, 3, 4, 6, 8, 10]
+    # half of the budget is more than the first frame
+    assert one_video("evs-capped", video, 10) == [*range(9), 10]
+    # a single frame has nothing else to spend on
+    assert one_video("evs-capped", video[:1], 2) == [1, 3]
+
+
+def kept_shares(pi: np.ndarray, rows: list[int]) -> float:
+    """How far the count kept of any prefix is from its summed probabilities, at most."""
+    kept = np.zeros(len(pi))
+    kept[rows] = 1
+    return float(np.abs(kept.cumsum() - pi.cumsum()).max())
+
+
+def in_proportion(scores: np.ndarray, keep: int) -> np.ndarray:
+    """s C / (1 + s C), C such that they sum to ``keep``."""
+    low, high = -60.0, 60.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        odds = scores * math.exp(middle)
+        low, high = (middle, high) if (odds / (1 + odds)).sum() < keep else (low, middle)
+    odds = scores * math.exp(low)
+    return odds / (1 + odds)
+
+
+@pytest.mark.parametrize("keep", [1, 7, 40, 90])
+@pytest.mark.parametrize("seed", range(3))
+def test_evs_dithered_is_spread_in_proportion_to_surprise(seed: int, keep: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(6, 20, 5)) + 4 * rng.normal(size=(20, 5))
+    unit = x / np.linalg.norm(x, axis=2, keepdims=True)
+    surprise = 1 - (unit[1:] * unit[:-1]).sum(2)  # [5, 20]
+    scores = np.concatenate([np.full(20, surprise.mean()), surprise.flatten()])
+    rows = one_video("evs-dithered", torch.tensor(x).float(), keep)
+    assert kept_shares(in_proportion(scores, keep), rows) < 1.001
+
+
+@pytest.mark.parametrize("keep", [3, 20, 60])
+def test_a_score_is_spread_in_proportion_to_itself(keep: int) -> None:
+    norm = np.linspace(0.1, 8, 120)
+    directions = np.random.default_rng(keep).normal(size=(120, 5))
+    x = directions / np.linalg.norm(directions, axis=1, keepdims=True) * norm[:, None]
+    rows = one_video("norm", torch.tensor(x).float().view(6, 20, 5), keep, law="systematic")
+    assert kept_shares(in_proportion(norm, keep), rows) < 1.001
+    # with the score itself as a logit more of the long ones would be kept: e^s is not s
+    assert kept_shares(in_proportion(np.exp(norm), keep), rows) > 1.2
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if isinstance(method, ScoreMethod)])
+def test_scores_have_logarithms(name: str) -> None:
+    video = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(2))
+    video[2] = video[1]
+    method = METHODS[name]
+    assert isinstance(method, ScoreMethod)
+    packed = *pack(video), keep_of(9)
+    assert (method.scores(*packed) >= 0).all()
+    assert torch.equal(method.select_by(*packed, "topk"), method.scores(*packed))
+    assert torch.equal(method.select_by(*packed, "systematic"), method.scores(*packed).log())
+
+
+def test_a_token_that_did_not_change_is_kept_last() -> None:
+    video = torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(3)).repeat(3, 1, 1)
+    video[1, 5] += 1.0  # rows 13 and 21 change
+    assert one_video("surprise", video, 10, law="systematic") == [*range(8), 13, 21]
+
+
 def test_uniform_is_evenly_spaced() -> None:
     video = torch.randn(5, 20, 4)
     index = np.asarray(one_video("uniform", video, 10))
