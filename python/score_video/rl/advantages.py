@@ -9,7 +9,8 @@ group whose samples hardly differ counts as much as one whose samples do, and no
 are saturated; so the default elsewhere is not to. A group of equal rewards has advantage 0, exactly.
 
 A strategy is any function (Rewards, weight, scale, factors) -> {factor: float32 [G, B]}; register yours with
-``ADVANTAGES["mine"] = function``.
+``ADVANTAGES["mine"] = function``. It sees the whole batch of a step: where several processes share that, the trainer
+gathers the rewards first.
 """
 
 from __future__ import annotations
@@ -73,8 +74,7 @@ def by_objective(rewards: Rewards, weight: float, scale: bool, factors: tuple[st
     """GDPO (arXiv 2601.05242): r and c centred each by itself, r + w c of these; the same for every factor.
 
     With ``scale`` each is divided by its own deviation, so that w weighs them whatever their sizes, and the sum by its
-    deviation over the whole batch (over all processes, where training is distributed). Without it nothing is divided,
-    and this is :func:`joint`.
+    deviation over the whole batch. Without it nothing is divided, and this is :func:`joint`.
     """
     advantage = _centred(rewards.task, scale) + weight * _centred(rewards.compression, scale)
     if scale:
@@ -161,12 +161,8 @@ def _left_out_among(x: Tensor, members: Tensor, scale: bool) -> Tensor:
 
 
 def _batch_deviation(centred: Tensor) -> Tensor:
-    """The standard deviation of [G, B] values of mean 0, over the batches of all processes."""
-    moments = torch.stack([centred.double().square().sum(), centred.new_tensor(centred.numel(), dtype=torch.float64)])
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(moments)
-    deviation: Tensor = (moments[0] / (moments[1] - 1)).sqrt().float()
-    return deviation
+    """The standard deviation of [G, B] values of mean 0."""
+    return (centred.double().square().sum() / (centred.numel() - 1)).sqrt().float()
 
 
 ADVANTAGES: dict[str, Advantage] = {

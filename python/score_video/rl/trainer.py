@@ -126,7 +126,7 @@ class ScoreTrainer(ResumableTrainer):
         collected = [
             collect(
                 self.environment,
-                encode(self.environment, batch.examples, self.args.device),
+                encode(self.environment, batch.examples, self.model.device),
                 self.model,
                 self.law,
                 self.reward,
@@ -242,7 +242,7 @@ class ScoreTrainer(ResumableTrainer):
         sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
         loader = self.callback_handler.eval_dataloader = self._eval_loader(cast(Examples, data))
         for batch in loader:
-            encoded = encode(self.environment, batch["drawn"].examples, self.args.device)
+            encoded = encode(self.environment, batch["drawn"].examples, self.model.device)
             selection, outcome = deployed(self.environment, encoded, self.model, self.reward, self._deployed_count)
             values = (self.reward(outcome), outcome.correct, kept_ratio(selection, encoded.videos))
             sums += torch.stack([*(value.double().sum() for value in values), sums.new_tensor(len(values[0][0]))])
@@ -295,7 +295,7 @@ class ScoreTrainer(ResumableTrainer):
                     f"{folder}: is between two steps of a rollout and must be resumed with as many processes,"
                     f" got {self.args.world_size}"
                 )
-            self._saved_rollouts = checkpoint.load_tensors(file, str(self.args.device))
+            self._saved_rollouts = checkpoint.load_tensors(file, str(self.model.device))
 
     def _rollout_file(self) -> str:
         return f"rollout-{self.args.process_index + 1}-of-{self.args.world_size}.safetensors"
@@ -304,7 +304,7 @@ class ScoreTrainer(ResumableTrainer):
         """The rollouts that a checkpoint held; their videos are encoded again."""
         return [
             Prepared.restore(
-                encode(self.environment, batch.examples, self.args.device), self._saved_rollouts, str(number)
+                encode(self.environment, batch.examples, self.model.device), self._saved_rollouts, str(number)
             )
             for number, batch in enumerate(drawn)
         ]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import torch
@@ -165,33 +162,3 @@ def test_shapes_that_differ_are_refused() -> None:
         Rewards(task, task, torch.zeros(2, 1), {})
     with pytest.raises(ValueError, match=r"decisions\['keep'\] must be \[2, 3\]"):
         Rewards(task, task, task, {"keep": torch.zeros(3)})
-
-
-def _two_videos_of_four(rank: int, store: Path, result: multiprocessing.Queue[tuple[int, list[list[float]]]]) -> None:
-    torch.distributed.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=2)
-    own = slice(2 * rank, 2 * rank + 2)
-    part = {name: tensor[:, own] for name, tensor in _four_videos().items()}
-    advantage = ADVANTAGES["by_objective"](Rewards(**part, decisions={}), 0.5, True, ("subset",))["subset"]
-    result.put((rank, advantage.tolist()))
-    torch.distributed.destroy_process_group()
-
-
-def _four_videos() -> Mapping[str, Tensor]:
-    spread = torch.tensor([1.0, 2.0, 5.0, 0.1])
-    tensors = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0)) * spread
-    return dict(zip(("task", "compression", "correct"), tensors, strict=True))
-
-
-def test_by_objective_normalises_over_the_batch_of_all_processes(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")  # no second start of torch
-    results = context.Queue()
-    workers = [
-        context.Process(target=_two_videos_of_four, args=(rank, tmp_path / "store", results)) for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    parts = dict(results.get(timeout=60) for _ in workers)
-    for worker in workers:
-        worker.join(60)
-    whole = ADVANTAGES["by_objective"](Rewards(**_four_videos(), decisions={}), 0.5, True, ("subset",))["subset"]
-    torch.testing.assert_close(torch.cat([torch.tensor(parts[0]), torch.tensor(parts[1])], 1), whole)

@@ -1,8 +1,8 @@
 """A world that takes no time: random tokens, of which some are marked; what is kept of those is how good the answer is.
 
-As a program it trains in it, for tests that need processes of their own:
+As a program it trains in it, for tests that need processes of their own; each run leaves its policy in OUTPUT/final:
 
-    python toy.py OUTPUT [--resume] [name=value ...]
+    python toy.py '[{"output": "...", "resume": true, and settings}, ...]'
 """
 
 from __future__ import annotations
@@ -106,14 +106,15 @@ def assert_close(got: Mapping[str, Tensor], want: Mapping[str, Tensor], *, but: 
             )
 
 
-def main(output: Path, resume: bool, settings: Mapping[str, Any]) -> None:
-    run = trainer(output, **settings)
-    run.train(resume_from_checkpoint=resume or None)
-    if run.args.should_save:
-        run.model.save_pretrained(output / "final")
+def main(runs: Sequence[dict[str, Any]]) -> None:
+    torch.set_num_threads(1)
+    for settings in runs:
+        output, resume = Path(settings.pop("output")), settings.pop("resume", None)
+        run = trainer(output, **settings)
+        run.train(resume_from_checkpoint=resume)
+        if run.args.should_save:
+            run.model.save_pretrained(output / "final")
 
 
 if __name__ == "__main__":
-    given = dict(argument.split("=", 1) for argument in sys.argv[2:] if argument != "--resume")
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]), "--resume" in sys.argv, {name: json.loads(value) for name, value in given.items()})
+    main(json.loads(sys.argv[1]))
