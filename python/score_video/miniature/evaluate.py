@@ -1,8 +1,9 @@
-"""Scores anything that picks tokens on freshly made videos of the miniature world: what ``score eval`` calls."""
+"""Scores anything that picks tokens on freshly made videos of the miniature world."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 import score_ext
 from score_ext.budget import keep_count
+from score_ext.ops import Law
+from score_video.methods import IndexMethod, find_method
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
 from score_video.miniature.world import (
     BACKGROUND,
@@ -26,6 +29,7 @@ from score_video.miniature.world import (
     Partition,
 )
 from score_video.rl.environment import EncodedBatch, Selection
+from score_video.rl.rollouts import Policy
 
 Choose = Callable[[EncodedBatch, Tensor], Tensor]
 """(encoded batch, keep int32 [B]) -> index int64 [K], ascending, exactly ``keep[b]`` rows of each video."""
@@ -33,23 +37,51 @@ Choose = Callable[[EncodedBatch, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Questions answered rightly, task by task.
+    """What was answered rightly.
 
     Attributes:
-        right, asked: int64 [tasks], in the order of ``TASKS``.
+        results: int8 [V, tasks] for V videos, in the order of ``TASKS``: 1 right, 0 wrong, ``NOT_ASKED``.
         kept: tokens kept, of all videos together.
         tokens: tokens there were.
     """
 
-    right: Tensor
-    asked: Tensor
+    results: Tensor
     kept: int
     tokens: int
+
+    @staticmethod
+    def join(parts: Sequence[Accuracy]) -> Accuracy:
+        """Of several batches of videos together."""
+        results = torch.cat([part.results for part in parts])
+        return Accuracy(results, sum(part.kept for part in parts), sum(part.tokens for part in parts))
+
+    @property
+    def right(self) -> Tensor:
+        """int64 [tasks], questions answered rightly."""
+        return (self.results == 1).sum(0)
+
+    @property
+    def asked(self) -> Tensor:
+        """int64 [tasks], questions asked."""
+        return (self.results != NOT_ASKED).sum(0)
 
     @property
     def mean(self) -> float:
         """Share of all questions answered rightly, 0 to 1."""
         return float(self.right.sum() / self.asked.sum())
+
+    @property
+    def standard_error(self) -> float:
+        """Of :attr:`mean`, over videos: the questions about a video are not independent of each other.
+
+        The usual one of a ratio of sums: videos ask different numbers of questions. NaN for a single video.
+        """
+        asked = (self.results != NOT_ASKED).sum(1).double()  # [V]
+        deviation = (self.results == 1).sum(1).double() - self.mean * asked
+        videos = len(asked)
+        if videos < 2:
+            return math.nan
+        return float(deviation.square().sum().sqrt() / asked.sum()) * math.sqrt(videos / (videos - 1))
 
     @property
     def by_task(self) -> dict[str, float]:
@@ -61,16 +93,35 @@ class Accuracy:
         }
 
 
+def batches_of_split(
+    environment: MiniatureEnvironment,
+    split: str,
+    partition: Partition,
+    seed: int,
+    num_videos: int,
+    one_question: bool = False,
+) -> Iterator[EncodedBatch]:
+    """Videos 0 to ``num_videos`` of a split after the vision tower, in batches of up to 64 (16 of long ones).
+
+    Args:
+        environment: makes the videos.
+        split, partition, seed, num_videos, one_question: as for ``MiniatureVideos``.
+
+    Raises:
+        ValueError: as that and :meth:`~score_video.miniature.environment.MiniatureEnvironment.encode` do.
+    """
+    environment.world(split, partition, seed)  # refuses what there is not, before anything is made
+    examples = MiniatureVideos(split, partition, seed, num_videos, one_question)
+    size = 64 * 16 // SPLITS[split].frames
+    for begin in range(0, num_videos, size):
+        yield environment.encode([examples[number] for number in range(begin, min(begin + size, num_videos))])
+
+
 def encode_split(
     environment: MiniatureEnvironment, split: str, partition: Partition, seed: int, num_videos: int
 ) -> list[EncodedBatch]:
-    """Videos 0 to ``num_videos`` of a split after the vision tower, in batches of up to 64 (16 of long ones)."""
-    examples = MiniatureVideos(split, partition, seed, num_videos)
-    size = 64 * 16 // SPLITS[split].frames
-    return [
-        environment.encode([examples[number] for number in range(begin, min(begin + size, num_videos))])
-        for begin in range(0, num_videos, size)
-    ]
+    """As :func:`batches_of_split`, all at once, for evaluating several things on the same videos."""
+    return list(batches_of_split(environment, split, partition, seed, num_videos))
 
 
 def budgets(batch: EncodedBatch, retention: float) -> Tensor:
@@ -92,18 +143,55 @@ def evaluate_counts(
     environment: MiniatureEnvironment, batches: Sequence[EncodedBatch], choose: Choose | None, keeps: Sequence[Tensor]
 ) -> Accuracy:
     """As :func:`evaluate`, at any number of tokens for each video: int32 [B] for each batch."""
-    right = torch.zeros(len(TASKS), dtype=torch.int64)
-    asked = torch.zeros_like(right)
+    results = []
     for batch, keep in zip(batches, keeps, strict=True):
         if choose is None:
             best = environment.full_log_probabilities(batch).argmax(2)
         else:
             best = environment.log_probabilities(batch, Selection(choose(batch, keep), keep[None]))[0].argmax(2)
         answers = batch.payload.answers
-        right += ((best == answers) & (answers != NOT_ASKED)).sum(0)
-        asked += (answers != NOT_ASKED).sum(0)
+        results.append((best == answers).to(torch.int8).masked_fill_(answers == NOT_ASKED, NOT_ASKED))
     tokens = sum(len(batch.videos.tokens) for batch in batches)
-    return Accuracy(right, asked, sum(int(keep.sum()) for keep in keeps), tokens)
+    return Accuracy(torch.cat(results), sum(int(keep.sum()) for keep in keeps), tokens)
+
+
+def choose_by_policy(policy: Policy, law: Law = "systematic") -> Choose:
+    """What a policy keeps: selected by its logits with a law of :func:`score_ext.select`."""
+
+    @torch.no_grad()
+    def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
+        logits = policy(batch.videos, batch.question)
+        return score_ext.select(logits, batch.videos.cu_seqlens, keep, int(keep.sum()), law)
+
+    return choose
+
+
+def choose_by_method(name: str, law: Law | None = None, seed: int = 0) -> Choose:
+    """What a training-free method keeps, or the oracle (:func:`oracle`).
+
+    Args:
+        name: in :data:`score_video.methods.METHODS`, or "oracle".
+        law: for a method that is a score; None: topk. Refused by all others.
+        seed: what the method "random" draws from.
+
+    Raises:
+        ValueError: there is no such method, or it takes no law.
+    """
+    if name == "oracle":
+        if law is not None:
+            raise ValueError(f"oracle selects by a rule of its own and takes no law, got {law!r}")
+        return oracle
+    method = find_method(name)
+    if law is not None and isinstance(method, IndexMethod):
+        raise ValueError(f"{name} selects by a rule of its own and takes no law, got {law!r}")
+
+    def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
+        videos = batch.videos
+        return method.index(
+            videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep, law=law or "topk", seed=seed
+        )
+
+    return choose
 
 
 def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """A tiny video MLLM for the miniature world: a vision tower that sees one frame at a time, and a small language model
 that reads the tokens it is given, with their places, and answers questions.
 
-It has what matters for token compression in the large ones: tokens of one frame know nothing of the next, so that motion
-has to be found by comparing tokens; the language model takes any subset of them; and a question is read after the video,
-so that the video's part does not depend on it.
+It has what matters for token compression in the large ones: tokens of one frame know nothing of the next, so that
+motion has to be found by comparing tokens; the language model takes any subset of them; and a question is read after
+the video, so that the video's part does not depend on it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,7 +60,7 @@ _STRIDES = {3: (1, 3, 1), 4: (1, 2, 2), 6: (1, 2, 3)}
 
 
 class Tower(nn.Module):
-    """Frames -> tokens: three 3 x 3 convolutions, so that a token sees its patch and a little around it, in one frame."""
+    """Frames -> tokens: three 3 x 3 convolutions; a token sees its patch and a little around it, in one frame."""
 
     def __init__(self, config: ReaderConfig) -> None:
         super().__init__()
@@ -76,8 +76,8 @@ class Tower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, T, 3, 24, 24] -> [B, T, rows * columns, D]."""
         features = self.layers((pixels.flatten(0, 1) - 0.4) * 2)  # [B * T, D, rows, columns]
-        tokens: Tensor = features.flatten(2).transpose(1, 2).unflatten(0, pixels.shape[:2])
-        return tokens
+        tokens: Tensor = features.flatten(2).transpose(1, 2)
+        return tokens.view(*pixels.shape[:2], *tokens.shape[1:])
 
 
 class Block(nn.Module):
@@ -91,7 +91,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def forward(self, video: Tensor, questions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """video [B, n, width]; questions [B, Q, width]; mask bool [B, 1, 1, n], True where there is a token."""
@@ -162,21 +162,35 @@ class Reader(nn.Module):
 
     def save(self, path: Path) -> None:
         """Weights in float16, configuration in the file's metadata; hint heads, which only training needs, left out."""
-        weights = {k: v.half().contiguous() for k, v in self.state_dict().items() if not k.startswith(("hints", "live"))}
+        weights = {
+            k: v.half().contiguous() for k, v in self.state_dict().items() if not k.startswith(("hints", "live"))
+        }
         temporary = path.with_name(f".{path.name}.partial")
         save_file(weights, temporary, {"config": json.dumps(asdict(self.config))})
         temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Reader:
-        """A reader as :meth:`save` left it, frozen, in float32."""
-        with safe_open(path, framework="pt") as file:
-            config = ReaderConfig(**json.loads(file.metadata()["config"]))
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  (not a dict)
-        reader = cls(config)
-        missing, unexpected = reader.load_state_dict(weights, strict=False)
-        if unexpected or any(not name.startswith(("hints", "live")) for name in missing):
-            raise ValueError(f"{path}: not the weights of a reader: missing {missing}, unexpected {unexpected}")
+        """A reader as :meth:`save` left it, frozen, in float32.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or holds anything but a reader; names the file.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(2, "there are no weights of a reader", str(path))
+        try:
+            with safe_open(path, framework="pt") as file:
+                config = ReaderConfig(**json.loads(file.metadata()["config"]))
+                weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  (not a dict)
+            reader = cls(config)
+            missing, unexpected = reader.load_state_dict(weights, strict=False)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from None
+        except (TypeError, KeyError, ValueError, RuntimeError) as error:  # no configuration, or of something else
+            raise ValueError(f"{path} holds no reader: {error!r}") from None
+        if odd := [*unexpected, *(name for name in missing if not name.startswith(("hints", "live")))]:
+            raise ValueError(f"{path} holds the weights of another reader: {odd[0]} is missing or not known")
         return reader.eval().requires_grad_(False)
 
 
