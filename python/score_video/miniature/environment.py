@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from score_video.miniature.footage import load_footage, make_world
 from score_video.miniature.reader import Reader, grid_places
-from score_video.miniature.world import NOT_ASKED, TASKS, Partition, World, thing_counts
+from score_video.miniature.world import NOT_ASKED, TASK_NAMES, TASKS, Partition, World, thing_counts
 from score_video.packed import PackedVideos
 from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection
 
@@ -31,16 +31,27 @@ class MiniatureVideos(Dataset[Example]):
         seed: any integer from 0.
         num_videos: how many.
         one_question: each example asks one of its questions, for a policy that is conditioned on it.
+        still: each example has its first frame as ``image``, float32 [24, 24, 3], for the curriculum's stage
+            ``pseudo_video``. Only for a split in which nothing moves.
 
     Raises:
-        ValueError: a negative number of videos.
+        ValueError: a negative number of videos; ``still`` of a split in which things move.
     """
 
     def __init__(
-        self, split: str, partition: Partition, seed: int, num_videos: int, one_question: bool = False
+        self,
+        split: str,
+        partition: Partition,
+        seed: int,
+        num_videos: int,
+        one_question: bool = False,
+        still: bool = False,
     ) -> None:
         if num_videos < 0:
             raise ValueError(f"num_videos must be 0 or more, got {num_videos}")
+        self._stills = make_world(split, partition, seed, None) if still else None
+        if self._stills is not None and self._stills.split.moving > 0:
+            raise ValueError(f"still must be False for a split in which things move, as they do in {split}")
         self._of = {"split": split, "partition": partition, "seed": seed, "one_question": one_question}
         self._num_videos = num_videos
 
@@ -50,7 +61,10 @@ class MiniatureVideos(Dataset[Example]):
     def __getitem__(self, number: int) -> dict[str, Any]:
         if not 0 <= number < self._num_videos:
             raise IndexError(f"there are {self._num_videos} videos, got number {number}")
-        return {**self._of, "number": number}
+        example = {**self._of, "number": number}
+        if self._stills is not None:
+            example["image"] = self._stills.videos([number]).pixels[0, 0].permute(1, 2, 0)
+        return example
 
 
 @dataclass
@@ -106,10 +120,13 @@ class MiniatureEnvironment:
         """Makes the videos and runs the vision tower on them.
 
         Args:
-            examples: those of :class:`MiniatureVideos`: at least one; all of them ask one question, or none does.
+            examples: those of :class:`MiniatureVideos`: at least one; all of them ask one question, or none does. One
+                with ``frames``, float [T, 24, 24, 3], T as in its split, is seen in these instead of in its own: a
+                pseudo-video of its still. Then it does not ask for the quadrant, which is another one wherever the
+                camera looks, and what is ``shown`` is not known: 0.
 
         Raises:
-            ValueError: examples of another kind, or of a split that there is not.
+            ValueError: examples of another kind, or of a split that there is not; frames of another shape.
         """
         _check(examples)
         groups: dict[tuple[str, Partition, int], list[int]] = {}
@@ -122,10 +139,14 @@ class MiniatureEnvironment:
             made = self.world(*key).videos([examples[position]["number"] for position in positions])
             for row, position in enumerate(positions):
                 answers[position] = made.answers[row]
+                if "frames" in examples[position]:
+                    made.pixels[row] = _pixels_of(examples[position]["frames"], made.pixels[row].shape)
+                    answers[position, TASK_NAMES.index("quadrant")] = NOT_ASKED
             tokens = self.encode_pixels(made.pixels)
             counts = thing_counts(made.things, self.reader.config.patch)
             for row, position in enumerate(positions):
-                videos[position], shown[position] = tokens[row], counts[row]
+                videos[position] = tokens[row]
+                shown[position] = torch.zeros_like(counts[row]) if "frames" in examples[position] else counts[row]
         question = None
         if examples[0]["one_question"]:
             answers, question = _ask_one(answers, [example["number"] for example in examples])
@@ -213,6 +234,15 @@ def _check(examples: Sequence[Example]) -> None:
             raise ValueError(f"an example of the miniature must have {missing[0]!r}, got {sorted(example)}")
         if example["one_question"] != examples[0]["one_question"]:
             raise ValueError("examples must all ask one question or all ask every one, got both in a batch")
+
+
+def _pixels_of(frames: Tensor, shape: torch.Size) -> Tensor:
+    """[T, 24, 24, 3] -> [T, 3, 24, 24], of that shape."""
+    pixels = frames.permute(0, 3, 1, 2) if frames.ndim == 4 else frames
+    if pixels.shape != shape or not pixels.is_floating_point():
+        wanted = [shape[0], *shape[2:], 3]
+        raise ValueError(f"frames must be floating point {wanted}, got {frames.dtype} {list(frames.shape)}")
+    return pixels
 
 
 def _spans(keep: list[int]) -> list[tuple[int, int]]:
