@@ -64,3 +64,27 @@ def _replace(target: Path, temporary: Path) -> None:
         old.rename(target)
         raise
     shutil.rmtree(old)
+
+
+@contextmanager
+def output_file(out: Path) -> Iterator[Path]:
+    """Gives the name of a temporary file beside ``out``, and puts it in its place once the block has succeeded.
+
+    A file that was there is replaced; whatever ends the block otherwise, it stays as it was.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: ``out`` is in no folder, or is one.
+        OSError: it could not be written; the error names ``out``.
+    """
+    if not out.parent.is_dir():
+        raise FileNotFoundError(2, "the folder it should be made in does not exist", str(out))
+    if out.is_dir():
+        raise IsADirectoryError(21, "is a folder", str(out))
+    temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
+    try:
+        yield temporary
+        temporary.replace(out)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(out)) from error
+    finally:
+        temporary.unlink(missing_ok=True)

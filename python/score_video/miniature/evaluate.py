@@ -68,7 +68,7 @@ class Accuracy:
     @property
     def mean(self) -> float:
         """Share of all questions answered rightly, 0 to 1."""
-        return float(self.right.sum() / self.asked.sum())
+        return int(self.right.sum()) / int(self.asked.sum())
 
     @property
     def standard_error(self) -> float:
@@ -87,7 +87,7 @@ class Accuracy:
     def by_task(self) -> dict[str, float]:
         """The same for each task that was asked."""
         return {
-            task.name: float(right / asked)
+            task.name: int(right) / int(asked)
             for task, right, asked in zip(TASKS, self.right, self.asked, strict=True)
             if asked
         }
