@@ -1,0 +1,220 @@
+"""``score train``: from a configuration file to a trained policy in a folder."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from score_video.rl.config import ScoreConfig
+    from score_video.rl.curriculum import Examples
+    from score_video.rl.environment import Environment
+
+OUTPUT = "score-train"
+"""Where a run goes that says nothing of it."""
+
+RESULTS = ("config.json", "model.safetensors", "train_config.yaml", "trainer_state.json")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a policy is trained, and what it must fit.
+
+    Attributes:
+        environment: the frozen model.
+        train: examples, or data sets by name for the stages.
+        validation: examples to evaluate on at the end; None: no evaluation.
+        token_width, question_width: D and E of what the policy sees; E is 0 where it sees no question.
+    """
+
+    environment: Environment
+    train: Examples | Mapping[str, Examples]
+    validation: Examples | None
+    token_width: int
+    question_width: int
+
+
+Factory = Callable[[Mapping[str, Any], Mapping[str, Any], "ScoreConfig"], Workplace]
+"""(environment_options, data, the settings) -> where to train. Raises ValueError for options that there are not."""
+
+
+def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreConfig) -> Workplace:
+    """The miniature world: ``data`` says which videos it makes, by the arguments of ``MiniatureVideos``."""
+    from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
+    from score_video.train_config import check_keys
+
+    def videos(given: Any, partition: str, number: int) -> MiniatureVideos:
+        where = f"data.{'train' if partition == 'train' else 'validation'}"
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{where}: must be a mapping, got {given!r}")
+        check_keys(given, [name for name in _arguments(MiniatureVideos) if name != "partition"], where)
+        made = MiniatureVideos(**{"split": "plain", "seed": 0, "num_videos": number, **given, "partition": partition})
+        if len(made) == 0:
+            raise ValueError(f"{where}: num_videos must be at least 1, got 0")
+        return made
+
+    check_keys(options, _arguments(MiniatureEnvironment), "environment_options")
+    check_keys(data, ("train", "validation"), "data")
+    environment = MiniatureEnvironment(**{name: None if path is None else Path(path) for name, path in options.items()})
+    given = data.get("train") or {}
+    names = list(dict.fromkeys(stage.data or stage.name for stage in settings.parsed_stages()))
+    by_name = settings.stages is not None and set(given) == set(names)
+    train = {n: videos(given[n], "train", 100_000) for n in names} if by_name else videos(given, "train", 100_000)
+    validation = videos(data.get("validation") or {}, "validation", 512)
+    encoded = environment.encode([validation[0]])
+    question_width = 0 if encoded.question is None else encoded.question.shape[1]
+    return Workplace(environment, train, validation, encoded.videos.tokens.shape[1], question_width)
+
+
+ENVIRONMENTS: dict[str, Factory] = {"miniature": _miniature}
+"""Where policies can be trained, by the name that a configuration gives."""
+
+
+def train(
+    config_file: Path | None = None,
+    *,
+    output: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    bar: bool = False,
+) -> dict[str, float]:
+    """Trains a policy and saves it.
+
+    Args:
+        config_file: YAML, as docs/training.md describes; None: the defaults, or what ``output`` holds to resume.
+        output: the run's folder; None: the configuration's ``output_dir``, else ``OUTPUT``.
+        settings: of :class:`score_video.rl.config.ScoreConfig`, before those of the file.
+        resume: go on from the latest checkpoint in the folder; from the beginning where there is none.
+        overwrite: delete an earlier run's files in the folder first.
+        bar: draw a progress bar; otherwise lines of metrics are printed.
+
+    Returns:
+        what the evaluation at the end found, ``eval_reward`` and so on; empty without validation data.
+
+    Raises:
+        ValueError: something of the configuration is wrong, or the run that is resumed had another.
+        FileExistsError: the folder is not empty, and neither ``resume`` nor ``overwrite`` is given.
+        ImportError: what the extra ``train`` installs is not there.
+    """
+    _check_installed()
+    from transformers import set_seed
+    from transformers.trainer_callback import PrinterCallback
+
+    from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+    from score_video.rl.progress import RewardLines
+    from score_video.rl.trainer import ScoreTrainer
+    from score_video.train_config import FILE, check_keys, make_training, read_config, write_config
+
+    if resume and overwrite:
+        raise ValueError("give --resume or --overwrite, not both")
+    if config_file is None and resume and (Path(output or OUTPUT) / FILE).is_file():
+        config_file = Path(output or OUTPUT) / FILE
+    config = read_config(config_file)
+    folder = output or Path(config["training"].get("output_dir") or OUTPUT)
+    config["training"] |= settings or {}
+    training = make_training({"disable_tqdm": not bar, **config["training"], "output_dir": str(folder)})
+    if config["environment"] not in ENVIRONMENTS:
+        raise ValueError(f"environment must be one of {', '.join(ENVIRONMENTS)}, got {config['environment']!r}")
+    workplace = ENVIRONMENTS[config["environment"]](config["environment_options"], config["data"], training)
+    known = [name for name in _arguments(SurprisePolicyConfig) if name in SurprisePolicyConfig.__annotations__]
+    check_keys(config["policy"], known, "policy")
+    sizes = {"token_width": workplace.token_width, "question_width": workplace.question_width}
+    set_seed(training.seed)
+    policy = SurprisePolicy(SurprisePolicyConfig(**{**sizes, **config["policy"]}))
+    trainer = ScoreTrainer(policy, workplace.environment, training, workplace.train, workplace.validation)
+    trainer.remove_callback(PrinterCallback)
+    if training.disable_tqdm:
+        trainer.add_callback(RewardLines)
+
+    processes = trainer.accelerator
+    if processes.is_main_process:
+        _prepare(folder, config, resume, overwrite)
+        write_config(folder, config, training)
+    processes.wait_for_everyone()
+    trainer.train(resume_from_checkpoint=resume and bool(list(folder.glob("checkpoint-*"))))
+    metrics = trainer.evaluate() if workplace.validation is not None else {}
+    if processes.is_main_process:
+        _save_result(trainer, folder)
+    processes.wait_for_everyone()
+    return {name: value for name, value in metrics.items() if name.startswith("eval_")}
+
+
+def describe_settings() -> list[tuple[str, str, str]]:
+    """(name, default, what it does) of each setting of ours."""
+    _check_installed()
+    from score_video.rl.config import ScoreConfig
+
+    rows = []
+    for name in vars(ScoreConfig)["__annotations__"]:
+        entry = ScoreConfig.__dataclass_fields__[name]
+        default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+        rows.append((name, str(default), str(entry.metadata["help"])))
+    return rows
+
+
+def _check_installed() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("accelerate", "datasets", "yaml") if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"training needs {', '.join(missing)}: install score-video[train]")
+
+
+def _prepare(folder: Path, config: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+    """Makes the folder, or sees that it may be used."""
+    from score_video.train_config import FILE, read_config
+
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(20, "exists and is not a folder", str(folder))
+    present = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+    if resume and FILE in present:
+        before = read_config(folder / FILE)
+        for key in ("environment", "environment_options", "data", "policy"):
+            if before[key] != config[key]:
+                raise ValueError(f"{folder}: {key} must be what the run began with, {before[key]}, got {config[key]}")
+    elif resume and present:
+        raise ValueError(f"{folder}: is no run to resume: it has no {FILE}")
+    elif present and not overwrite:
+        raise FileExistsError(
+            17, "exists and is not empty (--resume goes on with it, --overwrite replaces it)", str(folder)
+        )
+    elif present:
+        _remove_run(folder, present)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _remove_run(folder: Path, present: Sequence[str]) -> None:
+    """Deletes a run; nothing at all where there is anything else."""
+    others = [name for name in present if name not in RESULTS and not _is_of_a_run(name)]
+    if others:
+        raise FileExistsError(17, f"holds files that are not from here ({others[0]}): not overwritten", str(folder))
+    for name in present:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _is_of_a_run(name: str) -> bool:
+    return name.startswith(("checkpoint-", ".checkpoint-", ".train_config.yaml-", ".result-")) or name == "runs"
+
+
+def _save_result(trainer: Any, folder: Path) -> None:
+    """The policy and the trainer's state, each file put in its place when it is whole."""
+    partial = folder / f".result-{os.getpid()}"
+    trainer.save_model(str(partial))
+    trainer.state.save_to_json(str(partial / "trainer_state.json"))
+    for file in partial.iterdir():
+        file.replace(folder / file.name)
+    partial.rmdir()
+
+
+def _arguments(of: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(of).parameters)

@@ -1,0 +1,182 @@
+"""``score train``: a run in a folder, from a file and flags; what is wrong with either in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import score_video.train_command
+from score_video.cli import main
+from score_video.miniature.reader import Reader, ReaderConfig
+from score_video.policy import SurprisePolicy
+from score_video.rl.config import ScoreConfig
+from score_video.train_config import read_config
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with a reader that nobody trained."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    Reader(ReaderConfig(tower_width=8, token_width=8, width=12, layers=1, heads=2)).save(
+        tmp_path / "reader.safetensors"
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+BASE: dict[str, Any] = {
+    "environment_options": {"reader": "reader.safetensors"},
+    "data": {"train": {"num_videos": 40}, "validation": {"num_videos": 5}},
+    "policy": {"hidden_sizes": [8]},
+    "training": {"per_device_train_batch_size": 2, "num_generations": 2, "max_steps": 4, "save_steps": 2},
+}
+
+
+def write(**sections: Any) -> str:
+    Path("train.yaml").write_text(yaml.safe_dump({**BASE, **sections}))
+    return "train.yaml"
+
+
+def score(*arguments: str) -> int:
+    return main(["train", *arguments])
+
+
+def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    before = sorted(Path.cwd().rglob("*"))
+    capfd.readouterr()
+    assert score(*arguments) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("score: error: ")
+    assert error.count("\n") == 1
+    assert sorted(Path.cwd().rglob("*")) == before
+    return error
+
+
+def test_a_run_and_what_it_leaves(capfd: pytest.CaptureFixture[str]) -> None:
+    config = write(training={**BASE["training"], "learning_rate": "1e-2", "report_to": "none", "logging_steps": 2})
+    flags = ("--output-dir", "run", "--steps", "6", "--retention", "0.1", "--seed", "5", "--set", "law=counted")
+    assert score("--config", config, *flags) == 0
+    said = capfd.readouterr().out
+    assert said.count("of 6: reward -") == 3
+    assert "trained; on validation videos: reward -" in said
+    names = {entry.name for entry in Path("run").iterdir()}
+    assert names == {*score_video.train_command.RESULTS, "checkpoint-4", "checkpoint-6"}
+    policy = SurprisePolicy.from_pretrained("run")
+    assert policy.config.hidden_sizes == [8]
+    saved = read_config(Path("run/train_config.yaml"))
+    assert {key: saved[key] for key in ("environment_options", "data", "policy")} == {
+        key: BASE[key] for key in ("environment_options", "data", "policy")
+    }
+    changed = {
+        "max_steps": 6,
+        "retention": 0.1,
+        "seed": 5,
+        "law": "counted",
+        "learning_rate": 0.01,
+        "num_iterations": 1,
+    }
+    assert {name: saved["training"][name] for name in changed} == changed
+    assert "output_dir" not in saved["training"]
+
+
+def test_a_stopped_run_goes_on_by_its_folder_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write()
+    assert score("--config", config, "--output-dir", "whole") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("score_video.rl.checkpoint.keep_latest", _stop)
+        with pytest.raises(ZeroDivisionError):
+            score("--config", config, "--output-dir", "parts")
+    assert not Path("parts/model.safetensors").exists()
+    assert score("--resume", "--output-dir", "parts") == 0
+    assert Path("parts/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    # and where there is nothing yet, it begins
+    assert score("--config", config, "--resume", "--output-dir", "new") == 0
+    assert Path("new/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+
+
+def _stop(*arguments: Any) -> None:
+    raise ZeroDivisionError
+
+
+def test_nothing_is_overwritten_unasked(capfd: pytest.CaptureFixture[str]) -> None:
+    config = write()
+    assert score("--config", config, "--output-dir", "run") == 0
+    first = Path("run/model.safetensors").read_bytes()
+    assert "run: exists and is not empty (--resume goes on with it" in refused(
+        capfd, "--config", config, "--output-dir", "run"
+    )
+    assert score("--config", config, "--output-dir", "run", "--overwrite", "--seed", "1") == 0
+    assert Path("run/model.safetensors").read_bytes() != first
+    (Path("run") / "notes.txt").write_text("mine")
+    assert "files that are not from here (notes.txt)" in refused(
+        capfd, "--config", config, "--output-dir", "run", "--overwrite"
+    )
+    assert "not both" in refused(capfd, "--config", config, "--overwrite", "--resume")
+    other = write(policy={"hidden_sizes": [9]})
+    assert "policy must be what the run began with, {'hidden_sizes': [8]}" in refused(
+        capfd, "--config", other, "--output-dir", "run", "--resume"
+    )
+    Path("else").mkdir()
+    Path("else/notes.txt").write_text("mine")
+    assert "is no run to resume" in refused(capfd, "--config", config, "--output-dir", "else", "--resume")
+
+
+def test_a_curriculum_from_stills_to_videos() -> None:
+    stages = [{"name": "pseudo_video", "steps": 2, "motion": "pan"}, {"name": "video", "data": "moving"}]
+    train = {"pseudo_video": {"split": "static", "still": True, "num_videos": 8}, "moving": {"split": "plain"}}
+    config = write(
+        data={"train": train, "validation": {"num_videos": 2}}, training={**BASE["training"], "stages": stages}
+    )
+    assert score("--config", config, "--output-dir", "run") == 0
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        ({"enviroment": "miniature"}, "train.yaml: there is no 'enviroment'; did you mean environment"),
+        ({"environment": "atari"}, "environment must be one of miniature, got 'atari'"),
+        ({"environment": 3}, "environment must be a name, got 3"),
+        ({"training": [1]}, "training must be a mapping, got [1]"),
+        ({"training": {"num_generation": 4}}, "there is no 'num_generation'; did you mean num_generations"),
+        ({"training": {"num_generations": "many"}}, "num_generations must be an integer, got 'many'"),
+        ({"training": {"learning_rate": "fast"}}, "learning_rate must be a number, got 'fast'"),
+        ({"training": {"bf16": 1}}, "bf16 must be true or false, got 1"),
+        ({"training": {"law": None}}, "law must be a string, got None"),
+        ({"training": {"retention": 2}}, "retention must be a number in (0, 1], got 2"),
+        ({"policy": {"hiden_sizes": [8]}}, "policy: there is no 'hiden_sizes'; did you mean hidden_sizes"),
+        ({"environment_options": {"raeder": "x"}}, "environment_options: there is no 'raeder'; did you mean reader"),
+        ({"environment_options": {"reader": "none"}}, "none: there are no weights of a reader"),
+        ({"data": {"trian": {}}}, "data: there is no 'trian'; did you mean train"),
+        ({"data": {"train": {"splitt": "plain"}}}, "data.train: there is no 'splitt'; did you mean split"),
+        ({"data": {"train": {"partition": "test"}}}, "data.train: there is no 'partition'"),
+        ({"data": {"validation": {"num_videos": 0}}}, "data.validation: num_videos must be at least 1, got 0"),
+        ({"data": {"train": [3]}}, "data.train: must be a mapping, got [3]"),
+    ],
+)
+def test_mistakes_in_the_file(capfd: pytest.CaptureFixture[str], sections: dict[str, Any], says: str) -> None:
+    assert says in refused(capfd, "--config", write(**sections))
+
+
+def test_mistakes_in_flags_and_files(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("bad.yaml").write_text("training:\n  law: [exact\npolicy: {}\n")
+    assert "bad.yaml, line 3, column 7: not YAML" in refused(capfd, "--config", "bad.yaml")
+    Path("list.yaml").write_text("- 1\n")
+    assert "list.yaml: must be a mapping" in refused(capfd, "--config", "list.yaml")
+    assert "none.yaml: there is no such configuration" in refused(capfd, "--config", "none.yaml")
+    config = write()
+    assert "--set must be name=value, got 'law'" in refused(capfd, "--config", config, "--set", "law")
+    assert "--set law: not YAML" in refused(capfd, "--config", config, "--set", "law=[")
+    assert "did you mean retention" in refused(capfd, "--config", config, "--set", "retentoin=0.1")
+
+
+def test_every_setting_is_listed(capfd: pytest.CaptureFixture[str]) -> None:
+    assert score("--settings") == 0
+    said = capfd.readouterr().out
+    assert "num_generations = 8\n" in said
+    for name in vars(ScoreConfig)["__annotations__"]:
+        assert f"{name} = " in said
