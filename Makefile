@@ -1,5 +1,5 @@
 # Every target sets up what it needs: .venv with a CPU torch (TORCH=... for another), and the package, editable.
-#   make demo [VIDEO=clip.mp4]   the main job on a real clip
+#   make demo [VIDEO=clip.mp4]   train a policy and compare it with every rival, then compress a real clip
 #   make test                    everything that needs no GPU
 #   make help                    the rest
 
@@ -34,7 +34,7 @@ $(VENV)/package.stamp: $(VENV)/torch.stamp $(SOURCES)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -q --no-build-isolation -e ".[dev]"
 	@touch $@
 
-demo: $(VENV)/package.stamp  ## the main job on VIDEO, else on ../shared/video, else on a clip it renders
+demo: $(VENV)/package.stamp  ## train a policy on the miniature; compress VIDEO, else ../shared/video, else a clip it renders
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/demo.sh $(VIDEO)
 
 test: $(VENV)/package.stamp  ## all tests that need no GPU

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Compresses the clips named on the command line; without any, the real ones beside the repository where they are, else
-# one that it renders and encodes itself. Results go to demo/.
+# Trains a policy on the miniature world and compares it with every rival; then compresses the clips named on the command
+# line: without any, the real ones beside the repository where they are, else one that it renders and encodes itself.
+# Results go to demo/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 mkdir -p demo
+score demo --out demo/miniature --overwrite
+
 clips=("$@")
 if [ ${#clips[@]} -eq 0 ]; then
   shopt -s nullglob
@@ -21,6 +24,7 @@ for clip in "${clips[@]}"; do
 done
 echo
 echo "Pictures to look at:"
+printf '  %s\n' demo/miniature/accuracy.png demo/miniature/kept.png
 for clip in "${clips[@]}"; do
   name=$(basename "${clip%.*}")
   printf '  %s\n' "demo/$name/contact.png" "demo/$name/overlay.mp4"
