@@ -193,7 +193,9 @@ def train(
         overwrite=overwrite,
         bar=sys.stderr.isatty(),
     )
-    shown = ", ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in metrics.items())
+    if metrics is None:
+        return  # another process says it
+    shown = ", ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in metrics.items() if name != "epoch")
     print(f"trained; on validation videos: {shown}" if shown else "trained")
 
 

@@ -83,7 +83,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     bar: bool = False,
-) -> dict[str, float]:
+) -> dict[str, float] | None:
     """Trains a policy and saves it.
 
     Args:
@@ -95,7 +95,8 @@ def train(
         bar: draw a progress bar; otherwise lines of metrics are printed.
 
     Returns:
-        what the evaluation at the end found, ``eval_reward`` and so on; empty without validation data.
+        what the evaluation at the end found, ``eval_reward`` and so on; empty without validation data. None in all
+        processes but the first.
 
     Raises:
         ValueError: something of the configuration is wrong, or the run that is resumed had another.
@@ -142,7 +143,7 @@ def train(
     if processes.is_main_process:
         _save_result(trainer, folder)
     processes.wait_for_everyone()
-    return {name: value for name, value in metrics.items() if name.startswith("eval_")}
+    return metrics if processes.is_main_process else None
 
 
 def describe_settings() -> list[tuple[str, str, str]]:

@@ -111,8 +111,9 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
 
 def write_config(folder: Path, config: Mapping[str, Any], training: ScoreConfig) -> None:
     """Writes what is run to the run's folder: what was given, and all settings of ours whatever they are."""
-    own = vars(ScoreConfig)["__annotations__"]
-    settings = {name: getattr(training, name) for name in FIELDS if name in own or name in config["training"]}
+    # defaults that the machine decides are left to the machine it is resumed on
+    fixed = [n for n in vars(ScoreConfig)["__annotations__"] if not callable(_entry(n).default_factory)]
+    settings = {name: getattr(training, name) for name in FIELDS if name in fixed or name in config["training"]}
     # where it stands says where it is; and what is secret is nobody's to read
     shown = {n: _plain(v) for n, v in settings.items() if n != "output_dir" and not n.endswith("_token")}
     text = yaml.safe_dump({**config, "training": shown}, sort_keys=False, allow_unicode=True)
@@ -132,6 +133,10 @@ def check_keys(given: Mapping[Any, Any], known: Iterable[str], where: str) -> No
             close = difflib.get_close_matches(str(key), names, n=2)
             hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
             raise ValueError(f"{where}: there is no {key!r}; {hint}")
+
+
+def _entry(name: str) -> Any:
+    return ScoreConfig.__dataclass_fields__[name]
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from score_video.rl.advantages import ADVANTAGES
@@ -81,6 +82,10 @@ class ScoreConfig(TrainingArguments):
     remove_unused_columns: bool = _setting(False, "Must be false: the environment's columns are not the model's.")
     dataloader_pin_memory: bool = _setting(False, "Whether examples are loaded into pinned memory.")
     train_sampling_strategy: str = _setting("sequential", "Must be sequential: the curriculum shuffles.")
+    use_cpu: bool = field(
+        default_factory=lambda: not torch.accelerator.is_available(),
+        metadata={"help": "Train on the CPU; so it is where there is nothing else."},  # else torchrun's are not joined
+    )
     ddp_find_unused_parameters: bool | None = _setting(False, "Whether parameters may be without a gradient.")
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 import score_ext.budget
 from score_video.packed import PackedVideos
 from score_video.rl.advantages import Rewards
-from score_video.rl.environment import EncodedBatch, Environment, Outcome, Selection
+from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection
 from score_video.rl.laws import Law, Rollout
 from score_video.rl.rewards import TaskReward, kept_ratio, needs_divergence
 
@@ -49,8 +49,8 @@ class Prepared:
         return tensors
 
     @staticmethod
-    def restore(encoded: EncodedBatch, tensors: Mapping[str, Tensor], prefix: str) -> Prepared:
-        """From :meth:`tensors` and the same examples, encoded again."""
+    def restore(videos: PackedVideos, question: Tensor | None, tensors: Mapping[str, Tensor], prefix: str) -> Prepared:
+        """From :meth:`tensors`, and the same examples encoded again."""
 
         def group(name: str) -> dict[str, Tensor]:
             start = f"{prefix}.{name}."
@@ -58,7 +58,7 @@ class Prepared:
 
         selection = Selection(tensors[f"{prefix}.index"], tensors[f"{prefix}.keep"])
         rollout = Rollout(selection, group("actions"), group("decisions"))
-        return Prepared(encoded.videos, encoded.question, rollout, group("old_log_prob"), group("advantage"))
+        return Prepared(videos, question, rollout, group("old_log_prob"), group("advantage"))
 
 
 def budgets(videos: PackedVideos, retention: float) -> Tensor:
@@ -68,19 +68,30 @@ def budgets(videos: PackedVideos, retention: float) -> Tensor:
     return torch.tensor(counts, dtype=torch.int32, device=lengths.device)
 
 
-def encode(environment: Environment, examples: Sequence[object], device: torch.device) -> EncodedBatch:
+def encode(environment: Environment, examples: Sequence[Example]) -> EncodedBatch:
     """The environment's ``encode``, whose answer is checked."""
-    encoded = environment.encode(examples)  # type: ignore[arg-type]  # examples are the data set's own
-    videos = encoded.videos
-    if videos.num_videos != len(examples):
-        raise ValueError(
-            f"environment.encode must give {len(examples)} videos, one for each example, got {videos.num_videos}"
-        )
-    if videos.tokens.device != device:
-        raise ValueError(
-            f"environment.encode must leave tokens on {device}, where the policy is, got {videos.tokens.device}"
-        )
+    encoded = environment.encode(examples)
+    found = encoded.videos.num_videos
+    if found != len(examples):
+        raise ValueError(f"environment.encode must give {len(examples)} videos, one for each example, got {found}")
     return encoded
+
+
+def seen_by_policy(encoded: EncodedBatch, device: torch.device) -> tuple[PackedVideos, Tensor | None]:
+    """Videos and questions on the policy's device; the environment may be on another."""
+    videos = encoded.videos
+    tensors = (videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, videos.columns)
+    question = None if encoded.question is None else encoded.question.to(device)
+    return PackedVideos(*(tensor.to(device) for tensor in tensors)), question
+
+
+def answer(environment: Environment, encoded: EncodedBatch, selection: Selection, reward: TaskReward) -> Outcome:
+    """The environment's ``answer``, asked on its device and returned on the selection's."""
+    there, here = encoded.videos.tokens.device, selection.index.device
+    sent = Selection(selection.index.to(there), selection.keep.to(there))
+    outcome = environment.answer(encoded, sent, divergence=needs_divergence(reward))
+    divergence = None if outcome.divergence is None else outcome.divergence.to(here)
+    return Outcome(outcome.log_prob.to(here), outcome.correct.to(here), divergence)
 
 
 @torch.no_grad()
@@ -88,6 +99,7 @@ def collect(
     environment: Environment,
     encoded: EncodedBatch,
     policy: Policy,
+    device: torch.device,
     law: Law,
     reward: TaskReward,
     *,
@@ -111,11 +123,11 @@ def collect(
     Raises:
         ValueError: a logit is NaN or infinite, or a result has another shape than [G, B].
     """
-    videos = encoded.videos
-    logits = policy(videos, encoded.question)
+    videos, question = seen_by_policy(encoded, device)
+    logits = policy(videos, question)
     seed = torch.tensor(seeds, dtype=torch.int64, device=logits.device)
     rollout = law.sample(logits, videos, budgets(videos, retention), num_samples, seed)
-    outcome = environment.answer(encoded, rollout.selection, divergence=needs_divergence(reward))
+    outcome = answer(environment, encoded, rollout.selection, reward)
     results = {
         "task": reward(outcome),
         "correct": outcome.correct,
@@ -127,7 +139,7 @@ def collect(
         if result.shape != (num_samples, videos.num_videos):
             raise ValueError(f"{name} must be [{num_samples}, {videos.num_videos}], got {list(result.shape)}")
     old = law.log_prob(logits, videos, rollout) if again else None
-    return Prepared(videos, encoded.question, rollout, old, {}), {name: r.float() for name, r in results.items()}
+    return Prepared(videos, question, rollout, old, {}), {name: r.float() for name, r in results.items()}
 
 
 def rewards_of(results: Mapping[str, Tensor], compression: Tensor, factors: Sequence[str]) -> Rewards:
@@ -141,13 +153,18 @@ def deployed(
     environment: Environment,
     encoded: EncodedBatch,
     policy: Policy,
+    device: torch.device,
     reward: TaskReward,
     keep: Callable[[Tensor, PackedVideos], Tensor],
-) -> tuple[Selection, Outcome]:
-    """What the policy does once it is trained: one sample of each video, systematic, with ``keep(logits, videos)``."""
-    videos = encoded.videos
-    logits = policy(videos, encoded.question)
+) -> tuple[Outcome, Tensor]:
+    """What the policy does once it is trained: one selection of each video, systematic, of ``keep(logits, videos)``.
+
+    Returns:
+        what the environment made of it, and the fraction kept, float32 [1, B].
+    """
+    videos, question = seen_by_policy(encoded, device)
+    logits = policy(videos, question)
     count = keep(logits, videos)
     index = score_ext.select(logits, videos.cu_seqlens, count, int(count.sum()), "systematic")
     selection = Selection(index, count[None])
-    return selection, environment.answer(encoded, selection, divergence=needs_divergence(reward))
+    return answer(environment, encoded, selection, reward), kept_ratio(selection, videos)

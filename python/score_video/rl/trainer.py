@@ -11,6 +11,7 @@ CPU, and several processes do what one would with their batches together, up to 
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,8 +35,8 @@ from score_video.rl.objective import policy_gradient_loss
 from score_video.rl.progress import RewardBar
 from score_video.rl.registry import find
 from score_video.rl.resumable import ResumableTrainer
-from score_video.rl.rewards import COMPRESSIONS, REWARDS, TaskReward, check_finite, kept_ratio
-from score_video.rl.rollouts import Prepared, budgets, collect, deployed, encode, rewards_of
+from score_video.rl.rewards import COMPRESSIONS, REWARDS, TaskReward, check_finite
+from score_video.rl.rollouts import Prepared, budgets, collect, deployed, encode, rewards_of, seen_by_policy
 
 DECISIVE = (
     *("seed", "num_generations", "num_iterations", "epsilon", "law", "retention", "advantage", "scale_rewards"),
@@ -50,7 +51,7 @@ class ScoreTrainer(ResumableTrainer):
 
     Args:
         model: the policy, a ``SurprisePolicy`` or any ``PreTrainedModel`` with its ``forward(videos, question)``.
-        environment: the frozen model, on ``args.device``; see :class:`score_video.rl.environment.Environment`.
+        environment: the frozen model, on any device; see :class:`score_video.rl.environment.Environment`.
         args: the configuration.
         train_dataset: examples, map-style; or data sets by name, for the stages of a curriculum.
         eval_dataset: examples that :meth:`evaluate` answers; or several data sets by name.
@@ -91,6 +92,9 @@ class ScoreTrainer(ResumableTrainer):
             eval_dataset=eval_dataset,
             **options,
         )
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if started != args.world_size:
+            raise ValueError(f"the {started} processes that were started (WORLD_SIZE) train {args.world_size} to a run")
         if args.n_gpu > 1:
             raise ValueError(f"several devices must have a process each (torchrun), got {args.n_gpu} devices in one")
         if train_dataset is not None:
@@ -126,8 +130,9 @@ class ScoreTrainer(ResumableTrainer):
         collected = [
             collect(
                 self.environment,
-                encode(self.environment, batch.examples, self.model.device),
+                encode(self.environment, batch.examples),
                 self.model,
+                self.model.device,
                 self.law,
                 self.reward,
                 retention=stage.retention or self.args.retention,
@@ -242,9 +247,11 @@ class ScoreTrainer(ResumableTrainer):
         sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
         loader = self.callback_handler.eval_dataloader = self._eval_loader(cast(Examples, data))
         for batch in loader:
-            encoded = encode(self.environment, batch["drawn"].examples, self.model.device)
-            selection, outcome = deployed(self.environment, encoded, self.model, self.reward, self._deployed_count)
-            values = (self.reward(outcome), outcome.correct, kept_ratio(selection, encoded.videos))
+            encoded = encode(self.environment, batch["drawn"].examples)
+            outcome, ratio = deployed(
+                self.environment, encoded, self.model, self.model.device, self.reward, self._deployed_count
+            )
+            values = (self.reward(outcome), outcome.correct, ratio)
             sums += torch.stack([*(value.double().sum() for value in values), sums.new_tensor(len(values[0][0]))])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         reward, accuracy, kept, count = self.accelerator.gather(sums[None]).sum(0).tolist()
@@ -304,7 +311,9 @@ class ScoreTrainer(ResumableTrainer):
         """The rollouts that a checkpoint held; their videos are encoded again."""
         return [
             Prepared.restore(
-                encode(self.environment, batch.examples, self.model.device), self._saved_rollouts, str(number)
+                *seen_by_policy(encode(self.environment, batch.examples), self.model.device),
+                self._saved_rollouts,
+                str(number),
             )
             for number, batch in enumerate(drawn)
         ]

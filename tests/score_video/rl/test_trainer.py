@@ -306,3 +306,9 @@ def test_every_setting_of_ours_says_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stages must last max_steps steps in all, got 2 of 6"):
         trainer(tmp_path, stages=stages)
     json.dumps(config(tmp_path).to_dict())
+
+
+def test_processes_that_would_not_train_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"the 2 processes that were started \(WORLD_SIZE\) train 1 to a run"):
+        trainer(tmp_path)
