@@ -43,7 +43,11 @@ BATCH = 32
 MIXTURE = {"plain": 6, "lookalike": 16, "static": 4, "density": 6}  # videos of each split in a batch of 16 frames
 LONG_EVERY = 8  # one batch in so many is of long videos, and half as large
 TOWER_STEPS, TOWER_FRAMES = 500, 4
-STEPS = 5000
+# (steps, highest learning rate) of the training on questions: each a rise and a fall. Places come late, because what a
+# token shows is loud beside where it is; a second cycle finishes what has to do with time.
+CYCLES = ((5000, 2e-3), (2000, 1.5e-3))
+NEW_TOWER_CYCLES = ((1000, 1e-3),)
+IMITATION_STEPS = 400
 TOWER_EVERY = 2  # the tower, which knows its patches by then, learns in one step of so many: it is half of the time
 ALL_TOKENS = {16: 0.12, 64: 0.02}  # share of batches from which nothing is dropped, by frames
 FEWEST, MOST = 14, 320  # tokens kept in the others, log-uniform
@@ -86,11 +90,11 @@ def _schedule(
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
 
 
-def name_patches(reader: Reader, batches: _Batches, steps: int, progress: Progress) -> None:
+def name_patches(reader: Reader, batches: _Batches, progress: Progress) -> None:
     """The vision tower learns to name what each patch shows."""
     head = nn.Sequential(nn.GELU(), nn.Linear(reader.config.token_width, APPEARANCES))
-    optimizer, schedule = _schedule([*reader.tower.parameters(), *head.parameters()], 5e-3, steps)
-    for step in progress.track(range(steps), description="tower"):
+    optimizer, schedule = _schedule([*reader.tower.parameters(), *head.parameters()], 5e-3, TOWER_STEPS)
+    for step in progress.track(range(TOWER_STEPS), description="tower"):
         videos = batches(LONG_EVERY * step)
         frames = torch.randperm(videos.pixels.shape[1])[:TOWER_FRAMES]
         videos = replace(videos, pixels=videos.pixels[:, frames], things=videos.things[:, frames])
@@ -100,11 +104,11 @@ def name_patches(reader: Reader, batches: _Batches, steps: int, progress: Progre
         _step(optimizer, schedule, loss, reader)
 
 
-def imitate(reader: Reader, teacher: Reader, batches: _Batches, steps: int, progress: Progress) -> None:
+def imitate(reader: Reader, teacher: Reader, batches: _Batches, progress: Progress) -> None:
     """Tower and projector learn to hand the language model what another reader's hand it; patches of the same size."""
     parts = [*reader.tower.parameters(), *reader.project.parameters()]
-    optimizer, schedule = _schedule(parts, 5e-3, steps)
-    for step in progress.track(range(steps), description="imitate"):
+    optimizer, schedule = _schedule(parts, 5e-3, IMITATION_STEPS)
+    for step in progress.track(range(IMITATION_STEPS), description="imitate"):
         pixels = batches(LONG_EVERY * step).pixels[:, ::4]
         with torch.no_grad():
             wanted = teacher.project(teacher.tower(pixels))
@@ -112,19 +116,21 @@ def imitate(reader: Reader, teacher: Reader, batches: _Batches, steps: int, prog
         _step(optimizer, schedule, loss, reader)
 
 
-def answer_questions(reader: Reader, batches: _Batches, steps: int, rate: float, seed: int, progress: Progress) -> None:
-    """The whole reader learns to answer, under dropping of many kinds."""
-    generator = torch.Generator().manual_seed(seed)
-    optimizer, schedule = _schedule([*reader.parameters()], rate, steps)
-    task = progress.add_task("reader", total=steps)
+def answer_questions(
+    reader: Reader, batches: _Batches, steps: range, rate: float, seed: int, progress: Progress
+) -> None:
+    """The whole reader learns to answer, under dropping of many kinds; ``steps`` are numbers of batches."""
+    generator = torch.Generator().manual_seed(seed + steps.start)
+    optimizer, schedule = _schedule([*reader.parameters()], rate, len(steps))
+    task = progress.add_task("reader", total=len(steps))
     smooth = 0.0
-    for step in range(steps):
-        videos = batches(TOWER_STEPS * LONG_EVERY + step)
+    for step in steps:
+        videos = batches(step)
         with torch.set_grad_enabled(step % TOWER_EVERY == 0):
             tokens = reader.tower(videos.pixels).flatten(1, 2)  # [B, n, D]
         loss, answers = _loss(reader, videos, tokens, generator)
         _step(optimizer, schedule, loss, reader)
-        smooth += (float(answers) - smooth) * max(0.02, 1 / (step + 1))
+        smooth += (float(answers) - smooth) * max(0.02, 1 / (1 + step - steps.start))
         progress.update(task, advance=1, description=f"reader, loss {smooth:.3f}")
 
 
@@ -170,7 +176,7 @@ def _step(
     schedule.step()
 
 
-def make_reader(config: ReaderConfig, seed: int, steps: int, start: Path | None, progress: Progress) -> Reader:
+def make_reader(config: ReaderConfig, seed: int, start: Path | None, progress: Progress) -> Reader:
     """A reader from random weights; with ``start`` its language model begins as that reader's.
 
     With ``start`` and patches of the same size only tower and projector are trained, to imitate that reader's: another
@@ -184,16 +190,18 @@ def make_reader(config: ReaderConfig, seed: int, steps: int, start: Path | None,
         language = {name: w for name, w in teacher.state_dict().items() if not name.startswith((*own, "hints", "live"))}
         reader.load_state_dict(language, strict=False)
         if teacher.config.patch == config.patch:
-            imitate(reader, teacher, batches, steps, progress)
+            imitate(reader, teacher, batches, progress)
             return reader
-    name_patches(reader, batches, TOWER_STEPS, progress)
-    answer_questions(reader, batches, steps, 2e-3 if start is None else 1e-3, seed, progress)
+    name_patches(reader, batches, progress)
+    first = TOWER_STEPS * LONG_EVERY  # videos before that are the tower's
+    for steps, rate in CYCLES if start is None else NEW_TOWER_CYCLES:
+        answer_questions(reader, batches, range(first, first + steps), rate, seed, progress)
+        first += steps
     return reader
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Where to write the weights (.safetensors).")],
-    steps: Annotated[int, typer.Option(help="Steps of training on questions (or of imitation).")] = STEPS,
     seed: Annotated[int, typer.Option(help="Of the weights, the videos and the dropping.")] = 0,
     patch: Annotated[int, typer.Option(help="Pixels, each side of a token's patch: 3, 4 or 6.")] = 4,
     tower_width: Annotated[int, typer.Option(help="Channels of the vision tower.")] = 96,
@@ -201,7 +209,7 @@ def main(
     token_width: Annotated[int, typer.Option(help="D of the tokens.")] = 64,
     start: Annotated[Path | None, typer.Option(help="A reader whose language model this one begins with.")] = None,
 ) -> None:
-    """Train a reader of the miniature world from nothing (half an hour on two cores), or a new tower for one."""
+    """Train a reader of the miniature world from nothing (45 minutes on two cores), or a new tower for one."""
     config = ReaderConfig(patch=patch, tower_width=tower_width, tower_depth=tower_depth, token_width=token_width)
     columns = (
         TextColumn("{task.description}"),
@@ -211,7 +219,7 @@ def main(
         TimeRemainingColumn(),
     )
     with Progress(*columns) as progress:
-        make_reader(config, seed, steps, start, progress).save(out)
+        make_reader(config, seed, start, progress).save(out)
 
 
 if __name__ == "__main__":
