@@ -22,6 +22,7 @@ from score_video.rl.config import ScoreConfig
 from score_video.rl.curriculum import ScheduledExamples, video_seed
 from score_video.rl.environment import EncodedBatch, Outcome
 from score_video.rl.laws import LAWS
+from score_video.rl.trainer import ScoreTrainer
 
 
 def history(run: Any) -> list[dict[str, float]]:
@@ -309,6 +310,7 @@ def test_every_setting_of_ours_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_processes_that_would_not_train_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = config(tmp_path)  # on which accelerate decides, alone
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"the 2 processes that were started \(WORLD_SIZE\) train 1 to a run"):
-        trainer(tmp_path)
+        ScoreTrainer(policy(), ToyEnvironment(), args, examples())
