@@ -14,7 +14,7 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test lint sanitize cuda gpu bench compat clean
+.PHONY: help demo test lint sanitize cuda gpu bench results compat clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ gpu:  ## on a machine with a GPU: build, test, sanitize, benchmark (no network, 
 
 bench: $(VENV)/package.stamp  ## CPU benchmarks, as JSON and as the table in docs/benchmarks.md
 	$(BIN)/python -m bench
+
+results: $(VENV)/package.stamp  ## the study on the miniature world: docs/results.md (up to an hour; goes on where it was)
+	$(BIN)/python -m bench.study
 
 compat: $(VENV)/package.stamp  ## load the wheel under other torch releases
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python tools/compat.sh
