@@ -50,7 +50,7 @@ def test_a_pseudo_video_asks_what_a_moving_camera_leaves_true(environment: Minia
 
 
 def test_only_what_stands_still_is_a_still() -> None:
-    with pytest.raises(ValueError, match="still must be False .* lookalike"):
+    with pytest.raises(ValueError, match=r"still must be False .* lookalike"):
         MiniatureVideos("lookalike", "train", 0, 10, still=True)
 
 
