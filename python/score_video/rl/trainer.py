@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, SequentialSampler, Subset
 from transformers import PreTrainedModel
 from transformers.trainer_callback import ProgressCallback
 
@@ -110,6 +110,10 @@ class ScoreTrainer(ResumableTrainer):
             self.add_callback(RewardBar)
 
     # ---- A step
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        """The data set is in order already (:class:`ScheduledExamples`), whatever Trainer's default is."""
+        return SequentialSampler(train_dataset or cast(ScheduledExamples, self.train_dataset))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
