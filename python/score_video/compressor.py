@@ -205,7 +205,7 @@ class Compressor:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         if isinstance(method, SurprisePolicy):
-            _load_weights(method, _file(source, _WEIGHTS, revision))
+            load_policy_weights(method, _file(source, _WEIGHTS, revision))
         return compressor
 
 
@@ -235,7 +235,11 @@ def _check_keys(path: Path, config: object) -> None:
         raise ValueError(f"{path}: policy lacks {missing[0]!r}")
 
 
-def _load_weights(policy: SurprisePolicy, path: Path) -> None:
+def load_policy_weights(policy: SurprisePolicy, path: Path) -> None:
+    """Reads a policy's weights from a safetensors file, whose dtype it takes.
+
+    Raises ValueError, which names the file, where it is damaged or holds the weights of another policy.
+    """
     try:
         weights = load_file(path)
     except SafetensorError as error:

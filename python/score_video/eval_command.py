@@ -14,12 +14,11 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from safetensors import SafetensorError
 
 import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import Law
-from score_video.compressor import DEFAULT_METHOD
+from score_video.compressor import DEFAULT_METHOD, load_policy_weights
 from score_video.methods import METHODS, IndexMethod
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import (
@@ -32,7 +31,7 @@ from score_video.miniature.evaluate import (
 )
 from score_video.miniature.world import SPLITS, TASKS
 from score_video.output import output_file
-from score_video.policy import SurprisePolicy
+from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
 Progress = Callable[[str, int, int], None]
 """Called with (split, videos done, videos in all)."""
@@ -92,7 +91,7 @@ def load_policy(folder: Path, environment: MiniatureEnvironment) -> SurprisePoli
 
     Raises:
         FileNotFoundError: there is no such folder, or nothing of a policy in it.
-        ValueError: it holds something else or is damaged, or the policy is for other tokens or questions.
+        TypeError, ValueError: it holds something else or is damaged, or the policy is for other tokens or questions.
     """
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
@@ -103,14 +102,8 @@ def load_policy(folder: Path, environment: MiniatureEnvironment) -> SurprisePoli
         raise ValueError(f"{folder / 'config.json'} is not the configuration of a policy") from None
     if kind != "score_policy":
         raise ValueError(f"{folder} must hold a policy (model_type 'score_policy'), got {kind!r}")
-    try:
-        pair: Any = SurprisePolicy.from_pretrained(folder, output_loading_info=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{folder / 'model.safetensors'} is damaged or of another policy: {error}") from None
-    policy: SurprisePolicy
-    policy, loaded = pair
-    if odd := sorted(map(str, [*loaded["missing_keys"], *loaded["unexpected_keys"]])):
-        raise ValueError(f"{folder / 'model.safetensors'} holds the weights of another policy: {odd[0]}")
+    policy = SurprisePolicy(SurprisePolicyConfig.from_pretrained(folder))
+    load_policy_weights(policy, folder / "model.safetensors")
     config = policy.config
     if config.state == "residual" and config.token_width != environment.token_width:
         raise ValueError(
