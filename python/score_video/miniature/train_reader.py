@@ -43,10 +43,10 @@ BATCH = 32
 MIXTURE = {"plain": 6, "lookalike": 16, "static": 4, "density": 6}  # videos of each split in a batch of 16 frames
 LONG_EVERY = 8  # one batch in so many is of long videos, and half as large
 TOWER_STEPS, TOWER_FRAMES = 500, 4
-# (steps, highest learning rate) of the training on questions: each a rise and a fall. Places come late, because what a
-# token shows is loud beside where it is; a second cycle finishes what has to do with time.
-CYCLES = ((5000, 2e-3), (2000, 1.5e-3))
-NEW_TOWER_CYCLES = ((1000, 1e-3),)
+# (steps, highest learning rate, weight of the hints) of the training on questions; in each the rate rises and falls.
+# Time comes late, because what a token shows is loud beside where it is: the later cycles are mostly about it.
+CYCLES = ((5000, 2e-3, 0.3), (1500, 1.5e-3, 1.5), (1000, 1.2e-3, 1.0))
+NEW_TOWER_CYCLES = ((800, 1e-3, 0.3),)
 IMITATION_STEPS = 400
 TOWER_EVERY = 2  # the tower, which knows its patches by then, learns in one step of so many: it is half of the time
 ALL_TOKENS = {16: 0.12, 64: 0.02}  # share of batches from which nothing is dropped, by frames
@@ -117,7 +117,7 @@ def imitate(reader: Reader, teacher: Reader, batches: _Batches, progress: Progre
 
 
 def answer_questions(
-    reader: Reader, batches: _Batches, steps: range, rate: float, seed: int, progress: Progress
+    reader: Reader, batches: _Batches, steps: range, rate: float, hint_weight: float, seed: int, progress: Progress
 ) -> None:
     """The whole reader learns to answer, under dropping of many kinds; ``steps`` are numbers of batches."""
     generator = torch.Generator().manual_seed(seed + steps.start)
@@ -128,14 +128,16 @@ def answer_questions(
         videos = batches(step)
         with torch.set_grad_enabled(step % TOWER_EVERY == 0):
             tokens = reader.tower(videos.pixels).flatten(1, 2)  # [B, n, D]
-        loss, answers = _loss(reader, videos, tokens, generator)
-        _step(optimizer, schedule, loss, reader)
-        smooth += (float(answers) - smooth) * max(0.02, 1 / (1 + step - steps.start))
+        answers, hints, motion = _losses(reader, videos, tokens, generator)
+        _step(optimizer, schedule, answers + hint_weight * hints + 0.5 * motion, reader)
+        smooth += (answers.item() - smooth) * max(0.02, 1 / (1 + step - steps.start))
         progress.update(task, advance=1, description=f"reader, loss {smooth:.3f}")
 
 
-def _loss(reader: Reader, videos: Videos, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What is minimised, and the part of it that is the questions'."""
+def _losses(
+    reader: Reader, videos: Videos, tokens: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the questions, of the hints, of which tokens show something that moves or flashes."""
     frames, columns = videos.pixels.shape[1], reader.config.columns
     shown = thing_counts(videos.things, reader.config.patch)
     place = grid_places(frames, columns)
@@ -152,7 +154,7 @@ def _loss(reader: Reader, videos: Videos, tokens: Tensor, generator: torch.Gener
     hints = _hint_loss(reader.hints(asked[:, len(TASKS) :]), videos.hints)
     live = live_tokens(shown).gather(1, kept).float()
     motion = F.binary_cross_entropy_with_logits(reader.live(video)[..., 0], live)
-    return answers + 0.3 * hints + 0.5 * motion, answers.detach()
+    return answers, hints, motion
 
 
 def _hint_loss(logits: Tensor, hints: Tensor) -> Tensor:
@@ -194,8 +196,8 @@ def make_reader(config: ReaderConfig, seed: int, start: Path | None, progress: P
             return reader
     name_patches(reader, batches, progress)
     first = TOWER_STEPS * LONG_EVERY  # videos before that are the tower's
-    for steps, rate in CYCLES if start is None else NEW_TOWER_CYCLES:
-        answer_questions(reader, batches, range(first, first + steps), rate, seed, progress)
+    for steps, rate, hint_weight in CYCLES if start is None else NEW_TOWER_CYCLES:
+        answer_questions(reader, batches, range(first, first + steps), rate, hint_weight, seed, progress)
         first += steps
     return reader
 

@@ -23,9 +23,7 @@ def test_find() -> None:
 
 @pytest.mark.parametrize("name", ["corect", "", ":", "math:", ":pi", "score_video.rl"])
 def test_unknown_name(name: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"name {name!r} is not registered; the registered names are log_prob,"
-    ):
+    with pytest.raises(ValueError, match=f"name {name!r} is not registered; the registered names are log_prob,"):
         find(REWARDS, name)
 
 
