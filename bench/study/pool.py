@@ -6,6 +6,7 @@ import multiprocessing
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
@@ -63,6 +64,9 @@ def run_all(
         for _ in range(count):
             done(ended.get())
     finally:
+        while not waiting.empty():  # interrupted: nobody is to begin another
+            with suppress(Empty):
+                waiting.get_nowait()
         for worker in crew:
             worker.stop()
 

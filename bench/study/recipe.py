@@ -50,16 +50,23 @@ class Recipe:
     test_seed: int = 2026
     test_videos: Mapping[str, int] = field(
         default_factory=lambda: {
-            "plain": 640,
-            "lookalike": 640,
+            "plain": 576,
+            "lookalike": 576,
             "static": 1024,
-            "density": 640,
-            "footage": 640,
-            "long": 576,
+            "density": 576,
+            "footage": 576,
+            "long": 560,
         }
     )
 
-    settings: Settings = field(default_factory=lambda: {"max_steps": 300, "retention": 0.025, "learning_rate": 3e-3})
+    settings: Settings = field(
+        default_factory=lambda: {
+            "max_steps": 400,
+            "retention": 0.05,
+            "learning_rate": 3e-3,
+            "lr_scheduler_type": "linear",
+        }
+    )
     policies: Mapping[str, Mapping[str, float]] = field(
         default_factory=lambda: {"policy": {"plain": 0.3, "lookalike": 0.4, "density": 0.2, "static": 0.1}}
     )
@@ -73,20 +80,20 @@ class Recipe:
         default_factory=lambda: {
             "dense reward (log_prob)": {"reward": "log_prob"},
             "sparse reward (correct)": {"reward": "correct"},
-            "sparse reward, 64 real videos": {"reward": "correct", "train_videos": 64},
         }
     )
 
     sweep_settings: Settings = field(
-        default_factory=lambda: {"max_steps": 120, "per_device_train_batch_size": 8, "learning_rate": 3e-3}
+        default_factory=lambda: {"max_steps": 120, "per_device_train_batch_size": 4, "learning_rate": 3e-3}
     )
-    sweep_videos: int = 512
+    sweep_videos: int = 256
     sweep_weights: tuple[float, ...] = (0.05, 0.2, 0.5, 1.0, 3.0)
     sweep_test_videos: int = 128
     adaptive_settings: Settings = field(
         default_factory=lambda: {
-            "max_steps": 300,
+            "max_steps": 400,
             "learning_rate": 3e-3,
+            "lr_scheduler_type": "linear",
             "advantage": "by_factor",
             "compression_weight": 0.5,
         }

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 from transformers.trainer_callback import PrinterCallback
 
@@ -22,6 +23,7 @@ from score_video.rl.trainer import ScoreTrainer
 
 # As many videos or fewer are encoded once and kept, as users would who have few
 ENCODED_ONCE = 2048
+_BATCH = 32
 METRICS = ("step", "reward", "accuracy", "kept_ratio")
 
 
@@ -82,39 +84,47 @@ def _videos(training: Mapping[str, Any]) -> Dataset[Example]:
 
 @dataclass(frozen=True)
 class EncodedOnce:
-    """An environment whose training videos have all been encoded."""
+    """An environment whose training videos have all been encoded.
+
+    Attributes:
+        inner: the environment itself.
+        encoded: by split and number: tokens [T, rows, columns, D], answers [tasks], and what is shown [L, things].
+    """
 
     inner: MiniatureEnvironment
-    encoded: Mapping[tuple[str, int], EncodedBatch]
+    encoded: Mapping[tuple[str, int], tuple[Tensor, Tensor, Tensor]]
 
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
         """See :class:`score_video.rl.environment.Environment`."""
         if any("frames" in example for example in examples):  # pseudo-videos are new every time
             return self.inner.encode(examples)
         parts = [self.encoded[example["split"], example["number"]] for example in examples]
-        videos = [_unpacked(part) for part in parts]
-        shown = torch.cat([part.payload.shown for part in parts])
-        return self.inner.batch(videos, torch.cat([part.payload.answers for part in parts]), shown)
+        videos, answers, shown = zip(*parts, strict=True)
+        return self.inner.batch(videos, torch.stack(answers), torch.cat(shown))
 
     def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
         """See :class:`score_video.rl.environment.Environment`."""
         return self.inner.answer(batch, selection, divergence=divergence)
 
 
-def _unpacked(batch: EncodedBatch) -> torch.Tensor:
-    """The one video of a batch, [T, rows, columns, D]."""
-    per_frame, columns = int(batch.videos.tokens_per_frame[0]), int(batch.videos.columns[0])
-    return batch.videos.tokens.view(-1, per_frame // columns, columns, batch.videos.tokens.shape[1])
-
-
 @lru_cache(maxsize=4)
 def _encoded_once(
     env: MiniatureEnvironment, mixture: tuple[tuple[str, float], ...], train_videos: int, seed: int
 ) -> EncodedOnce:
-    # one by one: then a video's tokens do not depend, in the last bit, on what else is encoded with it
-    data = _videos({"mixture": dict(mixture), "seed": seed, "train_videos": train_videos})
-    examples = [data[number] for number in range(len(data))]  # type: ignore[arg-type]
-    return EncodedOnce(env, {(example["split"], example["number"]): env.encode([example]) for example in examples})
+    data: Any = _videos({"mixture": dict(mixture), "seed": seed, "train_videos": train_videos})
+    encoded = {}
+    # always in the same batches: in the last bit, tokens depend on what else is encoded with them
+    for begin in range(0, len(data), _BATCH):
+        examples = [data[number] for number in range(begin, min(begin + _BATCH, len(data)))]
+        batch = env.encode(examples)
+        lengths = batch.videos.lengths.tolist()
+        columns = env.reader.config.columns
+        tokens = torch.split(batch.videos.tokens, lengths)
+        shown = torch.split(batch.payload.shown, lengths)
+        for number, example in enumerate(examples):
+            video = tokens[number].view(-1, columns, columns, env.token_width)
+            encoded[example["split"], example["number"]] = video, batch.payload.answers[number], shown[number]
+    return EncodedOnce(env, encoded)
 
 
 @dataclass(frozen=True)
