@@ -26,9 +26,12 @@ from bench.study.statistics import Answers, pack, share_out, spearman, unpack
 from bench.study.study import Study
 from bench.study.sweep import Run, Sweep
 from bench.study.tables import accuracy, percent, signed, table
+from bench.study.train import SeveralReaders, _encoded_once
 from bench.study.verdicts import all_verdicts, helps
+from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
 from score_video.miniature.reader import Reader, ReaderConfig
 from score_video.rl.advantages import ADVANTAGES, Rewards
+from score_video.rl.environment import Selection
 
 # ---- Statistics
 
@@ -255,6 +258,39 @@ def test_a_strategy_holds_where_no_seed_collapsed(tmp_path: Path) -> None:
     assert gained == pytest.approx(0.02, abs=0.005)
 
 
+# ---- Environments of the study
+
+
+def tiny_reader(number: int) -> Reader:
+    torch.manual_seed(number)
+    return Reader(ReaderConfig(tower_width=8, token_width=8 + number, width=12, layers=1, heads=2))
+
+
+def test_videos_encoded_once_are_the_videos_encoded() -> None:
+    inner = MiniatureEnvironment(tiny_reader(0))
+    once = _encoded_once(inner, (("plain", 0.5), ("long", 0.5)), 80, 3)
+    examples = [MiniatureVideos(split, "train", 3, 40)[n] for split, n in (("long", 39), ("plain", 2), ("plain", 35))]
+    one, other = once.encode(examples), inner.encode(examples)
+    torch.testing.assert_close(one.videos.tokens, other.videos.tokens)
+    for field in ("cu_seqlens", "tokens_per_frame", "columns"):
+        assert torch.equal(getattr(one.videos, field), getattr(other.videos, field))
+    for field in ("place", "answers", "shown"):
+        assert torch.equal(getattr(one.payload, field), getattr(other.payload, field))
+
+
+def test_several_readers_take_turns_by_the_first_example() -> None:
+    several = [MiniatureEnvironment(tiny_reader(number)) for number in range(3)]
+    together = SeveralReaders(several)
+    data = MiniatureVideos("plain", "train", 0, 10)
+    for first in range(6):
+        batch = together.encode([data[first], data[9]])
+        assert batch.videos.tokens.shape[1] == 8 + first % 3
+        everything = Selection(torch.arange(len(batch.videos.tokens)), batch.videos.lengths[None])
+        own = several[first % 3]
+        expected = own.answer(own.encode([data[first], data[9]]), everything)
+        torch.testing.assert_close(together.answer(batch, everything).log_prob, expected.log_prob)
+
+
 # ---- All of it
 
 
@@ -264,10 +300,8 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     names = {"shipped", *QUICK.train_towers, *QUICK.test_towers}
     readers = {}
     for number, name in enumerate(sorted(names)):
-        torch.manual_seed(number)
-        config = ReaderConfig(tower_width=8, token_width=8 + number, width=12, layers=1, heads=2)
         readers[name] = folder / f"{name}.safetensors"
-        Reader(config).save(readers[name])
+        tiny_reader(number).save(readers[name])
     splits = ("plain", "lookalike", "static", "density", "long")
     recipe = replace(QUICK, test_videos=dict.fromkeys(splits, 4), retentions=(0.05,), few_retentions=(0.05,))
     recipe = replace(recipe, curriculum={"sparse": {"reward": "correct"}}, sweep_weights=(0.5,), sweep_test_videos=4)
