@@ -100,9 +100,9 @@ class Recipe:
     )
     density_split: str = "density"
 
-    train_towers: tuple[str, ...] = ("shipped", "tower-1", "tower-2", "tower-3")
-    test_towers: tuple[str, ...] = ("tower-4", "tower-5")
-    tower_settings: Settings = field(default_factory=lambda: {"max_steps": 600})
+    train_towers: tuple[str, ...] = ("shipped", "tower-1", "tower-2")
+    test_towers: tuple[str, ...] = ("tower-3", "tower-4")
+    tower_settings: Settings = field(default_factory=dict)
     tower_splits: tuple[str, ...] = ("plain", "lookalike")
 
 

@@ -1,4 +1,4 @@
-"""A ragged batch of encoded videos, packed: what policies, compressors, environments and adapters hand to each other."""
+"""A ragged batch of encoded videos, packed: what policies, compressors and environments hand to each other."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ TOWER_STEPS, TOWER_FRAMES = 500, 4
 # (steps, highest learning rate, weight of the hints) of the training on questions; in each the rate rises and falls.
 # Time comes late, because what a token shows is loud beside where it is: the later cycles are mostly about it.
 CYCLES = ((5000, 2e-3, 0.3), (1500, 1.5e-3, 1.5), (1000, 1.2e-3, 1.0))
-NEW_TOWER_CYCLES = ((800, 1e-3, 0.3),)
+NEW_TOWER_CYCLES = ((600, 1e-3, 0.5),)
 IMITATION_STEPS = 400
 TOWER_EVERY = 2  # the tower, which knows its patches by then, learns in one step of so many: it is half of the time
 ALL_TOKENS = {16: 0.12, 64: 0.02}  # share of batches from which nothing is dropped, by frames
@@ -172,7 +172,7 @@ def _step(
     optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, loss: Tensor, reader: Reader
 ) -> None:
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
     optimizer.step()
     schedule.step()

@@ -66,7 +66,7 @@ class ScoreConfig(TrainingArguments):
     )
 
     learning_rate: float = _setting(3e-3, "Learning rate of Adam at the start.")
-    lr_scheduler_type: str = _setting("constant", "How the learning rate changes: constant, linear, cosine, ...")
+    lr_scheduler_type: str = _setting("linear", "How the learning rate changes: constant, linear, cosine, ...")
     weight_decay: float = _setting(0.0, "Weight decay.")
     max_grad_norm: float = _setting(1.0, "Gradients longer than this are shortened to it; 0: none are.")
     per_device_train_batch_size: int = _setting(16, "Videos of a step on each device.")
