@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from bench.study.experiments import Plan
@@ -63,4 +64,5 @@ def _notes(plan: Plan) -> str:
         f"{name} on {', '.join(f'{split} ({share:.0%})' for split, share in mixture.items())}"
         for name, mixture in recipe.policies.items()
     )
-    return _NOTES.format(seeds=len(recipe.seeds), settings=settings, mixtures=mixtures)
+    text = _NOTES.format(seeds=len(recipe.seeds), settings=settings, mixtures=mixtures)
+    return "\n\n".join(textwrap.fill(part, 120, break_on_hyphens=False) for part in text.split("\n\n"))

@@ -65,8 +65,11 @@ class Study:
             console.print("no footage: the split footage is left out (--footage VIDEO)")
         if "relative" in names and (missing := missing_towers(plan)):
             console.print(f"no reader {', '.join(missing)} in bench/readers: the experiment relative is left out")
-        unique = {job.key: job for name in reversed(names) for job in reversed(EXPERIMENTS[name](plan))}
-        jobs = [job for job in reversed(unique.values()) if fresh or not job.file(self.results).is_file()]
+        unique: dict[str, Job] = {}
+        for name in names:
+            for job in EXPERIMENTS[name](plan):
+                unique.setdefault(job.key, job)
+        jobs = [job for job in unique.values() if fresh or not job.file(self.results).is_file()]
         console.print(f"{len(jobs)} jobs to run, {len(unique) - len(jobs)} have a result in {self.results}")
         made = provenance()
         failed: list[Done] = []
