@@ -96,11 +96,12 @@ def method(plan: Plan, test: Mapping[str, Any], name: str, tags: Mapping[str, An
 
 def policies(plan: Plan) -> list[Job]:
     """The policies that the recipe names, on every split, by both laws."""
+    settings = {**plan.recipe.settings, **plan.recipe.policy_settings}
     return [
         Job(
             "policy",
             {
-                "training": plan.training(seed, mixture),
+                "training": plan.training(seed, mixture, settings=settings),
                 "tests": [plan.test(split) for split in plan.splits],
                 "retentions": list(plan.recipe.retentions),
                 "laws": list(BOTH_LAWS),
@@ -215,6 +216,8 @@ def _counted(
 
 def rot(plan: Plan) -> list[Job]:
     """Full against compressed on long videos: nothing that is not tested elsewhere."""
+    if "long" not in plan.splits:
+        return []
     chosen = [job for job in policies(plan) if job.tags["policy"] == next(iter(plan.recipe.policies))]
     return [job for job in full(plan) if job.tags["split"] == "long"] + chosen
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from bench.study.experiments import STATES
 from bench.study.found import Cell, Found, Series
 from bench.study.recipe import STRATEGIES
-from bench.study.sweep import MOST_RATIO, Sweep
+from bench.study.sweep import MOST_RATIO, Run, Sweep
 
 # Okabe and Ito's colours, told apart by colour-blind people too
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
@@ -83,11 +83,22 @@ def _start(block: list[float]) -> float:
 
 def _label_ends(axes: Axes, x: float, labels: Sequence[tuple[str, float, str]]) -> None:
     """Names lines at their right ends: (name, y, colour)."""
-    low, high = axes.get_ylim()
-    places = spread_labels([y for _, y, _ in labels], (high - low) * 0.058, low, high)
+    if not labels:
+        return
+    # in parts of the height: the axis may be logarithmic
+    to_height = axes.transScale + axes.transLimits
+    heights = [to_height.transform((x, y))[1] for _, y, _ in labels]
+    places = [to_height.inverted().transform((0, h))[1] for h in spread_labels(heights, 0.058, 0, 1)]
     for (name, _, colour), place in zip(labels, places, strict=True):
         axes.annotate(
-            name, (x, place), xytext=(5, 0), textcoords="offset points", va="center", color=colour, fontsize=7.5
+            name,
+            (x, place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=7.5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
         )
 
 
@@ -219,38 +230,39 @@ def _advantages(found: Found) -> Figure:
     named: list[tuple[Axes, list[tuple[str, float, str]]]] = []
     colours = dict(zip(STRATEGIES, (BLACK, ORANGE, SKY, GREEN, PURPLE, VERMILION), strict=True))
     for column, scale in enumerate((False, True)):
-        for row, (what, of) in enumerate((("ratio", "kept, %"), ("accuracy", "accuracy, %"))):
-            axes = panels[row, column]
-            ends = []
-            for strategy in STRATEGIES:
-                mean = [
-                    100 * np.mean([getattr(run, what) for run in sweep.at((strategy, scale), weight)])
-                    for weight in sweep.weights
-                ]
-                axes.plot(sweep.weights, mean, "o-", color=colours[strategy], lw=1.3, ms=3)
-                dead = [run for run in sweep.runs if (run.strategy, run.scale) == (strategy, scale) and run.collapsed]
-                axes.plot(
-                    [run.weight for run in dead],
-                    [100 * getattr(run, what) for run in dead],
-                    "x",
-                    color=colours[strategy],
-                    ms=6,
-                )
-                ends.append((strategy, mean[-1], colours[strategy]))
+        for row, what in enumerate(("ratio", "accuracy")):
+            axes, ends = panels[row, column], []
+            for strategy, colour in colours.items():
+                kind = strategy, scale
+                weights = [w for w in sweep.weights if not all(run.collapsed for run in sweep.at(kind, w))]
+                mean = [_mean_of_survivors(sweep.at(kind, weight), what) for weight in weights]
+                axes.plot(weights, mean, "o-", color=colour, lw=1.3, ms=3)
+                dead = [run for run in sweep.runs if (run.strategy, run.scale) == kind and run.collapsed]
+                places = [max(_LEAST_SHOWN, 100 * getattr(run, what)) for run in dead]
+                axes.plot([run.weight for run in dead], places, "x", color=colour, ms=6)
+                ends += [(strategy, mean[-1], colour)] if weights[-1:] == [sweep.weights[-1]] else []
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(FixedLocator(list(sweep.weights)))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.set_xlim(sweep.weights[0] * 0.85, sweep.weights[-1] * 3.2)
-            if row == 0:
-                axes.set_title("divided by the standard deviation" if scale else "not divided")
-                axes.axhline(100 * MOST_RATIO, color=GREY, lw=0.8, ls="--")
-            else:
-                axes.set_xlabel("weight of the compression reward")
-            if column == 0:
-                axes.set_ylabel(of)
             named.append((axes, ends))
+        panels[0, column].set_title("divided by the standard deviation" if scale else "not divided")
+        panels[0, column].set_yscale("log")
+        panels[0, column].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panels[0, column].axhline(100 * MOST_RATIO, color=GREY, lw=0.8, ls="--")
+        panels[1, column].set_xlabel("weight of the compression reward")
+    panels[0, 0].set_ylabel("kept, %")
+    panels[1, 0].set_ylabel("accuracy, %")
     for axes, ends in named:  # once all limits are known
         _label_ends(axes, sweep.weights[-1], ends)
-    figure.suptitle("means over seeds; a cross for each run that collapsed", fontsize=9, x=0.01, ha="left")
+    text = f"means over the seeds that did not collapse; a cross for each run that did (kept: {_LEAST_SHOWN}% or less)"
+    figure.suptitle(text, fontsize=9, x=0.01, ha="left")
     return figure
+
+
+_LEAST_SHOWN = 0.1  # percent
+
+
+def _mean_of_survivors(runs: Sequence[Run], what: str) -> float:
+    return 100 * float(np.mean([getattr(run, what) for run in runs if not run.collapsed]))

@@ -28,6 +28,7 @@ class Recipe:
         test_seed: of the worlds of the partition test.
         test_videos: of each split; about 5.7 questions a video, 3 in the split static.
         settings: how a policy is trained.
+        policy_settings: what changes for the policies below, which train longer.
         policies: by name, shares of the splits that a policy learns from. The first is *the* policy of the document.
         train_videos: how many there are to learn from, of all splits together.
         one_split: what ablations are trained and tested on.
@@ -67,6 +68,7 @@ class Recipe:
             "lr_scheduler_type": "linear",
         }
     )
+    policy_settings: Settings = field(default_factory=lambda: {"max_steps": 1000})
     policies: Mapping[str, Mapping[str, float]] = field(
         default_factory=lambda: {"policy": {"plain": 0.3, "lookalike": 0.4, "density": 0.2, "static": 0.1}}
     )
@@ -116,6 +118,7 @@ QUICK = replace(
     few_retentions=(0.05, 0.10),
     test_videos=dict.fromkeys(SPLITS, 8),
     settings={**FULL.settings, **_TINY},
+    policy_settings=_TINY,
     train_videos=64,
     curriculum={name: {**changes, "train_videos": 16} for name, changes in FULL.curriculum.items()},
     sweep_settings={**FULL.sweep_settings, **_TINY},

@@ -18,8 +18,8 @@ questions of one video are not independent). Differences are paired, on the same
 over videos; of policies, of the mean over seeds. Random: the mean over as many seeds of its own. The oracle knows what
 the generator put where, not how the reader combines it: a mark to look at, not a bound.
 
-**How policies were trained.** With {settings}, all else as ScoreConfig has it; the {mixtures}. Ablations and other
-comparisons on one split are trained on that split alone."""
+**How policies were trained.** With {settings}, all else as ScoreConfig has it; the {mixtures}, with {longer}.
+Ablations and other comparisons on one split are trained on that split alone."""
 
 
 def write_report(plan: Plan, results: Path, docs: Path) -> list[Path]:
@@ -59,10 +59,12 @@ def _document(found: Found, figures: list[str]) -> str:
 
 def _notes(plan: Plan) -> str:
     recipe = plan.recipe
-    settings = ", ".join(f"`{name}` {value}" for name, value in recipe.settings.items())
+    settings, longer = (
+        ", ".join(f"`{name}` {value}" for name, value in of.items()) for of in (recipe.settings, recipe.policy_settings)
+    )
     mixtures = "; ".join(
         f"{name} on {', '.join(f'{split} ({share:.0%})' for split, share in mixture.items())}"
         for name, mixture in recipe.policies.items()
     )
-    text = _NOTES.format(seeds=len(recipe.seeds), settings=settings, mixtures=mixtures)
+    text = _NOTES.format(seeds=len(recipe.seeds), settings=settings, longer=longer, mixtures=mixtures)
     return "\n\n".join(textwrap.fill(part, 120, break_on_hyphens=False) for part in text.split("\n\n"))

@@ -22,7 +22,7 @@ Kind = tuple[str, bool]
 
 def kind_name(kind: Kind) -> str:
     """As tables call it."""
-    return f"{kind[0]}, scaled" if kind[1] else kind[0]
+    return f"{kind[0]} (scaled)" if kind[1] else kind[0]
 
 
 @dataclass(frozen=True)
