@@ -71,6 +71,9 @@ class Study:
                 unique.setdefault(job.key, job)
         jobs = [job for job in unique.values() if fresh or not job.file(self.results).is_file()]
         console.print(f"{len(jobs)} jobs to run, {len(unique) - len(jobs)} have a result in {self.results}")
+        known = {job.key for build in EXPERIMENTS.values() for job in build(plan)}
+        if stale := [file.name for file in sorted(self.results.glob("*.json")) if file.stem not in known]:
+            console.print(f"{len(stale)} results there are of other parameters and not used: {stale[0]}, ...")
         made = provenance()
         failed: list[Done] = []
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

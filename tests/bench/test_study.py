@@ -323,6 +323,10 @@ def test_all_of_it_once(small_study: Study, capsys: pytest.CaptureFixture[str]) 
     assert small_study.run(["full"], workers=1) == []
     assert "1 jobs to run, 4 have" in capsys.readouterr().out
     assert (small_study.docs / "results.md").read_text() == text
+    # a result of other parameters is not used, and said not to be
+    save_json(small_study.results / "full-0123456789ab.json", {})
+    small_study.run(["full"], workers=1)
+    assert "1 results there are of other parameters" in capsys.readouterr().out
 
 
 def test_a_failed_job_is_reported_and_missing_results_are_said_to_be(small_study: Study, tmp_path: Path) -> None:
