@@ -205,6 +205,10 @@ def demo(
     steps: Annotated[int, typer.Option(help="Optimiser steps of the training.", min=1)] = 300,
     videos: Annotated[int, typer.Option(help="Test videos of the comparison.", min=2)] = 200,
     seed: Annotated[int, typer.Option(help="What the policy begins from, and which videos.", min=0)] = 0,
+    reader: Annotated[Path | None, typer.Option(help="A reader's weights. [default: those of the package]")] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="First make the reader anew, from random weights: 45 minutes.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
 ) -> None:
     """Train a policy on the miniature world while you watch, and compare it with every rival at the same exact count.
@@ -215,9 +219,25 @@ def demo(
 
     from score_video.demo import FILES, print_results
     from score_video.demo import demo as run
+    from score_video.miniature.environment import MiniatureEnvironment
 
+    if from_scratch:
+        from score_video.miniature.train_reader import main as make_reader
+
+        if reader is None or reader.exists():
+            raise ValueError("with --from-scratch, --reader must name a file that is not there yet: where it is kept")
+        make_reader(reader)
     bar = sys.stderr.isatty()
-    results = run(out, steps=steps, videos=videos, seed=seed, overwrite=overwrite, bar=bar, progress=_progress)
+    results = run(
+        out,
+        steps=steps,
+        videos=videos,
+        seed=seed,
+        overwrite=overwrite,
+        bar=bar,
+        progress=_progress,
+        environment=MiniatureEnvironment(reader),
+    )
     print_results(results, Console(width=None if sys.stdout.isatty() else 120))
     for name in FILES:
         print(f"  {_one_line(str(out / name))}")

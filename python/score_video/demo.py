@@ -71,7 +71,7 @@ def demo(
     overwrite: bool,
     bar: bool,
     progress: Callable[[], AbstractContextManager[Progress]],
-    environment: MiniatureEnvironment | None = None,
+    environment: MiniatureEnvironment,
 ) -> Results:
     """Trains, compares, draws, and writes ``FILES`` into a new folder.
 
@@ -87,7 +87,7 @@ def demo(
         overwrite: replace an earlier result.
         bar: draw the bar of the training; otherwise lines are printed.
         progress: opens what is told how far the rest is. (Two bars at a time would spoil each other.)
-        environment: the frozen reader; None: the one that comes with the package.
+        environment: the frozen reader.
 
     Raises:
         ValueError: fewer than 2 videos, no steps, or what the extras ``train`` and ``plots`` install is not there.
@@ -97,7 +97,6 @@ def demo(
         raise ValueError(f"videos must be at least 2, got {videos}")
     if missing := [name for name in ("accelerate", "matplotlib") if not find_spec(name)]:
         raise ValueError(f"the demo needs {', '.join(missing)}: install score-video[train,plots]")
-    environment = environment or MiniatureEnvironment()
     seconds: dict[str, float] = {}
     with output_folder(out, FILES, overwrite=overwrite) as folder:
         began = time.perf_counter()

@@ -91,6 +91,14 @@ def test_what_is_refused(option: str, value: str, capfd: pytest.CaptureFixture[s
     assert not list(Path().iterdir())
 
 
+def test_a_reader_from_scratch_has_to_go_somewhere_new(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    there = tmp_path / "there.safetensors"
+    there.touch()
+    for arguments in ([], ["--reader", str(there)]):
+        assert main(["demo", "--out", str(tmp_path / "out"), "--from-scratch", *arguments]) == 2
+        assert "--reader must name a file that is not there yet" in capfd.readouterr().err
+
+
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     found = module.find_spec
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "matplotlib" else found(name))
