@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the other readers of the study again (they are kept here, 2.5 MB): other vision towers for the language model of
-# the shipped reader. Those with patches of its size imitate its tower in a token space of their own; the coarse and the
-# fine one learn to answer on other grids of tokens. About 20 minutes on two cores.
+# the shipped reader. Those with patches of its size imitate its tower in a token space of their own; the coarse one
+# learns to answer on another grid of tokens. About 10 minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=bench/readers
@@ -11,4 +11,3 @@ make_reader --out $here/tower-1.safetensors --seed 1 --token-width 32 --tower-wi
 make_reader --out $here/tower-2.safetensors --seed 2 --token-width 160 --tower-width 128
 make_reader --out $here/tower-3.safetensors --seed 3 --patch 6 --token-width 96
 make_reader --out $here/tower-4.safetensors --seed 4 --token-width 48 --tower-width 48 --tower-depth 2
-make_reader --out $here/tower-5.safetensors --seed 5 --patch 3 --token-width 80
