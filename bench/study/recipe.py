@@ -89,7 +89,7 @@ class Recipe:
         default_factory=lambda: {"max_steps": 120, "per_device_train_batch_size": 4, "learning_rate": 3e-3}
     )
     sweep_videos: int = 256
-    sweep_weights: tuple[float, ...] = (0.05, 0.2, 0.5, 1.0, 3.0)
+    sweep_weights: tuple[float, ...] = (0.05, 0.2, 1.0, 3.0)
     sweep_test_videos: int = 128
     adaptive_settings: Settings = field(
         default_factory=lambda: {
