@@ -63,6 +63,7 @@ def config(output: Path, **settings: Any) -> ScoreConfig:
     base: dict[str, Any] = {
         "output_dir": str(output),
         "max_steps": 6,
+        "lr_scheduler_type": "constant",  # so that a shorter run is the beginning of a longer one
         "per_device_train_batch_size": 4,
         "num_generations": 4,
         "retention": 0.2,
