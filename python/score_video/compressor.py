@@ -24,8 +24,9 @@ from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
 from score_video.position import check_sizes
 
-DEFAULT_METHOD = "surprise"
-"""What decides where nobody says anything."""
+DEFAULT_METHOD = "evs-capped"
+"""What decides where nobody says anything: in docs/results.md the best rule without training whose time is linear in
+the tokens. (DivPrune is better there, and takes k passes over them.)"""
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _MODEL_TYPE = "score_compressor"
@@ -76,8 +77,8 @@ class Compressor:
         method: a policy, or the name of a training-free method (:data:`score_video.methods.METHODS`).
         retention: the fraction of tokens kept, in (0, 1], exactly ``keep_count`` of each video; or
             :class:`AdaptiveRetention`, which needs a policy.
-        law: how :func:`score_ext.select` picks by logits or scores; None is "systematic", or nothing for a method that
-            selects by a rule of its own.
+        law: how :func:`score_ext.select` picks by logits or scores. None: "systematic" for a policy, "topk" for a
+            score (what did better for each, docs/results.md), nothing for a method that selects by a rule of its own.
         seed: what a random method draws from, 64 bits.
 
     Raises:
@@ -118,10 +119,11 @@ class Compressor:
             TypeError, ValueError: the videos or the question do not fit what decides, or (adaptive) a video's logits
                 hold NaN.
         """
-        method, law = self.method, self.law or "systematic"
+        method = self.method
         if isinstance(method, SurprisePolicy):
             logits = method(videos, question)
             keep = self._counts(videos, logits)
+            law = self.law or "systematic"
             return Selected(score_ext.select(logits, videos.cu_seqlens, keep, int(keep.sum()), law), keep)
         if question is not None:
             raise ValueError(f"question must be None: {method!r} does not see it")
@@ -129,7 +131,7 @@ class Compressor:
         packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep
         rule = find_method(method)
         if isinstance(rule, ScoreMethod):
-            return Selected(rule.index(*packed, law=law), keep)
+            return Selected(rule.index(*packed, law=self.law or "topk"), keep)
         return Selected(rule.index(*packed, seed=self.seed), keep)
 
     def _counts(self, videos: PackedVideos, logits: Tensor | None) -> Tensor:

@@ -57,12 +57,12 @@ def test_picks_by_the_law(law: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["policy", *(name for name, m in METHODS.items() if isinstance(m, ScoreMethod))])
-def test_systematic_is_the_default(kind: str) -> None:
+def test_law_by_default(kind: str) -> None:
     videos = random_videos()
     laws: tuple[Any, ...] = (None, "systematic", "topk")
     default, systematic, topk = (make(kind, retention=0.3, law=law).select(videos).index for law in laws)
-    assert torch.equal(default, systematic)
-    assert not torch.equal(default, topk)
+    assert torch.equal(default, systematic if kind == "policy" else topk)
+    assert not torch.equal(systematic, topk)
 
 
 def test_given_nothing() -> None:
@@ -242,7 +242,7 @@ def test_damaged_and_missing_weights(tmp_path: Path) -> None:
         ({"method": None}, TypeError, "method must be a SurprisePolicy or a name, got NoneType"),
         ({"retention": 0}, ValueError, "retention must be above 0 and at most 1, got 0"),
         ({"retention": True}, TypeError, "retention must be a number, got True"),
-        ({"retention": AdaptiveRetention(0.1, 0.2)}, ValueError, "retention must be a fraction for 'surprise'"),
+        ({"retention": AdaptiveRetention(0.1, 0.2)}, ValueError, "retention must be a fraction for 'evs-capped'"),
         ({"law": "bottomk"}, ValueError, "law must be 'systematic', 'topk' or None, got 'bottomk'"),
         ({"method": "vidcom2", "law": "topk"}, ValueError, "law must be None for 'vidcom2'"),
         ({"seed": 2**63}, ValueError, "seed must fit in 64 bits, got 9223372036854775808"),
