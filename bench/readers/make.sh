@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the other readers of the study again (they are kept here, 3 MB): other vision towers for the language model of
-# the shipped reader. Those with patches of its size imitate its tower in a token space of their own; the coarse one
+# Makes the other readers of the study, which are to be kept here: other vision towers for the language model of the
+# shipped reader. Those with patches of its size imitate its tower in a token space of their own; the coarse one
 # learns to answer on another grid of tokens. About 10 minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
