@@ -254,14 +254,14 @@ def relative(plan: Plan) -> list[Job]:
             Job("policy", {"training": training, "tests": tests, **rest}, {"tower": "never seen", "seed": seed})
         )
     for tower in recipe.test_towers:
-        for seed in recipe.seeds:
+        for seed in recipe.own_tower_seeds:
             training = plan.training(seed, mixture, readers=[plan.readers[tower]])
             own = {"training": training, "tests": [plan.test(split, tower) for split in splits], **rest}
             jobs.append(Job("policy", own, {"tower": tower, "seed": seed}))
         for split in splits:
             tags = {"tower": tower, "split": split}
             jobs.append(Job("full", {"test": plan.test(split, tower)}, tags))
-            jobs += [method(plan, plan.test(split, tower), name, tags) for name in METHODS]
+            jobs += [method(plan, plan.test(split, tower), name, tags) for name in recipe.tower_methods]
     return jobs
 
 

@@ -38,6 +38,8 @@ class Recipe:
         sweep_settings: of the short trainings that compare advantage strategies; ``sweep_videos`` to learn from.
         sweep_weights: of the compression reward.
         sweep_test_videos: of the split that they are tested on.
+        own_tower_seeds: of the policies trained on a test tower itself.
+        tower_methods: rivals on the test towers.
         adaptive_settings: of the policies that choose the count and are compared with a fixed one.
         density_split: what policies that choose the count learn from and are tested on.
         train_towers, test_towers: names of readers in bench/readers (without .safetensors), or "shipped".
@@ -89,7 +91,7 @@ class Recipe:
         default_factory=lambda: {"max_steps": 120, "per_device_train_batch_size": 4, "learning_rate": 3e-3}
     )
     sweep_videos: int = 256
-    sweep_weights: tuple[float, ...] = (0.05, 0.2, 1.0, 3.0)
+    sweep_weights: tuple[float, ...] = (0.05, 0.5, 3.0)
     sweep_test_videos: int = 128
     adaptive_settings: Settings = field(
         default_factory=lambda: {
@@ -97,7 +99,7 @@ class Recipe:
             "learning_rate": 3e-3,
             "lr_scheduler_type": "linear",
             "advantage": "by_factor",
-            "compression_weight": 0.5,
+            "compression_weight": 3.0,
         }
     )
     density_split: str = "density"
@@ -105,6 +107,8 @@ class Recipe:
     train_towers: tuple[str, ...] = ("shipped", "tower-1", "tower-2")
     test_towers: tuple[str, ...] = ("tower-3", "tower-4")
     tower_settings: Settings = field(default_factory=dict)
+    own_tower_seeds: tuple[int, ...] = (0,)
+    tower_methods: tuple[str, ...] = ("random", "uniform", "evs-capped", "evs-dithered", "divprune", "oracle")
     tower_splits: tuple[str, ...] = ("plain", "lookalike")
 
 
