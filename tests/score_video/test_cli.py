@@ -269,6 +269,8 @@ def test_stopped_from_outside(tmp_path: Path, number: int, status: int) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # what a shell runs in the background ignores SIGINT, and so would whatever that runs
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "decode\n"
