@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the other readers of the study, which are to be kept here: other vision towers for the language model of the
 # shipped reader. Those with patches of its size imitate its tower in a token space of their own; the coarse one
-# learns to answer on another grid of tokens. About 10 minutes on two cores.
+# learns to answer on another grid of tokens.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=bench/readers

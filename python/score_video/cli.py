@@ -207,7 +207,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="What the policy begins from, and which videos.", min=0)] = 0,
     reader: Annotated[Path | None, typer.Option(help="A reader's weights. [default: those of the package]")] = None,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="First make the reader anew, from random weights: 45 minutes.")
+        bool, typer.Option("--from-scratch", help="First make the reader anew, from random weights: an hour.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
 ) -> None:

@@ -132,31 +132,32 @@ def _evs(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Ten
     ``surprise`` keeps, whose rule is the same but for taking the first frame from its top.
     """
     frame = torch.minimum(tokens_per_frame, cu_seqlens.diff())
-    outside_first_frame = _row_in_video(cu_seqlens, tokens.shape[0]) >= _of_each_row(frame, cu_seqlens)
-    spread = torch.zeros(tokens.shape[0], device=tokens.device).masked_fill_(outside_first_frame, -torch.inf)
-    budget = torch.minimum(keep, frame)
-    spared = score_ext.select(spread, cu_seqlens, budget, int(budget.sum()), "systematic")
     scores = score_ext.surprise(tokens, cu_seqlens, tokens_per_frame, first=torch.finfo(torch.float32).max)
-    scores[spared] = torch.inf
+    scores[_spread_over_first_frame(cu_seqlens, frame, torch.minimum(keep, frame))] = torch.inf
     return scores
 
 
 def _evs_capped(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
     """EVS with at most half of the budget for the first frame, spread evenly over it (our variant: a fairer rival)."""
     frame = torch.minimum(tokens_per_frame, cu_seqlens.diff())
-    outside_first_frame = _row_in_video(cu_seqlens, tokens.shape[0]) >= _of_each_row(frame, cu_seqlens)
-    spread = torch.zeros(tokens.shape[0], device=tokens.device).masked_fill_(outside_first_frame, -torch.inf)
     # a video of one frame has nothing else to spend on
     several = tokens_per_frame < cu_seqlens.diff()
     budget = torch.where(several, torch.minimum((keep + 1) // 2, frame), torch.minimum(keep, frame))
-    spared = score_ext.select(spread, cu_seqlens, budget, int(budget.sum()), "systematic")
     scores = score_ext.surprise(tokens, cu_seqlens, tokens_per_frame, first=0.0)
-    scores[spared] = torch.inf
+    scores[_spread_over_first_frame(cu_seqlens, frame, budget)] = torch.inf
     return scores
 
 
+def _spread_over_first_frame(cu_seqlens: Tensor, frame: Tensor, budget: Tensor) -> Tensor:
+    """int64 [sum of budget]: rows spread evenly over each video's first ``frame`` tokens; both int32 [B]."""
+    length = int(cu_seqlens[-1])
+    outside = _row_in_video(cu_seqlens, length) >= _of_each_row(frame, cu_seqlens)
+    equal = torch.zeros(length, device=cu_seqlens.device).masked_fill_(outside, -torch.inf)
+    return score_ext.select(equal, cu_seqlens, budget, int(budget.sum()), "systematic")
+
+
 def _evs_dithered(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
-    """EVS's score spread by systematic sampling (our variant: the strongest training-free rule that we found).
+    """EVS's score spread by systematic sampling (our variant).
 
     Each token is kept with a probability about in proportion to its surprise; one of the first frame counts as having
     the mean surprise of its video's other frames. See docs/results.md.

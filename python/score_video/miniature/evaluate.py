@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 import score_ext
-from score_ext.budget import keep_count
 from score_ext.ops import Law
 from score_video.methods import IndexMethod, find_method
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
@@ -28,6 +27,7 @@ from score_video.miniature.world import (
     TASKS,
     Partition,
 )
+from score_video.rl import rollouts
 from score_video.rl.environment import EncodedBatch, Selection
 from score_video.rl.rollouts import Policy
 
@@ -126,9 +126,7 @@ def encode_split(
 
 def budgets(batch: EncodedBatch, retention: float) -> Tensor:
     """int32 [B], how many tokens each video keeps; raises ValueError for a retention outside (0, 1]."""
-    videos = batch.videos
-    sizes = zip(videos.lengths.tolist(), videos.tokens_per_frame.tolist(), strict=True)
-    return torch.tensor([keep_count(length // n, n, retention) for length, n in sizes], dtype=torch.int32)
+    return rollouts.budgets(batch.videos, retention)
 
 
 def evaluate(

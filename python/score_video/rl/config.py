@@ -30,8 +30,8 @@ def _setting(default: Any, help: str) -> Any:
 class ScoreConfig(TrainingArguments):
     """What :class:`score_video.rl.trainer.ScoreTrainer` does, beside what every Trainer does.
 
-    Names are TRL's where they mean the same. Defaults are those that trained best in the miniature (docs/results.md),
-    for Trainer's own arguments too. SCORE's hyperparameters are not published.
+    Names are TRL's where they mean the same. Defaults come from training in the miniature, for Trainer's own arguments
+    too. SCORE's hyperparameters are not published.
 
     Raises:
         ValueError: a value is out of range, a name is not known, or two values contradict each other.
