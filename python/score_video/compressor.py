@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -23,6 +24,9 @@ from score_video.output import output_folder
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
 from score_video.position import check_sizes
+
+if TYPE_CHECKING:
+    from score_video.mllm.compress import CompressedInputs
 
 DEFAULT_METHOD = "evs-capped"
 """What decides where nobody says anything: in docs/results.md the best rule without training whose time is linear in
@@ -106,6 +110,12 @@ class Compressor:
             raise TypeError(f"seed must be an integer, got {self.seed!r}")
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed must fit in 64 bits, got {self.seed}")
+
+    def __call__(self, model: Any, **inputs: Any) -> CompressedInputs:
+        """:func:`score_video.mllm.compress_inputs` of what a processor returned: ``compressor(model, **inputs)``."""
+        from score_video.mllm.compress import compress_inputs  # it builds on this module
+
+        return compress_inputs(model, inputs, self)
 
     @torch.no_grad()
     def select(self, videos: PackedVideos, question: Tensor | None = None) -> Selected:

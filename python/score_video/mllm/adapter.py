@@ -1,0 +1,153 @@
+"""What a model family has to say so that its prompts can be compressed, and which families there are.
+
+To add one: write a file like its neighbours with a subclass of :class:`Adapter`, and name it in :data:`_ADAPTERS`
+(docs/adding-a-model.md).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from score_video.mllm.prompt import Prompt
+from score_video.packed import PackedVideos
+
+
+@dataclass(frozen=True)
+class Features:
+    """Rows that take the places of placeholders in a batch of prompts.
+
+    Attributes:
+        rows: [F, D].
+        placeholders: bool [B, S], F of them True: where the rows go, prompt by prompt from left to right.
+        deepstack: what goes to later layers at the same places, [F, D] for each (Qwen3-VL).
+    """
+
+    rows: Tensor
+    placeholders: Tensor
+    deepstack: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Visuals:
+    """What a model's vision side made of the pictures in a batch of prompts.
+
+    Attributes:
+        videos: every video of the batch in the order of the prompts, packed; what is compressed.
+        features: the same rows as they go into the prompts.
+        fixed: what goes in unabridged: images, separators. None: nothing.
+        owner: int64 [V], the prompt that each video belongs to.
+    """
+
+    videos: PackedVideos
+    features: Features
+    fixed: Features | None
+    owner: Tensor
+
+
+class Adapter(ABC):
+    """A model family. It has no state: everything is read from the model it is given.
+
+    Attributes:
+        consumed: names of inputs that only the vision side reads; the compressed inputs are without them.
+        gaps: whether positions of dropped tokens leave gaps that attention kernels could take for the borders of
+            packed sequences (families with one row of positions).
+    """
+
+    consumed: tuple[str, ...]
+    gaps: bool = True
+
+    @abstractmethod
+    def encode(self, model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> Visuals | None:
+        """Runs the vision side. None: there is no video in the inputs.
+
+        Raises ValueError where the inputs contradict each other, or hold what cannot be compressed exactly.
+        """
+
+    def position_ids(self, model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> Tensor:
+        """int64 [B, S] or [R, B, S]: the positions that the stock model gives to the whole prompts."""
+        del model, inputs
+        return prompt.position_ids
+
+    def finish_positions(self, model: Any, prompt: Prompt) -> Tensor:
+        """The positions of a shorter prompt from those its tokens had in the whole one, [..., B, S] -> the same."""
+        del model
+        return prompt.position_ids
+
+    def hand_over(self, model: Any, input_ids: Tensor, parts: Sequence[Features | None]) -> dict[str, Any]:
+        """Prompts and features as arguments of the model.
+
+        Args:
+            input_ids: int64 [B, S] of the shorter prompts.
+            parts: the videos' features, the fixed ones.
+        """
+        embeds = model.get_input_embeddings()(input_ids)  # [B, S, D]
+        for part in parts:
+            if part is not None:
+                rows = part.rows.to(embeds.device, embeds.dtype)
+                embeds = embeds.masked_scatter(part.placeholders[..., None], rows)
+        return {"inputs_embeds": embeds}
+
+
+def grid_videos(tokens: Tensor, grids: Sequence[tuple[int, int, int]]) -> PackedVideos:
+    """Packs videos whose tokens [L, D] stand one after the other; grids: frames, rows, columns of each."""
+    lengths = torch.tensor([frames * rows * columns for frames, rows, columns in grids])
+    if int(lengths.sum()) != len(tokens):
+        raise ValueError(f"the inputs' grids are of {int(lengths.sum())} tokens, the vision tower gave {len(tokens)}")
+    cu_seqlens = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
+    sizes = torch.tensor([(rows * columns, columns) for _, rows, columns in grids], dtype=torch.int32)
+    device = tokens.device
+    return PackedVideos(
+        tokens, cu_seqlens.to(device), sizes[:, 0].contiguous().to(device), sizes[:, 1].contiguous().to(device)
+    )
+
+
+def owner_of_videos(videos: PackedVideos, placeholders: Tensor) -> Tensor:
+    """int64 [V]: the prompt of each video, from the places that wait for its tokens, bool [B, S].
+
+    Raises ValueError where there are more or fewer places than tokens, or one prompt's end inside a video.
+    """
+    ends = placeholders.sum(1).cumsum(0)  # [B]
+    if int(ends[-1]) != len(videos.tokens):
+        raise ValueError(
+            f"inputs['input_ids'] has {int(ends[-1])} placeholders of videos, their features are {len(videos.tokens)}"
+        )
+    first, last = videos.cu_seqlens[:-1].long(), videos.cu_seqlens[1:].long() - 1
+    owner = torch.searchsorted(ends, first, right=True)
+    if (owner != torch.searchsorted(ends, last, right=True)).any():
+        raise ValueError("inputs['input_ids'] must have all placeholders of a video in one prompt")
+    return owner
+
+
+def find_adapter(model: Any) -> Adapter:
+    """The adapter of a model's family. Raises TypeError, which lists the families there are."""
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind not in _ADAPTERS:
+        of_kind = f" of type {kind!r}" if kind is not None else ""
+        raise TypeError(
+            f"model must be one of {', '.join(supported_models())} (its config's model_type), "
+            f"got {type(model).__name__}{of_kind}"
+        )
+    module, name = _ADAPTERS[kind]
+    adapter: Adapter = getattr(import_module(f"score_video.mllm.{module}"), name)()
+    return adapter
+
+
+def supported_models() -> tuple[str, ...]:
+    """The ``model_type`` of every supported configuration."""
+    return tuple(sorted(_ADAPTERS))
+
+
+# model_type -> module of this package, class in it
+_ADAPTERS = {
+    "qwen2_vl": ("qwen2_vl", "Qwen2VL"),
+    "qwen2_5_vl": ("qwen2_vl", "Qwen2VL"),
+    "qwen3_vl": ("qwen3_vl", "Qwen3VL"),
+    "qwen3_vl_moe": ("qwen3_vl", "Qwen3VL"),
+}

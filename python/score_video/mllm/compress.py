@@ -1,0 +1,193 @@
+"""Compresses the videos in a processor's output: the stock model then gets shorter prompts, and is not changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+import score_ext
+from score_video.compressor import Compressor, Selected
+from score_video.mllm.adapter import Adapter, Features, Visuals, find_adapter
+from score_video.mllm.prompt import IGNORED, Prompt, Shortening, read_prompt
+from score_video.packed import PackedVideos
+from score_video.policy import SurprisePolicy
+
+
+class CompressedInputs(Mapping[str, Any]):
+    """Arguments for the stock model, ``model.generate(**inputs)`` or ``model(**inputs)``, any number of times.
+
+    Attributes:
+        videos: what was there to choose from, V videos in the order of the prompts; None: none, nothing was changed.
+        selected: which rows of ``videos`` are kept, and how many of each.
+        prompt_length: how many of the tokens that ``generate`` returns are the prompt's; 0 for families that take
+            embeddings, where it returns the new ones alone.
+    """
+
+    def __init__(
+        self, arguments: Mapping[str, Any], videos: PackedVideos | None = None, selected: Selected | None = None
+    ) -> None:
+        """Made by :func:`compress_inputs` and :meth:`EncodedInputs.compress`."""
+        self._arguments = dict(arguments)
+        self.videos = videos
+        self.selected = selected
+        ids = self._arguments.get("input_ids")
+        self.prompt_length = 0 if ids is None else ids.shape[1]
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._arguments[name]
+        if name == "mm_encoder_outputs":  # generate() changes it in place: each use gets one of its own
+            return {modality: type(output)(**output) for modality, output in value.items()}
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arguments)
+
+    def __len__(self) -> int:
+        return len(self._arguments)
+
+    @property
+    def kept(self) -> list[Tensor]:
+        """For each video int64 [k], ascending: the tokens of it that are kept, counted from its first."""
+        if self.videos is None or self.selected is None:
+            return []
+        pieces = self.selected.index.split(self.selected.keep.tolist())  # type: ignore[no-untyped-call]
+        return [piece - first for piece, first in zip(pieces, self.videos.cu_seqlens[:-1].long(), strict=True)]
+
+
+@dataclass(frozen=True)
+class EncodedInputs:
+    """A processor's output after the vision side, of which any number of selections can be made.
+
+    Attributes:
+        model, adapter: whose prompts these are.
+        prompt: the whole prompts, with the stock model's positions.
+        visuals: the features of their pictures.
+        others: inputs that are handed on as they are.
+    """
+
+    model: Any
+    adapter: Adapter
+    prompt: Prompt
+    visuals: Visuals
+    others: Mapping[str, Any]
+
+    def question(self) -> Tensor:
+        """float32 [V, D]: for each video the mean embedding of the text in its prompt (our reading)."""
+        visual = self.visuals.features.placeholders
+        if self.visuals.fixed is not None:
+            visual = visual | self.visuals.fixed.placeholders
+        text = (self.prompt.attention_mask.bool() & ~visual).float()  # [B, S]
+        embeds = self.model.get_input_embeddings()(self.prompt.input_ids).float()
+        mean: Tensor = (text[:, None] @ embeds)[:, 0] / text.sum(1, keepdim=True).clamp(min=1)
+        return mean[self.visuals.owner]
+
+    def compress(self, selected: Selected, gate: Tensor | None = None) -> CompressedInputs:
+        """Prompts with the selected tokens alone.
+
+        Args:
+            selected: rows of ``visuals.videos``, at least one.
+            gate: [K], what each kept token is multiplied by; None: nothing.
+        """
+        prompt, features, fixed = self.prompt, self.visuals.features, self.visuals.fixed
+        places = features.placeholders.flatten().nonzero()[:, 0]  # [L]
+        kept = prompt.attention_mask.bool() & ~features.placeholders
+        kept.view(-1)[places[selected.index]] = True
+        if prompt.labels is not None and (prompt.labels[~kept] != IGNORED).any():
+            raise ValueError(f"inputs['labels'] must be {IGNORED} at padding and at placeholders of videos")
+        shortening = Shortening(kept)
+        shorter = prompt.shorten(shortening, _pad_token_id(self.model))
+        shorter = replace(shorter, position_ids=self.adapter.finish_positions(self.model, shorter))
+        rows, *deepstack = (score_ext.gather(part, selected.index) for part in (features.rows, *features.deepstack))
+        if gate is not None:
+            rows = rows * gate[:, None].to(rows.dtype)
+        parts = (
+            Features(rows, shortening(features.placeholders, False), tuple(deepstack)),
+            None if fixed is None else replace(fixed, placeholders=shortening(fixed.placeholders, False)),
+        )
+        arguments = {
+            **self.others,
+            "attention_mask": shorter.attention_mask,
+            "position_ids": shorter.position_ids,
+            **({} if shorter.labels is None else {"labels": shorter.labels}),
+            **self.adapter.hand_over(self.model, shorter.input_ids, parts),
+        }
+        return CompressedInputs(arguments, self.visuals.videos, selected)
+
+
+def encode_inputs(model: Any, inputs: Mapping[str, Any]) -> EncodedInputs | None:
+    """Runs a model's vision side on a processor's output.
+
+    Args:
+        model: one of :func:`~score_video.mllm.supported_models`, as transformers loads it; wrapped by peft or
+            quantised it is as good.
+        inputs: what its processor returned, as tensors, on the model's device; ``labels`` may be with them.
+
+    Returns:
+        what :meth:`EncodedInputs.compress` goes on from; None where there is no video.
+
+    Raises:
+        TypeError: a model that is not supported (lists those that are), or inputs that are no tensors.
+        ValueError: inputs that contradict each other, or with which compression could not be exact; says why.
+    """
+    adapter = find_adapter(model)
+    if inputs.get("position_ids") is not None or inputs.get("past_key_values") is not None:
+        raise ValueError("inputs must be a prompt from its beginning, without position_ids or past_key_values")
+    prompt = read_prompt(inputs)
+    visuals = adapter.encode(model, inputs, prompt)
+    if visuals is None:
+        return None
+    if adapter.gaps and "flash" in str(getattr(model.config, "_attn_implementation", "")):
+        raise ValueError(
+            f"model must run with attn_implementation='sdpa', got {model.config._attn_implementation!r}: the positions "
+            f"of {model.config.model_type} have gaps where tokens are dropped, which flash attention takes for the "
+            "borders of packed sequences"
+        )
+    prompt = replace(prompt, position_ids=adapter.position_ids(model, inputs, prompt))
+    read = {"input_ids", "attention_mask", "labels", *adapter.consumed}
+    others = {name: value for name, value in inputs.items() if name not in read and value is not None}
+    return EncodedInputs(model, adapter, prompt, visuals, others)
+
+
+def compress_inputs(
+    model: Any, inputs: Mapping[str, Any], compressor: Compressor, *, straight_through: bool = False
+) -> CompressedInputs:
+    """Shortens a batch of prompts to the visual tokens that a compressor keeps.
+
+    All videos of the batch are compressed in one call. What is kept keeps its position; images and text stay whole.
+    The answer is that of the stock model with the dropped tokens masked out.
+
+    Args:
+        model, inputs: as for :func:`encode_inputs`.
+        compressor: what decides. Its policy must be on the model's device.
+        straight_through: whether gradients reach the policy's logits: each kept token is multiplied by
+            1 + p - p.detach(), p = sigmoid(logit), whose value is 1 (our reading). Needs a policy.
+
+    Raises:
+        TypeError, ValueError: as :func:`encode_inputs` and :meth:`Compressor.select`.
+    """
+    if straight_through and not isinstance(compressor.method, SurprisePolicy):
+        raise ValueError(f"straight_through needs a policy: {compressor.method!r} has no logits")
+    encoded = encode_inputs(model, inputs)
+    if encoded is None:
+        return CompressedInputs(inputs)
+    videos = encoded.visuals.videos
+    policy = compressor.method
+    question = encoded.question() if isinstance(policy, SurprisePolicy) and policy.config.question_width else None
+    selected = compressor.select(videos, question)
+    gate = None
+    if straight_through:
+        assert isinstance(policy, SurprisePolicy)
+        probability = policy(videos, question).sigmoid()[selected.index]
+        gate = 1 + probability - probability.detach()
+    return encoded.compress(selected, gate)
+
+
+def _pad_token_id(model: Any) -> int:
+    """A token for padding, which is masked: any that is in the vocabulary and no placeholder."""
+    for config in (getattr(model, "generation_config", None), model.config.get_text_config()):
+        if isinstance(token := getattr(config, "pad_token_id", None), int) and token >= 0:
+            return token
+    return 0

@@ -1,0 +1,85 @@
+"""A batch of prompts, and the same prompts with some of their positions left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""A label that does not count towards the loss, as in transformers."""
+
+
+class Shortening:
+    """Moves what is kept of each row of a batch to the right end of a shorter row."""
+
+    def __init__(self, kept: Tensor) -> None:
+        """kept: bool [B, S], True for what stays; at least one in the batch. Waits for the device."""
+        lengths = kept.sum(1)
+        self.width = int(lengths.max())
+        self._rows, self._columns = kept.nonzero(as_tuple=True)
+        self._places = kept.cumsum(1)[kept] - 1 + (self.width - lengths)[self._rows]
+
+    def __call__(self, values: Tensor, fill: int | bool) -> Tensor:
+        """[..., B, S] -> [..., B, width], with ``fill`` on the left of the rows that keep fewer."""
+        shorter = values.new_full((*values.shape[:-1], self.width), fill)
+        shorter[..., self._rows, self._places] = values[..., self._rows, self._columns]
+        return shorter
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """B prompts of at most S tokens.
+
+    Attributes:
+        input_ids: int64 [B, S].
+        attention_mask: int64 [B, S], 0 where a row is padding (on either side).
+        position_ids: int64 [B, S], or [R, B, S] for rotary positions of R rows.
+        labels: int64 [B, S], :data:`IGNORED` where there is none; or None.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    labels: Tensor | None
+
+    def shorten(self, shortening: Shortening, pad_token_id: int) -> Prompt:
+        """The prompts of the positions that are kept; ``pad_token_id`` fills rows that are shorter than the longest."""
+        return Prompt(
+            shortening(self.input_ids, pad_token_id),
+            shortening(self.attention_mask, 0),
+            shortening(self.position_ids, 0),
+            None if self.labels is None else shortening(self.labels, IGNORED),
+        )
+
+    def text_positions(self) -> Tensor:
+        """int64 [B, S]: 0, 1, 2... over what is not padding, which has 0."""
+        return (self.attention_mask.cumsum(1) - 1).masked_fill(self.attention_mask == 0, 0)
+
+
+def read_prompt(inputs: Mapping[str, Any]) -> Prompt:
+    """Finds the prompts in a processor's output; positions are counted 0, 1, 2... (:meth:`Prompt.text_positions`).
+
+    Raises:
+        TypeError, ValueError: ``input_ids``, ``attention_mask`` or ``labels`` is no tensor, is not [B, S], or they
+            differ in shape; ``input_ids`` is missing.
+    """
+    ids = _matrix("input_ids", inputs.get("input_ids"), None)
+    if (mask := inputs.get("attention_mask")) is None:
+        mask = torch.ones_like(ids)
+    if (labels := inputs.get("labels")) is not None:
+        labels = _matrix("labels", labels, ids.shape)
+    prompt = Prompt(ids, _matrix("attention_mask", mask, ids.shape).long(), ids, labels)
+    return replace(prompt, position_ids=prompt.text_positions())
+
+
+def _matrix(name: str, values: object, shape: torch.Size | None) -> Tensor:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"inputs[{name!r}] must be a tensor (return_tensors='pt'), got {type(values).__name__}")
+    if values.ndim != 2 or (shape is not None and values.shape != shape):
+        wanted = "[prompts, tokens]" if shape is None else f"that of input_ids, {list(shape)}"
+        raise ValueError(f"inputs[{name!r}] must have the shape {wanted}, got {list(values.shape)}")
+    return values
