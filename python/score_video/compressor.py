@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from transformers import PretrainedConfig
 import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import Law
-from score_video.methods import IndexMethod, ScoreMethod, find_method
+from score_video.methods import IndexMethod, Method, find_method
 from score_video.output import output_folder
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
@@ -118,50 +119,54 @@ class Compressor:
         return compress_inputs(model, inputs, self)
 
     @torch.no_grad()
-    def select(self, videos: PackedVideos, question: Tensor | None = None) -> Selected:
-        """Which tokens to keep. Waits for the device, because how many there are has to be known.
+    def select(
+        self, videos: PackedVideos, question: Tensor | None = None, keep: Sequence[int] | None = None
+    ) -> Selected:
+        """Which tokens to keep. Without ``keep`` it waits for the device, because how many there are has to be known.
 
         Args:
-            videos: B videos, where the policy is.
-            question: [B, E] for a policy that sees the question; else None.
+            videos: B videos of L tokens, on the device of the policy.
+            question: [B, E] for a policy that sees the question, else None.
+            keep: B counts, 0 to each video's length, to be kept instead of what the retention says: for engines that
+                fix them before there are tokens. A policy with state "residual" and the methods "surprise",
+                "surprise-l2" and "norm" then do not wait for the device.
 
         Raises:
-            TypeError, ValueError: the videos or the question do not fit what decides, or (adaptive) a video's logits
-                hold NaN.
+            TypeError, ValueError: the videos, the question or ``keep`` do not fit each other or what decides, or
+                (adaptive) a video's logits hold NaN.
         """
         method = self.method
-        if isinstance(method, SurprisePolicy):
-            logits = method(videos, question)
-            keep = self._counts(videos, logits)
-            law = self.law or "systematic"
-            return Selected(score_ext.select(logits, videos.cu_seqlens, keep, int(keep.sum()), law), keep)
-        if question is not None:
-            raise ValueError(f"question must be None: {method!r} does not see it")
-        keep = self._counts(videos, None)
-        packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep
-        rule = find_method(method)
-        if isinstance(rule, ScoreMethod):
-            return Selected(rule.index(*packed, law=self.law or "topk"), keep)
-        return Selected(rule.index(*packed, seed=self.seed), keep)
+        rule: Method | None = None
+        if isinstance(method, str):
+            if question is not None:
+                raise ValueError(f"question must be None: {method!r} does not see it")
+            rule = find_method(method)
+        logits = method(videos, question) if isinstance(method, SurprisePolicy) else None
+        counts = self._counts(videos, logits) if keep is None else _given_counts(videos, keep)
+        kept = torch.tensor(counts, dtype=torch.int32, device=videos.tokens.device)
+        packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, kept
+        if isinstance(rule, IndexMethod):
+            return Selected(rule.index(*packed, seed=self.seed), kept)
+        law = self.law or ("systematic" if rule is None else "topk")
+        scores = logits if rule is None else rule.select_by(*packed, law)
+        assert scores is not None
+        return Selected(score_ext.select(scores, videos.cu_seqlens, kept, sum(counts), law), kept)
 
-    def _counts(self, videos: PackedVideos, logits: Tensor | None) -> Tensor:
-        """int32 [B], what each video keeps; logits are needed where the count is adaptive."""
+    def _counts(self, videos: PackedVideos, logits: Tensor | None) -> list[int]:
+        """What each video keeps; logits are needed where the count is adaptive."""
         check_sizes(videos)
         sizes = torch.stack([videos.lengths, videos.tokens_per_frame], dim=1).tolist()
         frames = [(length // n if length else 0, n) for length, n in sizes]
         if not isinstance(self.retention, AdaptiveRetention):
-            counts = [keep_count(t, n, self.retention) for t, n in frames]
-        else:
-            assert logits is not None
-            counts = []
-            for video, ((t, n), expected) in enumerate(
-                zip(frames, expected_count(logits, videos).tolist(), strict=True)
-            ):
-                if math.isnan(expected):
-                    raise ValueError(f"tokens of video {video} give logits with NaN: it has no count")
-                floor, cap = keep_count(t, n, self.retention.floor), keep_count(t, n, self.retention.cap)
-                counts.append(min(max(round(expected), floor), cap))
-        return torch.tensor(counts, dtype=torch.int32, device=videos.tokens.device)
+            return [keep_count(t, n, self.retention) for t, n in frames]
+        assert logits is not None
+        counts = []
+        for video, ((t, n), expected) in enumerate(zip(frames, expected_count(logits, videos).tolist(), strict=True)):
+            if math.isnan(expected):
+                raise ValueError(f"tokens of video {video} give logits with NaN: it has no count")
+            floor, cap = keep_count(t, n, self.retention.floor), keep_count(t, n, self.retention.cap)
+            counts.append(min(max(round(expected), floor), cap))
+        return counts
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config.json, and model.safetensors where there is a policy: all of it or nothing.
@@ -224,6 +229,20 @@ class Compressor:
 _POLICY_KEYS = sorted(
     {field.name for field in fields(SurprisePolicyConfig)} - {f.name for f in fields(PretrainedConfig)}
 )
+
+
+def _given_counts(videos: PackedVideos, keep: Sequence[int]) -> list[int]:
+    """The counts, checked as far as the host can see; the ops check them against lengths that lie on the CPU."""
+    check_sizes(videos)
+    counts = list(keep)
+    if len(counts) != videos.num_videos:
+        raise ValueError(f"keep must be {videos.num_videos} counts, one for each video, got {len(counts)}")
+    for count in counts:
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"keep must hold integers, got {count!r}")
+        if count < 0:
+            raise ValueError(f"keep must not be negative, got {count}")
+    return counts
 
 
 def _check_fraction(name: str, value: object) -> None:

@@ -46,6 +46,32 @@ def test_exact_counts(sizes: list[tuple[int, int, int]], kind: str, retention: f
     assert kept.tolist() == expected
 
 
+@settings(max_examples=15, deadline=None)
+@given(shapes, st.sampled_from(["policy", *METHODS]), st.floats(0.01, 1.0))
+def test_given_counts_come_before_the_retention(sizes: list[tuple[int, int, int]], kind: str, retention: float) -> None:
+    videos = PackedVideos.from_frames([random_frames(size, 6, number) for number, size in enumerate(sizes)])
+    counts = [keep_count(t, rows * columns, retention) for t, rows, columns in sizes]
+    given_counts = make(kind, retention=1.0).select(videos, keep=counts)
+    assert given_counts.keep.tolist() == counts
+    assert torch.equal(given_counts.index, make(kind, retention=retention).select(videos).index)
+
+
+@pytest.mark.parametrize(
+    ("keep", "error", "message"),
+    [
+        ([1, 1], ValueError, f"keep must be {len(RAGGED)} counts, one for each video, got 2"),
+        ([1.0] * len(RAGGED), TypeError, "keep must hold integers, got 1.0"),
+        ([True] * len(RAGGED), TypeError, "keep must hold integers, got True"),
+        ([-1] * len(RAGGED), ValueError, "keep must not be negative, got -1"),
+        ([10**6] * len(RAGGED), ValueError, "keep"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["policy", "norm", "vidcom2"])
+def test_refuses_counts_that_do_not_fit(kind: str, keep: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make(kind).select(random_videos(), keep=keep)
+
+
 @pytest.mark.parametrize("law", ["systematic", "topk"])
 def test_picks_by_the_law(law: Any) -> None:
     videos, model = random_videos(), policy()
