@@ -1,0 +1,138 @@
+"""Small video MLLMs with random weights, saved to disk with their processors, as ``from_pretrained`` and servers expect.
+
+Nothing is downloaded: the tokenizer is trained on the spot. The same folder is made each time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+SavedFamily = Literal["qwen2_5_vl", "qwen3_vl"]
+
+_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+_SPECIAL += [f"<|{name}|>" for name in ("vision_start", "vision_end", "vision_pad", "image_pad", "video_pad")]
+_TEXT = [
+    "What happens in this video? A dog runs over the grass and a red car stops.",
+    "Describe the picture. Which of the two videos is longer? The answer is <0.5 seconds>.",
+    "The quick brown fox jumps over the lazy dog 0123456789 times.",
+]
+_CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message['role'] }}
+{% if message['content'] is string %}{{ message['content'] }}{% else -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'video' -%}<|vision_start|><|video_pad|><|vision_end|>
+{%- elif part['type'] == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>
+{%- else -%}{{ part['text'] }}{%- endif -%}
+{%- endfor -%}{%- endif -%}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}<|im_start|>assistant
+{% endif -%}
+"""
+
+
+def save_tiny_model(
+    folder: Path, family: SavedFamily, *, layers: int = 2, width: int = 64, tokens_per_frame: int = 48
+) -> None:
+    """Writes a model (float32, random weights of seed 0) and its processor.
+
+    Args:
+        folder: made if it is not there.
+        family: "qwen2_5_vl" or "qwen3_vl".
+        layers: of the vision tower and of the language model; at least 2.
+        width: hidden size of both, a multiple of 32.
+        tokens_per_frame: frames of videos are scaled to about this many tokens at most.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = _save_tokenizer(folder)
+    patch = {"qwen2_5_vl": 14, "qwen3_vl": 16}[family]
+    _save_processor(folder, family, patch, tokens_per_frame)
+    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers}
+    heads = {"num_attention_heads": width // 32, "num_key_value_heads": width // 32}
+    text = {**sizes, **heads, "vocab_size": ids["size"], "max_position_embeddings": 32768, "pad_token_id": 0}
+    text |= {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "tie_word_embeddings": True}
+    vision = {"depth": layers, "hidden_size": width, "intermediate_size": 2 * width, "num_heads": width // 32}
+    vision |= {"out_hidden_size": width, "patch_size": patch}
+    named = {f"{name}_token_id": ids[f"<|{token}|>"] for name, token in _TOKEN_OF_ROLE.items()}
+    model = _make(family, text, vision, named)
+    model.generation_config.update(do_sample=False, eos_token_id=ids["<|im_end|>"], pad_token_id=0)
+    model.save_pretrained(folder)
+
+
+_TOKEN_OF_ROLE = {
+    "image": "image_pad",
+    "video": "video_pad",
+    "vision_start": "vision_start",
+    "vision_end": "vision_end",
+}
+
+
+def _make(family: SavedFamily, text: dict[str, Any], vision: dict[str, Any], named: dict[str, int]) -> Any:
+    if family == "qwen2_5_vl":
+        from transformers import Qwen2_5_VLConfig as Config
+        from transformers import Qwen2_5_VLForConditionalGeneration as Model
+
+        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+        vision |= {"window_size": 4 * vision["patch_size"], "fullatt_block_indexes": [vision["depth"] - 1]}
+    else:
+        from transformers import Qwen3VLConfig as Config  # type: ignore[assignment]
+        from transformers import Qwen3VLForConditionalGeneration as Model  # type: ignore[assignment]
+
+        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
+        text["head_dim"] = 32
+        vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 2304}
+    config = Config(text_config={**text, "rope_parameters": rope}, vision_config=vision, **named)
+    config.tie_word_embeddings = True
+    torch.manual_seed(0)
+    model = Model(config).eval()
+    for parameter in model.parameters():  # the usual 0.02 is too faint for what is seen to change the answer
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=1.5 * parameter[0].numel() ** -0.5)
+    return model
+
+
+def _save_tokenizer(folder: Path) -> dict[str, int]:
+    """Trains byte-level BPE; the ids of the special tokens, and "size", the size of the vocabulary."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=_SPECIAL, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(_TEXT, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=_SPECIAL[1:],
+        chat_template=_CHAT_TEMPLATE,
+    )
+    fast.save_pretrained(folder)
+    return {**{token: tokenizer.token_to_id(token) for token in _SPECIAL}, "size": tokenizer.get_vocab_size()}
+
+
+def _save_processor(folder: Path, family: SavedFamily, patch: int, tokens_per_frame: int) -> None:
+    """Written by hand: making the processors needs torchvision, which has no place in every environment."""
+    area = (2 * patch) ** 2
+    common = {
+        "patch_size": patch,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "processor_class": "Qwen2_5_VLProcessor" if family == "qwen2_5_vl" else "Qwen3VLProcessor",
+    }
+    image = {"image_processor_type": "Qwen2VLImageProcessor"}
+    image["size"] = {"shortest_edge": 4 * area, "longest_edge": tokens_per_frame * area}  # type: ignore[assignment]
+    video = {"video_processor_type": "Qwen2VLVideoProcessor" if family == "qwen2_5_vl" else "Qwen3VLVideoProcessor"}
+    video["cap_pixels_per_frame"] = False  # type: ignore[assignment]  # the default changes in transformers 5.22
+    # a frame's size for Qwen2.5-VL, the whole video's for Qwen3-VL: here 32 frames of it
+    longest = tokens_per_frame * area * (1 if family == "qwen2_5_vl" else 32)
+    video["size"] = {"shortest_edge": 4 * area, "longest_edge": longest}  # type: ignore[assignment]
+    for name, special in (("preprocessor_config.json", image), ("video_preprocessor_config.json", video)):
+        (folder / name).write_text(json.dumps({**common, **special}, indent=2) + "\n", encoding="utf-8")
