@@ -1,4 +1,4 @@
-"""Small video MLLMs with random weights, saved to disk with their processors, as ``from_pretrained`` and servers expect.
+"""Small video MLLMs with random weights, saved with their processors, as ``from_pretrained`` and servers expect them.
 
 Nothing is downloaded: the tokenizer is trained on the spot. The same folder is made each time.
 """
