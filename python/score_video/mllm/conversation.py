@@ -1,0 +1,121 @@
+"""From a video and a question to what a model's processor makes of them: frames, chat template, tensors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from score_video.video import read_frames
+
+_CLOCK = 1000  # ticks a second in which processors are told when frames were taken
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of a video.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3], RGB, T at least 1.
+        seconds: float64 [T], when each was taken, from 0.
+        duration: seconds, of the whole video.
+    """
+
+    frames: Tensor
+    seconds: Tensor
+    duration: float
+
+
+def read_clip(path: str | Path, num_frames: int, max_pixels: int) -> Clip:
+    """Samples a video file, :func:`score_video.video.read_frames`.
+
+    Args:
+        num_frames: how many, evenly spread; a video that has fewer gives those.
+        max_pixels: larger frames are scaled down to at most so many, in their shape.
+
+    Raises:
+        VideoError: it cannot be read; names the file.
+    """
+
+    def fit(height: int, width: int) -> tuple[int, int]:
+        scale = min(1.0, math.sqrt(max_pixels / (height * width)))
+        return max(1, int(height * scale)), max(1, int(width * scale))
+
+    video = read_frames(path, fit, num_frames=num_frames)
+    return Clip(torch.from_numpy(video.frames), torch.from_numpy(video.timestamps), video.source.duration)
+
+
+def clip_of_frames(frames: Tensor, fps: float) -> Clip:
+    """A clip of frames that were taken at equal intervals.
+
+    Args:
+        frames: uint8, or floats from 0 to 1, [T, H, W, 3].
+
+    Raises:
+        TypeError, ValueError: another dtype or shape; no frames.
+    """
+    if not isinstance(frames, Tensor) or not (frames.dtype == torch.uint8 or frames.is_floating_point()):
+        raise TypeError(f"frames must be a tensor of uint8 or floats, got {getattr(frames, 'dtype', type(frames))}")
+    if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise ValueError(f"frames must be [frames, height, width, 3], none of them 0, got {list(frames.shape)}")
+    if frames.is_floating_point():
+        if not bool(((frames >= 0) & (frames <= 1)).all()):  # so that NaN fails too
+            raise ValueError(f"frames must have values from 0 to 1, got {frames.min():g} to {frames.max():g}")
+        frames = (frames * 255).round().to(torch.uint8)
+    return Clip(frames, torch.arange(len(frames), dtype=torch.float64) / fps, len(frames) / fps)
+
+
+def chat_text(processor: Any, question: str) -> str:
+    """The prompt with a placeholder for the video: the user shows it and asks; the model is to answer.
+
+    Raises:
+        ValueError: the processor has no chat template.
+    """
+    content = [{"type": "video"}, {"type": "text", "text": question}]
+    if not processor.chat_template:
+        raise ValueError("processor must have a chat template, of a model that answers instructions")
+    text: str = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    return text
+
+
+def chat_ids(processor: Any, text: str) -> Tensor:
+    """int64 [S]: the tokens of :func:`chat_text`, the video's placeholder as it is."""
+    ids = processor.tokenizer(text, add_special_tokens=_special_tokens_missing(processor, text))["input_ids"]
+    return torch.tensor(ids, dtype=torch.int64)
+
+
+def processor_inputs(processor: Any, clip: Clip, text: str) -> dict[str, Tensor]:
+    """Inputs of the model for one prompt with one video, all its frames taken.
+
+    Args:
+        text: of :func:`chat_text`.
+    """
+    metadata = {
+        "total_num_frames": max(len(clip.frames), round(clip.duration * _CLOCK)),
+        "fps": _CLOCK,
+        "frames_indices": [round(second * _CLOCK) for second in clip.seconds.tolist()],
+        "duration": clip.duration,
+        "height": clip.frames.shape[1],
+        "width": clip.frames.shape[2],
+    }
+    inputs = processor(
+        text=[text],
+        videos=[clip.frames.permute(0, 3, 1, 2).contiguous()],
+        video_metadata=[metadata],
+        do_sample_frames=False,
+        add_special_tokens=_special_tokens_missing(processor, text),
+        return_tensors="pt",
+    )
+    return {name: torch.as_tensor(value) for name, value in inputs.items()}
+
+
+def _special_tokens_missing(processor: Any, text: str) -> bool:
+    """Some templates write the token that begins a text, and it must not be there twice."""
+    begin = processor.tokenizer.bos_token
+    return not (begin and text.startswith(begin))
