@@ -27,6 +27,7 @@ from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_co
 from score_video.position import check_sizes
 
 if TYPE_CHECKING:
+    from score_video.mllm.adapter import Pictures
     from score_video.mllm.compress import CompressedInputs
 
 DEFAULT_METHOD = "evs-capped"
@@ -112,11 +113,11 @@ class Compressor:
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed must fit in 64 bits, got {self.seed}")
 
-    def __call__(self, model: Any, **inputs: Any) -> CompressedInputs:
+    def __call__(self, model: Any, *, pictures: Pictures | None = None, **inputs: Any) -> CompressedInputs:
         """:func:`score_video.mllm.compress_inputs` of what a processor returned: ``compressor(model, **inputs)``."""
         from score_video.mllm.compress import compress_inputs  # it builds on this module
 
-        return compress_inputs(model, inputs, self)
+        return compress_inputs(model, inputs, self, pictures=pictures)
 
     @torch.no_grad()
     def select(

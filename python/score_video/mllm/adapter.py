@@ -10,13 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from score_video.mllm.prompt import Prompt
 from score_video.packed import PackedVideos
+
+
+Pictures = Sequence[Sequence[tuple[Literal["image", "video"], int]]]
+"""What a batch of prompts shows, in order, and how many runs of placeholders each takes: a video one for each frame."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,19 @@ class Adapter(ABC):
         consumed: names of inputs that only the vision side reads; the compressed inputs are without them.
         gaps: whether positions of dropped tokens leave gaps that attention kernels could take for the borders of
             packed sequences (families with one row of positions).
+        mixes_pictures: whether the processor hands over images and frames of videos alike, so that ``pictures`` may
+            have to say which is which.
     """
 
     consumed: tuple[str, ...]
     gaps: bool = True
+    mixes_pictures: bool = False
 
     @abstractmethod
-    def encode(self, model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> Visuals | None:
-        """Runs the vision side. None: there is no video in the inputs.
+    def encode(
+        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, pictures: Pictures | None
+    ) -> Visuals | None:
+        """Runs the vision side. None: there is no video in the inputs. ``pictures``: only if ``mixes_pictures``.
 
         Raises ValueError where the inputs contradict each other, or hold what cannot be compressed exactly.
         """
@@ -75,10 +84,10 @@ class Adapter(ABC):
         del model, inputs
         return prompt.position_ids
 
-    def finish_positions(self, model: Any, prompt: Prompt) -> Tensor:
-        """The positions of a shorter prompt from those its tokens had in the whole one, [..., B, S] -> the same."""
-        del model
-        return prompt.position_ids
+    def finish_positions(self, model: Any, whole: Prompt, shorter: Prompt) -> Tensor:
+        """The positions of the shorter prompts, which come with those that their tokens had in the whole ones."""
+        del model, whole
+        return shorter.position_ids
 
     def hand_over(self, model: Any, input_ids: Tensor, parts: Sequence[Features | None]) -> dict[str, Any]:
         """Prompts and features as arguments of the model.
@@ -108,16 +117,34 @@ def grid_videos(tokens: Tensor, grids: Sequence[tuple[int, int, int]]) -> Packed
     )
 
 
+def features_at(
+    prompt: Prompt, token_id: int, rows: Tensor, kind: str, deepstack: tuple[Tensor, ...] = ()
+) -> Features:
+    """Rows [F, D] for the places of a prompt that hold the token ``token_id``.
+
+    Raises ValueError, which names the ``kind`` of picture, where there are not F places or some are padding.
+    """
+    placeholders = prompt.input_ids == token_id
+    if (count := int(placeholders.sum())) != len(rows):
+        raise ValueError(f"inputs['input_ids'] has {count} placeholders of {kind}s, their features are {len(rows)}")
+    if (placeholders & (prompt.attention_mask == 0)).any():
+        raise ValueError(f"inputs['attention_mask'] must be 1 at placeholders of {kind}s")
+    return Features(rows, placeholders, deepstack)
+
+
+def join(parts: Sequence[Features]) -> Features:
+    """One for all: the rows of several in the order of their places, which differ."""
+    order = torch.cat([part.placeholders.flatten().nonzero()[:, 0] for part in parts]).argsort()
+    placeholders = torch.stack([part.placeholders for part in parts]).any(0)
+    return Features(torch.cat([part.rows for part in parts])[order], placeholders)
+
+
 def owner_of_videos(videos: PackedVideos, placeholders: Tensor) -> Tensor:
     """int64 [V]: the prompt of each video, from the places that wait for its tokens, bool [B, S].
 
-    Raises ValueError where there are more or fewer places than tokens, or one prompt's end inside a video.
+    Raises ValueError where a prompt ends inside a video.
     """
     ends = placeholders.sum(1).cumsum(0)  # [B]
-    if int(ends[-1]) != len(videos.tokens):
-        raise ValueError(
-            f"inputs['input_ids'] has {int(ends[-1])} placeholders of videos, their features are {len(videos.tokens)}"
-        )
     first, last = videos.cu_seqlens[:-1].long(), videos.cu_seqlens[1:].long() - 1
     owner = torch.searchsorted(ends, first, right=True)
     if (owner != torch.searchsorted(ends, last, right=True)).any():
@@ -146,8 +173,12 @@ def supported_models() -> tuple[str, ...]:
 
 # model_type -> module of this package, class in it
 _ADAPTERS = {
+    "internvl": ("frame_by_frame", "InternVL"),
+    "llava_next_video": ("llava", "LlavaNextVideo"),
+    "llava_onevision": ("llava", "LlavaOnevision"),
     "qwen2_vl": ("qwen2_vl", "Qwen2VL"),
     "qwen2_5_vl": ("qwen2_vl", "Qwen2VL"),
     "qwen3_vl": ("qwen3_vl", "Qwen3VL"),
     "qwen3_vl_moe": ("qwen3_vl", "Qwen3VL"),
+    "smolvlm": ("frame_by_frame", "SmolVLM"),
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import score_ext
 from score_video.compressor import Compressor, Selected
-from score_video.mllm.adapter import Adapter, Features, Visuals, find_adapter
+from score_video.mllm.adapter import Adapter, Features, Pictures, Visuals, find_adapter
 from score_video.mllm.prompt import IGNORED, Prompt, Shortening, read_prompt
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy
@@ -88,18 +88,22 @@ class EncodedInputs:
         """Prompts with the selected tokens alone.
 
         Args:
-            selected: rows of ``visuals.videos``, at least one.
+            selected: rows of ``visuals.videos``.
             gate: [K], what each kept token is multiplied by; None: nothing.
+
+        Raises:
+            ValueError: ``selected`` is not ascending rows of the videos, or a dropped place has a label.
         """
         prompt, features, fixed = self.prompt, self.visuals.features, self.visuals.fixed
         places = features.placeholders.flatten().nonzero()[:, 0]  # [L]
+        _check_selected(selected, self.visuals.videos)
         kept = prompt.attention_mask.bool() & ~features.placeholders
         kept.view(-1)[places[selected.index]] = True
         if prompt.labels is not None and (prompt.labels[~kept] != IGNORED).any():
             raise ValueError(f"inputs['labels'] must be {IGNORED} at padding and at placeholders of videos")
         shortening = Shortening(kept)
         shorter = prompt.shorten(shortening, _pad_token_id(self.model))
-        shorter = replace(shorter, position_ids=self.adapter.finish_positions(self.model, shorter))
+        shorter = replace(shorter, position_ids=self.adapter.finish_positions(self.model, prompt, shorter))
         rows, *deepstack = (score_ext.gather(part, selected.index) for part in (features.rows, *features.deepstack))
         if gate is not None:
             rows = rows * gate[:, None].to(rows.dtype)
@@ -117,13 +121,18 @@ class EncodedInputs:
         return CompressedInputs(arguments, self.visuals.videos, selected)
 
 
-def encode_inputs(model: Any, inputs: Mapping[str, Any]) -> EncodedInputs | None:
+def encode_inputs(
+    model: Any, inputs: Mapping[str, Any], *, pictures: Pictures | None = None
+) -> EncodedInputs | None:
     """Runs a model's vision side on a processor's output.
 
     Args:
         model: one of :func:`~score_video.mllm.supported_models`, as transformers loads it; wrapped by peft or
             quantised it is as good.
         inputs: what its processor returned, as tensors, on the model's device; ``labels`` may be with them.
+        pictures: for each prompt what it shows, ``[[("image", 1), ("video", 8)], ...]`` with the number of runs of
+            placeholders of each, for families whose processors do not tell images and frames apart (InternVL,
+            SmolVLM). None: a prompt is of one video, or of none.
 
     Returns:
         what :meth:`EncodedInputs.compress` goes on from; None where there is no video.
@@ -135,24 +144,32 @@ def encode_inputs(model: Any, inputs: Mapping[str, Any]) -> EncodedInputs | None
     adapter = find_adapter(model)
     if inputs.get("position_ids") is not None or inputs.get("past_key_values") is not None:
         raise ValueError("inputs must be a prompt from its beginning, without position_ids or past_key_values")
+    if pictures is not None and not adapter.mixes_pictures:
+        raise ValueError(f"pictures must be None for {model.config.model_type}: its inputs tell images from videos")
     prompt = read_prompt(inputs)
-    visuals = adapter.encode(model, inputs, prompt)
+    visuals = adapter.encode(model, inputs, prompt, pictures)
     if visuals is None:
         return None
-    if adapter.gaps and "flash" in str(getattr(model.config, "_attn_implementation", "")):
-        raise ValueError(
-            f"model must run with attn_implementation='sdpa', got {model.config._attn_implementation!r}: the positions "
-            f"of {model.config.model_type} have gaps where tokens are dropped, which flash attention takes for the "
-            "borders of packed sequences"
-        )
+    _check_attention(model, adapter)
+    last = prompt.attention_mask.shape[1] - 1 - prompt.attention_mask.flip(1).argmax(1, keepdim=True)  # [B, 1]
+    if visuals.features.placeholders.gather(1, last).any():
+        raise ValueError("inputs['input_ids'] must not end with a video: the answer's positions begin after a text's")
     prompt = replace(prompt, position_ids=adapter.position_ids(model, inputs, prompt))
     read = {"input_ids", "attention_mask", "labels", *adapter.consumed}
     others = {name: value for name, value in inputs.items() if name not in read and value is not None}
+    for name, value in others.items():
+        if isinstance(value, Tensor) and value.shape[:2] == prompt.input_ids.shape:
+            raise ValueError(f"inputs must be without {name!r}: it has a value for each token and is not known here")
     return EncodedInputs(model, adapter, prompt, visuals, others)
 
 
 def compress_inputs(
-    model: Any, inputs: Mapping[str, Any], compressor: Compressor, *, straight_through: bool = False
+    model: Any,
+    inputs: Mapping[str, Any],
+    compressor: Compressor,
+    *,
+    pictures: Pictures | None = None,
+    straight_through: bool = False,
 ) -> CompressedInputs:
     """Shortens a batch of prompts to the visual tokens that a compressor keeps.
 
@@ -160,7 +177,7 @@ def compress_inputs(
     The answer is that of the stock model with the dropped tokens masked out.
 
     Args:
-        model, inputs: as for :func:`encode_inputs`.
+        model, inputs, pictures: as for :func:`encode_inputs`.
         compressor: what decides. Its policy must be on the model's device.
         straight_through: whether gradients reach the policy's logits: each kept token is multiplied by
             1 + p - p.detach(), p = sigmoid(logit), whose value is 1 (our reading). Needs a policy.
@@ -170,7 +187,7 @@ def compress_inputs(
     """
     if straight_through and not isinstance(compressor.method, SurprisePolicy):
         raise ValueError(f"straight_through needs a policy: {compressor.method!r} has no logits")
-    encoded = encode_inputs(model, inputs)
+    encoded = encode_inputs(model, inputs, pictures=pictures)
     if encoded is None:
         return CompressedInputs(inputs)
     videos = encoded.visuals.videos
@@ -183,6 +200,32 @@ def compress_inputs(
         probability = policy(videos, question).sigmoid()[selected.index]
         gate = 1 + probability - probability.detach()
     return encoded.compress(selected, gate)
+
+
+def _check_selected(selected: Selected, videos: PackedVideos) -> None:
+    index = selected.index
+    if index.numel() and (index[0] < 0 or index[-1] >= len(videos.tokens) or (index.diff() < 1).any()):
+        raise ValueError(f"selected.index must be ascending rows of {len(videos.tokens)} tokens")
+
+
+def _check_attention(model: Any, adapter: Adapter) -> None:
+    """Raises ValueError where the model's attention goes by something else than positions and the mask."""
+    config = model.config.get_text_config()
+    attention = str(config._attn_implementation)
+    if adapter.gaps and "flash" in attention:
+        raise ValueError(
+            f"model must run with attn_implementation='sdpa', got {attention!r}: the positions of "
+            f"{model.config.model_type} have gaps where tokens are dropped, which flash attention takes for the "
+            "borders of packed sequences"
+        )
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        kinds = ["full_attention" if getattr(config, "sliding_window", None) is None else "sliding_attention"]
+    if odd := sorted(set(kinds) - {"full_attention"}):
+        raise ValueError(
+            f"model must have layers of full attention only, got {odd[0]!r}: it goes by how many tokens lie between "
+            "two, and changes where tokens are dropped"
+        )
 
 
 def _pad_token_id(model: Any) -> int:

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from score_video.mllm.adapter import Adapter, Features, Visuals, grid_videos, owner_of_videos
+from score_video.mllm.adapter import (
+    Adapter,
+    Features,
+    Pictures,
+    Visuals,
+    features_at,
+    grid_videos,
+    owner_of_videos,
+)
 from score_video.mllm.prompt import Prompt
 
 
@@ -26,43 +34,51 @@ class Qwen2VL(Adapter):
     )
     gaps = False
 
-    def encode(self, model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> Visuals | None:
+    def encode(
+        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, pictures: Pictures | None
+    ) -> Visuals | None:
         if inputs.get("pixel_values_videos") is None:
             return None
         if (grids := inputs.get("video_grid_thw")) is None:
             raise ValueError("inputs must have video_grid_thw beside pixel_values_videos, as the processor makes them")
         output = model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
-        features = _features(output, prompt.input_ids == model.config.video_token_id)
+        features = _features(output, prompt, model.config.video_token_id, "video")
         merge = model.config.vision_config.spatial_merge_size
         videos = grid_videos(features.rows, [(t, h // merge, w // merge) for t, h, w in grids.tolist()])
         fixed = None
         if inputs.get("pixel_values") is not None:
             output = model.get_image_features(inputs["pixel_values"], inputs.get("image_grid_thw"), return_dict=True)
-            fixed = _features(output, prompt.input_ids == model.config.image_token_id)
+            fixed = _features(output, prompt, model.config.image_token_id, "image")
         return Visuals(videos, features, fixed, owner_of_videos(videos, features.placeholders))
 
     def position_ids(self, model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> Tensor:
         """int64 [4, B, S]: of the text, for masks; time, height, width."""
-        if inputs.get("mm_token_type_ids") is None:
+        types = (prompt.input_ids == model.config.image_token_id) + 2 * (
+            prompt.input_ids == model.config.video_token_id
+        )
+        given = inputs.get("mm_token_type_ids")
+        if given is None or given.shape != types.shape or (given != types).any():
             raise ValueError(
-                "inputs must have mm_token_type_ids, as the processor makes them: without them the model gives a video "
-                "the positions of text"
+                "inputs must have mm_token_type_ids, as the processor makes them: 1 at placeholders of images, 2 of "
+                "videos; by them the model tells their positions from those of text"
             )
         names = ("mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
-        given = {name: inputs[name] for name in names if inputs.get(name) is not None}
-        grid, _ = model.model.get_rope_index(prompt.input_ids, attention_mask=prompt.attention_mask, **given)
+        needed = {name: inputs[name] for name in names if inputs.get(name) is not None}
+        grid, _ = _core(model).get_rope_index(prompt.input_ids, attention_mask=prompt.attention_mask, **needed)
         return torch.cat([prompt.text_positions()[None], grid.to(prompt.input_ids.device)])
 
-    def finish_positions(self, model: Any, prompt: Prompt) -> Tensor:
+    def finish_positions(self, model: Any, whole: Prompt, shorter: Prompt) -> Tensor:
         """Row 0 is only for masks: it counts the shorter prompt, or its gaps would look like packed sequences."""
-        positions = torch.cat([prompt.text_positions()[None], prompt.position_ids[1:]])
         # What the stock forward pass leaves behind, for those who decode by hand: next position = length + delta
-        model.model.rope_deltas = positions[1:, :, -1].amax(0)[:, None] + 1 - prompt.attention_mask.sum(1, keepdim=True)
-        return positions
+        after = whole.position_ids[1:].amax((0, 2)) + 1  # [B]
+        _core(model).rope_deltas = (after - shorter.attention_mask.sum(1))[:, None]
+        return torch.cat([shorter.text_positions()[None], shorter.position_ids[1:]])
 
     def hand_over(self, model: Any, input_ids: Tensor, parts: Sequence[Features | None]) -> dict[str, Any]:
         outputs = {
-            name: self._output(part) for name, part in zip(("video", "image"), parts, strict=True) if part is not None
+            name: self._output(part)
+            for name, part in zip(("video", "image"), parts, strict=True)
+            if part is not None and len(part.rows)
         }
         return {"input_ids": input_ids, "mm_encoder_outputs": outputs}
 
@@ -76,7 +92,12 @@ def by_prompt(rows: Tensor, part: Features) -> list[Tensor]:
     return list(rows.split([count for count in counts if count]))  # type: ignore[no-untyped-call]
 
 
-def _features(output: Any, placeholders: Tensor) -> Features:
+def _features(output: Any, prompt: Prompt, token_id: int, kind: str) -> Features:
     """Qwen3-VL's output has ``deepstack_features``, for each layer a tensor per picture."""
     deepstack = tuple(torch.cat(list(layer)) for layer in getattr(output, "deepstack_features", None) or ())
-    return Features(torch.cat(list(output.pooler_output)), placeholders, deepstack)
+    return features_at(prompt, token_id, torch.cat(list(output.pooler_output)), kind, deepstack)
+
+
+def _core(model: Any) -> Any:
+    """The module that counts positions, whatever the model is wrapped in (peft)."""
+    return next(module for module in model.modules() if hasattr(module, "get_rope_index"))

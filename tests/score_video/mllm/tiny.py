@@ -6,7 +6,7 @@ To add a family: a function that returns a :class:`Family`, and its name in :dat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,8 +14,50 @@ from torch import Tensor
 
 # A prompt is a list of parts: a text of so many tokens; an image; a video of so many frames
 Part = int | str | tuple[str, int]
+Prompts = Sequence[Sequence[Part]]
 TEXT_IDS = range(20, 90)
-VOCABULARY = 100
+IMAGE, VIDEO, START, END = 3, 4, 5, 6  # token ids
+CUT = 7, 8, 9  # in front of the tiles of a SmolVLM image
+
+
+@dataclass
+class Batch:
+    """A batch of prompts that is being written.
+
+    Attributes:
+        ids: of each prompt, without padding.
+        places: for each video, (prompt, place in it) of each of its tokens that can be dropped.
+        pixels: more inputs.
+        pictures: what each prompt shows, for families that have to be told.
+    """
+
+    generator: torch.Generator
+    ids: list[list[int]] = field(default_factory=list)
+    places: list[list[tuple[int, int]]] = field(default_factory=list)
+    pixels: dict[str, Any] = field(default_factory=dict)
+    pictures: list[list[tuple[str, int]]] = field(default_factory=list)
+
+    def text(self, count: int) -> None:
+        self.ids[-1] += torch.randint(TEXT_IDS.start, TEXT_IDS.stop, (count,), generator=self.generator).tolist()
+
+    def droppable(self, token: int, count: int) -> None:
+        """Placeholders of the latest video."""
+        row = self.ids[-1]
+        self.places[-1] += [(len(self.ids) - 1, len(row) + place) for place in range(count)]
+        row += [token] * count
+
+    def inputs(self, side: str = "left") -> dict[str, Any]:
+        """Padded on that side."""
+        width = max(len(row) for row in self.ids)
+
+        def padded(rows: list[list[int]]) -> Tensor:
+            fill = [[0] * (width - len(row)) for row in rows]
+            return torch.tensor([f + row if side == "left" else row + f for f, row in zip(fill, rows, strict=True)])
+
+        inputs = {"input_ids": padded(self.ids), "attention_mask": padded([[1] * len(row) for row in self.ids])}
+        for name, value in self.pixels.items():
+            inputs[name] = padded(value) if name == "mm_token_type_ids" else value
+        return inputs
 
 
 @dataclass(frozen=True)
@@ -23,26 +65,23 @@ class Family:
     """A tiny model and how to write prompts for it.
 
     Attributes:
-        model: in eval mode, float32.
-        inputs: prompts -> inputs, left-padded. A prompt is a sequence of parts: an int (so many text tokens), "image",
-            or ("video", frames).
+        model: in eval mode, float32, on the CPU.
+        write: adds a batch's prompts and their pixels.
+        told: whether the model has to be told what the pictures of a prompt are.
     """
 
     model: Any
-    inputs: Callable[[Sequence[Sequence[Part]]], dict[str, Tensor]]
+    write: Callable[[Batch, Prompts], None]
+    told: bool = False
 
-
-def text_ids(count: int, generator: torch.Generator) -> list[int]:
-    return torch.randint(TEXT_IDS.start, TEXT_IDS.stop, (count,), generator=generator).tolist()
-
-
-def left_padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    width = max(len(row) for row in rows)
-    return torch.tensor([[fill] * (width - len(row)) + list(row) for row in rows])
+    def batch(self, prompts: Prompts) -> Batch:
+        batch = Batch(torch.Generator().manual_seed(len(str(prompts))))
+        self.write(batch, prompts)
+        return batch
 
 
 _TEXT = {
-    "vocab_size": VOCABULARY,
+    "vocab_size": 100,
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 3,
@@ -53,75 +92,247 @@ _TEXT = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-_QWEN_IDS = {"image_token_id": 3, "video_token_id": 4, "vision_start_token_id": 5, "vision_end_token_id": 6}
-# rows and columns of the patch grid of an image and of a video's frame, before patches are merged two by two
-_IMAGE, _FRAME = (4, 8), (4, 6)
+_MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}}
+_QWEN_IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END}
+_SQUARE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-def _qwen_inputs(prompts: Sequence[Sequence[Part]], timestamps: bool, patch_values: int) -> dict[str, Tensor]:
+def _qwen(batch: Batch, prompts: Prompts, timestamps: bool = False) -> None:
     """timestamps: as Qwen3-VL, whose frames stand between vision_start and vision_end, each after a time."""
-    generator = torch.Generator().manual_seed(len(prompts) + sum(len(prompt) for prompt in prompts))
-    ids: list[list[int]] = []
-    types: list[list[int]] = []
-    images: list[tuple[int, int, int]] = []
-    videos: list[tuple[int, int, int]] = []
-    start, end = _QWEN_IDS["vision_start_token_id"], _QWEN_IDS["vision_end_token_id"]
+    image, frame = (4, 8), (4, 6)  # rows and columns of patches, before they are merged two by two
+    grids: dict[str, list[tuple[int, int, int]]] = {"image": [], "video": []}
     for prompt in prompts:
-        row: list[int] = []
+        batch.ids.append([])
+        row = batch.ids[-1]
         for part in prompt:
             if isinstance(part, int):
-                row += text_ids(part, generator)
+                batch.text(part)
             elif part == "image":
-                row += [start, *[_QWEN_IDS["image_token_id"]] * (_IMAGE[0] * _IMAGE[1] // 4), end]
-                images.append((1, *_IMAGE))
+                row += [START, *[IMAGE] * (image[0] * image[1] // 4), END]
+                grids["image"].append((1, *image))
             else:
-                frames = int(part[1])
-                frame = [_QWEN_IDS["video_token_id"]] * (_FRAME[0] * _FRAME[1] // 4)
-                if timestamps:
-                    for _ in range(frames):
-                        row += [*text_ids(3, generator), start, *frame, end]
-                else:
-                    row += [start, *frame * frames, end]
-                videos.append((frames, *_FRAME))
-        ids.append(row)
-        types.append([{3: 1, 4: 2}.get(token, 0) for token in row])
-    inputs = {
-        "input_ids": left_padded(ids, 0),
-        "attention_mask": left_padded([[1] * len(row) for row in ids], 0),
-        "mm_token_type_ids": left_padded(types, 0),
-    }
-    for name, pixels, grids in (("image", "pixel_values", images), ("video", "pixel_values_videos", videos)):
-        if grids:
-            patches = sum(t * h * w for t, h, w in grids)
-            inputs[pixels] = torch.randn(patches, patch_values, generator=generator)
-            inputs[f"{name}_grid_thw"] = torch.tensor(grids)
-    return inputs
+                frames, tokens = int(part[1]), frame[0] * frame[1] // 4
+                batch.places.append([])
+                for _ in range(frames if timestamps else 1):
+                    if timestamps:
+                        batch.text(3)
+                    row.append(START)
+                    batch.droppable(VIDEO, tokens if timestamps else tokens * frames)
+                    row.append(END)
+                grids["video"].append((frames, *frame))
+    batch.pixels["mm_token_type_ids"] = [[{IMAGE: 1, VIDEO: 2}.get(token, 0) for token in row] for row in batch.ids]
+    for kind, pixels in (("image", "pixel_values"), ("video", "pixel_values_videos")):
+        if grids[kind]:
+            patches = sum(t * h * w for t, h, w in grids[kind])
+            batch.pixels[pixels] = torch.randn(patches, 3 * 2 * 16, generator=batch.generator)
+            batch.pixels[f"{kind}_grid_thw"] = torch.tensor(grids[kind])
 
 
-def qwen2_5_vl(**changes: Any) -> Family:
+def qwen2_vl() -> Family:
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 4}
+    config = Qwen2VLConfig(text_config={**_TEXT, **_MROPE}, vision_config=vision, **_QWEN_IDS)
+    return Family(_seeded(Qwen2VLForConditionalGeneration, config), _qwen)
+
+
+def qwen2_5_vl() -> Family:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     vision = {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 32}
-    config = Qwen2_5_VLConfig(
-        text_config={
-            **_TEXT,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
-        },
-        vision_config={**vision, "patch_size": 4, "window_size": 16, "fullatt_block_indexes": [1]},
-        **_QWEN_IDS,
-        **changes,
+    vision |= {"patch_size": 4, "window_size": 16, "fullatt_block_indexes": [1]}
+    config = Qwen2_5_VLConfig(text_config={**_TEXT, **_MROPE}, vision_config=vision, **_QWEN_IDS)
+    return Family(_seeded(Qwen2_5_VLForConditionalGeneration, config), _qwen)
+
+
+_QWEN3_VISION = {
+    "depth": 3,
+    "hidden_size": 32,
+    "num_heads": 2,
+    "intermediate_size": 48,
+    "out_hidden_size": 32,
+    "patch_size": 4,
+    "num_position_embeddings": 64,
+    "deepstack_visual_indexes": [0, 1],
+}
+
+
+def _qwen3_prompts(batch: Batch, prompts: Prompts) -> None:
+    _qwen(batch, prompts, timestamps=True)
+
+
+def qwen3_vl() -> Family:
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    config = Qwen3VLConfig(text_config={**_TEXT, **_MROPE, "head_dim": 8}, vision_config=_QWEN3_VISION, **_QWEN_IDS)
+    return Family(_seeded(Qwen3VLForConditionalGeneration, config), _qwen3_prompts)
+
+
+def qwen3_vl_moe() -> Family:
+    from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
+
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "decoder_sparse_step": 1}
+    config = Qwen3VLMoeConfig(
+        text_config={**_TEXT, **_MROPE, "head_dim": 8, **experts}, vision_config=_QWEN3_VISION, **_QWEN_IDS
     )
-    return _seeded(Qwen2_5_VLForConditionalGeneration, config, lambda p: _qwen_inputs(p, False, 3 * 2 * 16))
+    return Family(_seeded(Qwen3VLMoeForConditionalGeneration, config), _qwen3_prompts)
 
 
-def _seeded(kind: Any, config: Any, inputs: Callable[[Sequence[Sequence[Part]]], dict[str, Tensor]]) -> Family:
+def _llava(batch: Batch, prompts: Prompts, image_tokens: int, frame_tokens: int, newline: bool, size: int) -> None:
+    images = 0
+    frames: set[int] = set()
+    for prompt in prompts:
+        batch.ids.append([])
+        for part in prompt:
+            if isinstance(part, int):
+                batch.text(part)
+            elif part == "image":
+                batch.ids[-1] += [IMAGE] * image_tokens
+                images += 1
+            else:
+                batch.places.append([])
+                batch.droppable(VIDEO, int(part[1]) * frame_tokens)
+                batch.ids[-1] += [VIDEO] * newline
+                frames.add(int(part[1]))
+    if images:  # each as it is and in one tile
+        batch.pixels["pixel_values"] = torch.randn(images, 2, 3, size, size, generator=batch.generator)
+        batch.pixels["image_sizes"] = torch.tensor([[size, size]] * images)
+    if frames:
+        (count,) = frames  # their processors stack videos, so that all have the same
+        videos = len(batch.places), count, 3, size, size
+        batch.pixels["pixel_values_videos"] = torch.randn(videos, generator=batch.generator)
+
+
+def llava_onevision() -> Family:
+    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+
+    config = LlavaOnevisionConfig(
+        text_config={"model_type": "qwen2", **_TEXT},
+        # five patches in a row: three after pooling
+        vision_config={"model_type": "siglip_vision_model", **_SQUARE, "image_size": 20, "patch_size": 4},
+        image_grid_pinpoints=[[20, 20], [20, 40]],
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        vision_feature_select_strategy="full",
+        vision_feature_layer=-1,
+    )
+
+    def write(batch: Batch, prompts: Prompts) -> None:
+        # a row of patches of the tile ends with a newline too
+        _llava(batch, prompts, 25 + 5 * (5 + 1), 9, True, 20)
+        if "pixel_values" in batch.pixels:
+            batch.pixels["batch_num_images"] = torch.ones(len(batch.pixels["pixel_values"]), dtype=torch.long)
+
+    return Family(_seeded(LlavaOnevisionForConditionalGeneration, config), write)
+
+
+def llava_next_video() -> Family:
+    from transformers import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
+
+    config = LlavaNextVideoConfig(
+        text_config={"model_type": "llama", **_TEXT},
+        vision_config={"model_type": "clip_vision_model", **_SQUARE, "image_size": 24, "patch_size": 4},
+        image_grid_pinpoints=[[24, 24], [24, 48]],
+        image_token_index=IMAGE,
+        video_token_index=VIDEO,
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        vision_feature_select_strategy="default",
+    )
+
+    def write(batch: Batch, prompts: Prompts) -> None:
+        _llava(batch, prompts, 36 + 6 * (6 + 1), 9, False, 24)
+
+    return Family(_seeded(LlavaNextVideoForConditionalGeneration, config), write)
+
+
+def _framed(batch: Batch, prompts: Prompts, image: Sequence[tuple[int, int]]) -> list[int]:
+    """image: (token in front, tiles) of each of its runs. Returns how many tiles each prompt has."""
+    tiles = []
+    for prompt in prompts:
+        batch.ids.append([])
+        batch.pictures.append([])
+        tiles.append(0)
+        for part in prompt:
+            if isinstance(part, int):
+                batch.text(part)
+            elif part == "image":
+                for token, count in image:
+                    batch.ids[-1] += [token, *[IMAGE] * 9 * count, END]
+                    tiles[-1] += count
+                batch.pictures[-1].append(("image", len(image)))
+            else:
+                batch.places.append([])
+                for _ in range(int(part[1])):
+                    batch.text(2)  # "Frame 3:"
+                    batch.ids[-1].append(START)
+                    batch.droppable(IMAGE, 9)
+                    batch.ids[-1].append(END)
+                tiles[-1] += int(part[1])
+                batch.pictures[-1].append(("video", int(part[1])))
+    return tiles
+
+
+def internvl() -> Family:
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+    config = InternVLConfig(
+        text_config={"model_type": "qwen2", **_TEXT},
+        vision_config={"model_type": "internvl_vision", **_SQUARE, "image_size": [24, 24], "patch_size": [4, 4]},
+        image_token_id=IMAGE,
+        image_seq_length=9,
+    )
+
+    def write(batch: Batch, prompts: Prompts) -> None:
+        if tiles := sum(_framed(batch, prompts, [(START, 3)])):
+            batch.pixels["pixel_values"] = torch.randn(tiles, 3, 24, 24, generator=batch.generator)
+
+    return Family(_seeded(InternVLForConditionalGeneration, config), write, told=True)
+
+
+def smolvlm() -> Family:
+    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+
+    config = SmolVLMConfig(
+        text_config={"model_type": "llama", **_TEXT},
+        vision_config={**_SQUARE, "image_size": 24, "patch_size": 4},
+        image_token_id=IMAGE,
+        scale_factor=2,
+        pad_token_id=0,
+    )
+
+    def write(batch: Batch, prompts: Prompts) -> None:
+        tiles = _framed(batch, prompts, [(token, 1) for token in CUT])
+        if any(tiles):
+            pixels = torch.randn(len(tiles), max(tiles), 3, 24, 24, generator=batch.generator)
+            for row, count in zip(pixels, tiles, strict=True):
+                row[count:] = 0  # so it pads
+            batch.pixels["pixel_values"] = pixels
+            batch.pixels["pixel_attention_mask"] = torch.ones(len(tiles), max(tiles), 24, 24, dtype=torch.long)
+
+    return Family(_seeded(SmolVLMForConditionalGeneration, config), write, told=True)
+
+
+def _seeded(kind: Any, config: Any) -> Any:
     torch.manual_seed(0)
     model = kind(config).eval()
     for parameter in model.parameters():  # the usual initialisation is too faint for differences to be seen
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.2)
     model.generation_config.eos_token_id = None  # every answer has as many tokens as are asked for
-    return Family(model, inputs)
+    return model
 
 
-FAMILIES = {"qwen2_5_vl": qwen2_5_vl}
+FAMILIES: dict[str, Callable[[], Family]] = {
+    function.__name__: function
+    for function in (
+        qwen2_vl,
+        qwen2_5_vl,
+        qwen3_vl,
+        qwen3_vl_moe,
+        llava_onevision,
+        llava_next_video,
+        internvl,
+        smolvlm,
+    )
+}

@@ -1,0 +1,79 @@
+"""LLaVA-OneVision and LLaVA-NeXT-Video: plain positions, square frames; features go in as ``inputs_embeds``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from score_video.mllm.adapter import (
+    Adapter,
+    Features,
+    Pictures,
+    Visuals,
+    features_at,
+    grid_videos,
+    join,
+    owner_of_videos,
+)
+from score_video.mllm.prompt import Prompt
+
+
+class LlavaNextVideo(Adapter):
+    """Tokens of a video: [frames, side, side], side from the vision tower's after pooling."""
+
+    consumed = ("pixel_values", "pixel_values_videos", "image_sizes", "mm_token_type_ids")
+    newlines = 0  # after each video
+
+    def encode(
+        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, pictures: Pictures | None
+    ) -> Visuals | None:
+        if (pixels := inputs.get("pixel_values_videos")) is None:
+            return None
+        rows = torch.stack(list(model.get_video_features(pixels, return_dict=True).pooler_output))
+        rows = rows.view(len(pixels), -1, rows.shape[-1])  # [V, frames * side * side + newlines, D]
+        whole = features_at(prompt, model.config.video_token_id, rows.flatten(0, 1), "video")
+        frames, length = pixels.shape[1], rows.shape[1] - self.newlines
+        side = math.isqrt(length // frames)
+        videos = grid_videos(rows[:, :length].reshape(-1, rows.shape[-1]), [(frames, side, side)] * len(pixels))
+        separator = torch.arange(rows.shape[1], device=rows.device) >= length
+        features, *fixed = _split(whole, separator.repeat(len(pixels)))
+        if inputs.get("pixel_values") is not None:
+            images = torch.cat(list(self._image_features(model, inputs)))
+            fixed.append(features_at(prompt, model.config.image_token_id, images, "image"))
+        return Visuals(videos, features, join(fixed), owner_of_videos(videos, features.placeholders))
+
+    def _image_features(self, model: Any, inputs: Mapping[str, Any]) -> list[Tensor]:
+        images: list[Tensor] = model.get_image_features(
+            inputs["pixel_values"], inputs["image_sizes"], return_dict=True
+        ).pooler_output
+        return images
+
+
+class LlavaOnevision(LlavaNextVideo):
+    """A learned newline stands after each video and is always kept."""
+
+    consumed = (*LlavaNextVideo.consumed, "batch_num_images")
+    newlines = 1
+
+    def _image_features(self, model: Any, inputs: Mapping[str, Any]) -> list[Tensor]:
+        images: list[Tensor] = model.get_image_features(
+            inputs["pixel_values"],
+            inputs["image_sizes"],
+            batch_num_images=inputs.get("batch_num_images"),
+            return_dict=True,
+        ).pooler_output
+        return images
+
+
+def _split(features: Features, which: Tensor) -> tuple[Features, Features]:
+    """Those rows for which ``which``, bool [F], is False, and those for which it is True."""
+    other = features.placeholders.clone()
+    other[features.placeholders] = which
+    return (
+        Features(features.rows[~which], features.placeholders & ~other),
+        Features(features.rows[which], other),
+    )

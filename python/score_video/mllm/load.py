@@ -1,0 +1,114 @@
+"""Loads a model and its processor, from a folder or from the hub, with errors of one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from safetensors import SafetensorError
+
+from score_video.mllm.adapter import supported_models
+
+
+def load_model(source: str, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """A supported model, frozen and in eval mode. Only safetensors are read, and no code of the repository is run.
+
+    Args:
+        source: a folder, or the id of a repository on the hub, "owner/name".
+        device: where it goes.
+        dtype: of its weights; None: the one they were saved in.
+
+    Raises:
+        ValueError: its type is not supported (lists those that are), or weights are missing or damaged.
+        OSError: there is no such folder or repository, it is not complete, or the hub does not give it.
+    """
+    kind = _model_type(source)
+    if kind not in supported_models():
+        raise ValueError(
+            f"{source}: models of type {kind!r} are not supported; supported are {', '.join(supported_models())}"
+        )
+    from transformers import AutoModelForImageTextToText
+
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise ValueError(f"{source}: its weights are damaged: {error}") from None
+    except OSError as error:
+        raise OSError(f"{source}: {_one_line(error)}") from None
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{source} lacks {len(missing)} of its weights, {missing[0]} among them")
+    return model.to(device).eval().requires_grad_(False)
+
+
+def load_processor(source: str) -> Any:
+    """The processor of a model; :func:`score_video.torchvision_check.check_torchvision` tells whether that can work.
+
+    Args:
+        source: as for :func:`load_model`.
+
+    Raises:
+        ValueError: there is none, or none that takes videos; or it cannot be loaded, and why.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    except (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError) as error:  # whichever file is missing
+        raise ValueError(f"{source}: its processor cannot be loaded: {_one_line(error)}") from None
+    if getattr(processor, "video_processor", None) is None:  # without a processor's files: the tokenizer alone, say
+        raise ValueError(f"{source} has no processor that takes videos, only {type(processor).__name__}")
+    return processor
+
+
+def _model_type(source: str) -> str:
+    """The ``model_type`` in a model's config.json."""
+    path = _config_file(source)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, not UTF-8
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(kind, str):
+        raise ValueError(f"{path} is not the configuration of a model: it has no model_type")
+    return kind
+
+
+def _config_file(source: str) -> Path:
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(2, "holds no model (no config.json)", source)
+        return folder / "config.json"
+    if folder.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+        raise FileNotFoundError(2, "is neither a folder nor the id of a repository on the hub", source)
+    try:
+        return Path(hf_hub_download(source, "config.json"))
+    except LocalEntryNotFoundError:
+        raise FileNotFoundError(
+            2, "is no folder here, is not in the hub's cache, and the hub cannot be reached", source
+        ) from None
+    except GatedRepoError:
+        raise OSError(f"{source}: the hub gives it only to those who were granted access (hf auth login)") from None
+    except RepositoryNotFoundError:
+        raise FileNotFoundError(2, "is no folder here, and the hub has no such repository", source) from None
+    except EntryNotFoundError:
+        raise FileNotFoundError(2, "holds no model (no config.json)", source) from None
+    except HfHubHTTPError as error:
+        raise OSError(f"{source}: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
