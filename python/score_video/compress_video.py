@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import av
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -21,17 +17,16 @@ from torch import Tensor
 import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import Law
+from score_video.kept_pictures import PICTURES, write_pictures
 from score_video.methods import IndexMethod, Method, find_method
 from score_video.output import output_folder
+from score_video.packed import PackedVideos
 from score_video.patches import MEAN, STD, fit_to_patches, to_patches
-from score_video.pictures import Compressed, contact_sheet, write_overlay
+from score_video.phases import Phases, Progress
 from score_video.video import SampledVideo, read_frames
 
-FILES = ("summary.json", "tokens.safetensors", "contact.png", "overlay.mp4")
+FILES = ("summary.json", "tokens.safetensors", *PICTURES)
 DEFAULT_FRAMES = 32
-
-Progress = Callable[[str, int, int], None]
-"""Called with (phase, steps done, steps in all)."""
 
 
 def compress_video(
@@ -77,7 +72,7 @@ def compress_video(
     _check_options(chosen, retention, law, patch, size)
     if num_frames is None and fps is None:
         num_frames = DEFAULT_FRAMES
-    phases = _Phases(progress)
+    phases = Phases(progress)
     with output_folder(out, FILES, overwrite=overwrite) as folder:
         with phases("decode") as report:
             fit = partial(fit_to_patches, patch=patch, size=size)
@@ -88,7 +83,10 @@ def compress_video(
             packed = _pack(tokens, grid, retention)
             kept, index = _compress(chosen, *packed, law=law, seed=seed)
         with phases("pictures"):
-            _write_pictures(folder, video.name, sampled, packed, grid, index, f"{method}, {law}")
+            columns = torch.tensor([grid[2]], dtype=torch.int32)
+            how = f"{method}, {law}"
+            patches = PackedVideos(*packed[:3], columns)
+            write_pictures(folder, video.name, how, sampled.frames, sampled.timestamps, patches, index)
         with phases("write"):
             _write_tokens(folder / "tokens.safetensors", kept, index, grid, sampled)
         summary = {
@@ -135,22 +133,6 @@ def _check_options(method: Method, retention: float, law: str, patch: int, size:
     fit_to_patches(1, 1, patch=patch, size=size)
 
 
-class _Phases:
-    """Measures phases, and says where they are."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.milliseconds: dict[str, float] = {}
-        self._progress = progress or (lambda phase, done, total: None)
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[Callable[[int, int], None]]:
-        self._progress(phase, 0, 1)
-        start = time.perf_counter()
-        yield partial(self._progress, phase)
-        self.milliseconds[phase] = (time.perf_counter() - start) * 1000
-        self._progress(phase, 1, 1)
-
-
 _Packed = tuple[Tensor, Tensor, Tensor, Tensor, int]
 
 
@@ -185,28 +167,6 @@ def _compress(
         scores = method.select_by(tokens, cu_seqlens, tokens_per_frame, keep, law)
     kept, index, _ = score_ext.compress(tokens, cu_seqlens, tokens_per_frame, keep, total_keep, scores, law)
     return kept, index
-
-
-def _write_pictures(
-    folder: Path,
-    name: str,
-    sampled: SampledVideo,
-    packed: _Packed,
-    grid: tuple[int, int, int],
-    index: Tensor,
-    how: str,
-) -> None:
-    tokens, cu_seqlens, tokens_per_frame, _, _ = packed
-    kept = np.zeros(len(tokens), dtype=np.bool_)
-    kept[index.numpy()] = True
-    surprise = score_ext.surprise(tokens, cu_seqlens, tokens_per_frame).numpy()
-    pictured = Compressed(sampled.frames, sampled.timestamps, kept.reshape(grid), surprise.reshape(grid))
-    facts = (
-        f"{how}: kept {len(index)} of {len(tokens)} tokens ({len(index) / len(tokens):.2%}), "
-        f"{grid[0]} frames of {grid[1]}x{grid[2]} patches"
-    )
-    contact_sheet(pictured, name, facts).save(folder / "contact.png")
-    write_overlay(folder / "overlay.mp4", pictured)
 
 
 def _write_tokens(path: Path, kept: Tensor, index: Tensor, grid: tuple[int, int, int], sampled: SampledVideo) -> None:

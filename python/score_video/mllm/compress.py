@@ -84,6 +84,11 @@ class EncodedInputs:
         mean: Tensor = (text[:, None] @ embeds)[:, 0] / text.sum(1, keepdim=True).clamp(min=1)
         return mean[self.visuals.owner]
 
+    def question_for(self, compressor: Compressor) -> Tensor | None:
+        """:meth:`question` where the compressor has a policy that sees it, else None."""
+        policy = compressor.method
+        return self.question() if isinstance(policy, SurprisePolicy) and policy.config.question_width else None
+
     def compress(self, selected: Selected, gate: Tensor | None = None) -> CompressedInputs:
         """Prompts with the selected tokens alone.
 
@@ -191,11 +196,11 @@ def compress_inputs(
     if encoded is None:
         return CompressedInputs(inputs)
     videos = encoded.visuals.videos
-    policy = compressor.method
-    question = encoded.question() if isinstance(policy, SurprisePolicy) and policy.config.question_width else None
+    question = encoded.question_for(compressor)
     selected = compressor.select(videos, question)
     gate = None
     if straight_through:
+        policy = compressor.method
         assert isinstance(policy, SurprisePolicy)
         probability = policy(videos, question).sigmoid()[selected.index]
         gate = 1 + probability - probability.detach()

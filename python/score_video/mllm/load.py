@@ -20,6 +20,9 @@ from safetensors import SafetensorError
 
 from score_video.mllm.adapter import supported_models
 
+# Which of them transformers raises depends on the file that is missing or bad
+_LOADING_ERRORS = (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError)
+
 
 def load_model(source: str, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """A supported model, frozen and in eval mode. Only safetensors are read, and no code of the repository is run.
@@ -66,7 +69,7 @@ def load_processor(source: str) -> Any:
 
     try:
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    except (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError) as error:  # whichever file is missing
+    except _LOADING_ERRORS as error:
         raise ValueError(f"{source}: its processor cannot be loaded: {_one_line(error)}") from None
     if getattr(processor, "video_processor", None) is None:  # without a processor's files: the tokenizer alone, say
         raise ValueError(f"{source} has no processor that takes videos, only {type(processor).__name__}")
