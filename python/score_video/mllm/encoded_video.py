@@ -1,0 +1,184 @@
+"""A video after a model's vision side, and its place in a prompt: what is made once and serves all its questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from score_video.mllm.adapter import Features, Visuals, find_adapter
+from score_video.mllm.compress import EncodedInputs, encode_inputs
+from score_video.mllm.conversation import Clip, chat_ids, chat_text, processor_inputs
+from score_video.mllm.prompt import Prompt
+from score_video.packed import PackedVideos
+
+_ANY_QUESTION = "What is shown?"  # the entry is the same whatever is asked
+_TYPES = "mm_token_type_ids"
+
+
+@dataclass(frozen=True)
+class EncodedVideo:
+    """All that prompts need of a video.
+
+    Attributes:
+        features: its tokens, the rows [L, D]; their places bool [1, S] in ``ids``.
+        fixed: what goes in unabridged beside them (a separator), or None.
+        tokens_per_frame, columns: N, and how many of them are a row of a frame.
+        placeholder: int64 [R], what the tokenizer makes of the chat template's placeholder for a video.
+        ids: int64 [S], what stands in its place.
+        types: int64 [S], their ``mm_token_type_ids``; None for processors that make none.
+        others: the processor's outputs that are neither text nor pixels: grids, times.
+    """
+
+    features: Features
+    fixed: Features | None
+    tokens_per_frame: int
+    columns: int
+    placeholder: Tensor
+    ids: Tensor
+    types: Tensor | None
+    others: Mapping[str, Tensor]
+
+    def packed(self) -> PackedVideos:
+        """The video as a batch of one."""
+        sizes = torch.tensor([self.tokens_per_frame, self.columns], dtype=torch.int32)
+        ends = torch.tensor([0, len(self.features.rows)], dtype=torch.int32)
+        device = self.features.rows.device
+        return PackedVideos(self.features.rows, ends.to(device), sizes[:1].to(device), sizes[1:].to(device))
+
+    def in_prompt(self, model: Any, text_ids: Tensor, answer: Sequence[int] = ()) -> EncodedInputs:
+        """A prompt about the video, as :func:`score_video.mllm.encode_inputs` would return it.
+
+        Args:
+            text_ids: int64, of :func:`score_video.mllm.conversation.chat_ids`.
+            answer: tokens that follow the prompt.
+
+        Raises:
+            ValueError: the text has not one placeholder, or the processor makes inputs that are not known here.
+        """
+        device = self.features.rows.device
+        first = _find(text_ids.tolist(), self.placeholder.tolist())
+        before, after = text_ids[:first], text_ids[first + len(self.placeholder) :]
+        sizes = len(before), len(after) + len(answer)
+        ids = torch.cat([before, self.ids.cpu(), after, torch.tensor(answer, dtype=torch.int64)])[None].to(device)
+        mask = torch.ones_like(ids)
+        prompt = Prompt(ids, mask, mask.cumsum(1) - 1, None)
+        inputs = dict(self.others)
+        if self.types is not None:
+            inputs[_TYPES] = _widened(self.types[None], sizes)
+        adapter = find_adapter(model)
+        if unknown := sorted(set(inputs) - set(adapter.consumed)):
+            raise ValueError(f"processor makes inputs that cannot be put into batches here: {', '.join(unknown)}")
+        prompt = replace(prompt, position_ids=adapter.position_ids(model, inputs, prompt))
+        visuals = Visuals(
+            self.packed(),
+            replace(self.features, placeholders=_widened(self.features.placeholders, sizes)),
+            None if self.fixed is None else replace(self.fixed, placeholders=_widened(self.fixed.placeholders, sizes)),
+            torch.zeros(1, dtype=torch.int64, device=device),
+        )
+        return EncodedInputs(model, adapter, prompt, visuals, {})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, by name, as :meth:`from_tensors` takes it."""
+        tensors = {"placeholder": self.placeholder, "ids": self.ids}
+        tensors["geometry"] = torch.tensor([self.tokens_per_frame, self.columns])
+        if self.types is not None:
+            tensors["types"] = self.types
+        for name, part in (("features", self.features), ("fixed", self.fixed)):
+            if part is not None:
+                tensors |= {f"{name}.rows": part.rows, f"{name}.placeholders": part.placeholders}
+                tensors |= {f"{name}.deepstack.{n}": layer for n, layer in enumerate(part.deepstack)}
+        return tensors | {f"others.{name}": value for name, value in self.others.items()}
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Tensor]) -> EncodedVideo:
+        """Raises KeyError where something is missing."""
+
+        def part(name: str) -> Features:
+            count = sum(key.startswith(f"{name}.deepstack.") for key in tensors)
+            deepstack = tuple(tensors[f"{name}.deepstack.{n}"] for n in range(count))
+            return Features(tensors[f"{name}.rows"], tensors[f"{name}.placeholders"], deepstack)
+
+        tokens_per_frame, columns = tensors["geometry"].tolist()
+        return EncodedVideo(
+            part("features"),
+            part("fixed") if "fixed.rows" in tensors else None,
+            tokens_per_frame,
+            columns,
+            tensors["placeholder"],
+            tensors["ids"],
+            tensors.get("types"),
+            {key.removeprefix("others."): value for key, value in tensors.items() if key.startswith("others.")},
+        )
+
+
+@torch.no_grad()
+def encode_video(model: Any, processor: Any, clip: Clip) -> EncodedVideo:
+    """Runs the processor and the model's vision side.
+
+    Raises:
+        ValueError: the model sees no video in what the processor makes, or several.
+    """
+    text = chat_text(processor, _ANY_QUESTION)
+    inputs = processor_inputs(processor, clip, text)
+    for name, value in inputs.items():
+        # pixels take the model's dtype; times would lose theirs
+        dtype = model.dtype if name.startswith("pixel_") and value.is_floating_point() else value.dtype
+        inputs[name] = value.to(model.device, dtype)
+    encoded = encode_inputs(model, inputs)
+    if encoded is None or encoded.visuals.videos.num_videos != 1:
+        found = 0 if encoded is None else encoded.visuals.videos.num_videos
+        raise ValueError(f"processor must make one video of one, got {found}")
+    features, fixed, videos = encoded.visuals.features, encoded.visuals.fixed, encoded.visuals.videos
+    ids, unexpanded = inputs["input_ids"][0].cpu(), chat_ids(processor, text)
+    visual = features.placeholders if fixed is None else features.placeholders | fixed.placeholders
+    begin, end = _changed(unexpanded.tolist(), ids.tolist(), visual[0].nonzero()[:, 0].tolist())
+
+    def cut(part: Features) -> Features:
+        return replace(part, placeholders=part.placeholders[:, begin : len(ids) - end])
+
+    text_like = {"input_ids", "attention_mask", _TYPES}
+    return EncodedVideo(
+        cut(features),
+        None if fixed is None else cut(fixed),
+        int(videos.tokens_per_frame),
+        int(videos.columns),
+        unexpanded[begin : len(unexpanded) - end],
+        ids[begin : len(ids) - end],
+        inputs[_TYPES][0, begin : len(ids) - end] if _TYPES in inputs else None,
+        {name: value for name, value in inputs.items() if name not in text_like and not name.startswith("pixel_")},
+    )
+
+
+def _changed(text: Sequence[int], prompt: Sequence[int], visual: Sequence[int]) -> tuple[int, int]:
+    """How many tokens before and after the video are the same in the text and in the prompt made of it."""
+    begin = 0
+    while begin < min(len(text), visual[0]) and text[begin] == prompt[begin]:
+        begin += 1
+    end = 0
+    while end < min(len(text) - begin, len(prompt) - 1 - visual[-1]) and text[-1 - end] == prompt[-1 - end]:
+        end += 1
+    if begin + end == len(text):
+        raise ValueError(
+            "processor must put the video in the place of a placeholder, and the chat template writes none"
+        )
+    return begin, end
+
+
+def _find(text: Sequence[int], placeholder: Sequence[int]) -> int:
+    """Where the placeholder stands in the text."""
+    size = len(placeholder)
+    found = [start for start in range(len(text) - size + 1) if text[start : start + size] == placeholder]
+    if len(found) != 1:
+        raise ValueError(
+            f"prompt must have one placeholder for a video, got {len(found)}: a question must not have any of its own"
+        )
+    return found[0]
+
+
+def _widened(values: Tensor, sizes: tuple[int, int]) -> Tensor:
+    """[1, S] -> [1, before + S + after], 0 or False around it."""
+    return torch.nn.functional.pad(values, sizes)
