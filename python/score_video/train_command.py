@@ -71,7 +71,59 @@ def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: Sc
     return Workplace(environment, train, validation, encoded.videos.tokens.shape[1], question_width)
 
 
-ENVIRONMENTS: dict[str, Factory] = {"miniature": _miniature}
+def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreConfig) -> Workplace:
+    """A video MLLM of transformers: ``environment_options`` name it, ``data`` the files of questions."""
+    import torch
+
+    from score_video.mllm.environment import MllmEnvironment
+    from score_video.mllm.load import load_model, load_processor
+    from score_video.torchvision_check import check_torchvision
+    from score_video.train_config import check_keys
+
+    own = ("model", "dtype")
+    arguments = [name for name in _arguments(MllmEnvironment) if name not in ("model", "processor")]
+    check_keys(options, (*own, *arguments), "environment_options")
+    check_keys(data, ("train", "validation"), "data")
+    if not isinstance(source := options.get("model"), str):
+        raise ValueError(f"environment_options: model must be a folder or an id on the hub, got {source!r}")
+    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if (dtype := options.get("dtype", "auto")) not in dtypes:
+        raise ValueError(f"environment_options: dtype must be one of {', '.join(dtypes)}, got {dtype!r}")
+    names = [stage.data or stage.name for stage in settings.parsed_stages()]
+    given = {name: value for name, value in options.items() if name not in own}
+    one = given.get("one_question", False)
+    where: Any = data.get("train")
+    by_name = settings.stages is not None and isinstance(where, Mapping) and set(where) == set(names)
+    train: Any = {n: _asked(where[n], one, f"data.train.{n}") for n in names} if by_name else _asked(where, one)
+    validation = data.get("validation")
+    check_torchvision()
+    environment = MllmEnvironment(load_model(source, settings.device, dtypes[dtype]), load_processor(source), **given)
+    return Workplace(
+        environment,
+        train,
+        None if validation is None else _asked(validation, one, "data.validation"),
+        environment.token_width,
+        environment.token_width if one else 0,
+    )
+
+
+def _asked(given: Any, one_question: bool, where: str = "data.train") -> Examples:
+    """Examples of a file, a folder or the hub: its name, or a mapping with its ``source`` and ``split``."""
+    from score_video.rl.data import OneQuestionEach, load_examples
+    from score_video.train_config import check_keys
+
+    if isinstance(given, Mapping):
+        check_keys(given, ("source", "split"), where)
+    source, split = (
+        (given.get("source"), given.get("split", "train")) if isinstance(given, Mapping) else (given, "train")
+    )
+    if not isinstance(source, str) or not isinstance(split, str):
+        raise ValueError(f"{where}: must be a file, a saved data set or an id on the hub, got {given!r}")
+    examples = load_examples(source, split=split)
+    return OneQuestionEach(examples) if one_question else examples
+
+
+ENVIRONMENTS: dict[str, Factory] = {"miniature": _miniature, "mllm": _mllm}
 """Where policies can be trained, by the name that a configuration gives."""
 
 

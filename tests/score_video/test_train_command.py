@@ -139,7 +139,7 @@ def test_a_curriculum_from_stills_to_videos() -> None:
     ("sections", "says"),
     [
         ({"enviroment": "miniature"}, "train.yaml: there is no 'enviroment'; did you mean environment"),
-        ({"environment": "atari"}, "environment must be one of miniature, got 'atari'"),
+        ({"environment": "atari"}, "environment must be one of miniature, mllm, got 'atari'"),
         ({"environment": 3}, "environment must be a name, got 3"),
         ({"training": [1]}, "training must be a mapping, got [1]"),
         ({"training": {"num_generation": 4}}, "there is no 'num_generation'; did you mean num_generations"),

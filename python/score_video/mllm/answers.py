@@ -121,6 +121,14 @@ def weigh(
                 verdict.token_divergence = (whole.right.exp() * (whole.right - at)).sum(1).mean()
 
 
+def log_prob(question: Question, verdict: Verdict) -> Tensor:
+    """float32 [], at most 0: of the right answer; among the options, if there are any, whose probabilities are made to
+    sum to 1 (our reading: what the model would say instead of an option is not asked)."""
+    if not question.has_options:
+        return verdict.scores[question.right]
+    return verdict.score_of(len(question.answers)).log_softmax(0)[question.right]
+
+
 def is_right(question: Question, verdict: Verdict) -> Tensor:
     """bool []: the right option has the highest score; without options the right answer is the greedy one."""
     if not question.has_options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from score_video.mllm.adapter import find_adapter
-from score_video.mllm.answers import Question, Verdict, divergence, is_right, make_question, weigh
+from score_video.mllm.answers import Question, Verdict, divergence, is_right, log_prob, make_question, weigh
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, clip_of_frames, read_clip
 from score_video.mllm.encoded_video import EncodedVideo, encode_video
 from score_video.mllm.feature_cache import FeatureCache, model_identity, processor_identity
@@ -58,7 +59,7 @@ class MllmEnvironment:
 
     Raises:
         TypeError: a model that is not supported.
-        ValueError: a number that is not above 0.
+        ValueError: a number that is not above 0, or an argument of another kind.
         OSError: the cache's folder cannot be made.
     """
 
@@ -77,6 +78,10 @@ class MllmEnvironment:
         for name, value in numbers.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        if not isinstance(one_question, bool):
+            raise ValueError(f"one_question must be true or false, got {one_question!r}")
+        if not isinstance(cache_dir, (str, Path, NoneType)):
+            raise ValueError(f"cache_dir must be a path or None, got {cache_dir!r}")
         self._adapter = find_adapter(model)
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
@@ -130,9 +135,10 @@ class MllmEnvironment:
     def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
         """See :class:`score_video.rl.environment.Environment`.
 
-        Answers are teacher-forced. ``log_prob`` is the sum over the right answer's tokens; ``correct``: the right
-        option has the highest sum of all, or, without options, each of its tokens is the most probable one;
-        ``divergence``: :func:`score_video.mllm.answers.divergence`.
+        Answers are teacher-forced, and weighed by the sum of their tokens' log-probabilities. ``log_prob``: this sum;
+        with options the right one's share of all, as a logarithm. ``correct``: the right option has the highest sum;
+        without options each token of the answer is the most probable one. ``divergence``:
+        :func:`score_video.mllm.answers.divergence`.
         """
         payload: _Payload = batch.payload
         keep, starts = selection.keep.tolist(), batch.videos.cu_seqlens.tolist()
@@ -203,12 +209,12 @@ def _outcome(payload: _Payload, verdicts: Sequence[Sequence[Verdict]], with_dive
     for b, (asked, found) in enumerate(zip(payload.questions, verdicts, strict=True)):
         rows = []
         for q, (question, verdict) in enumerate(zip(asked, found, strict=True)):
-            log_prob = verdict.scores[question.right]
-            kl = torch.zeros_like(log_prob)
+            right = log_prob(question, verdict)
+            kl = torch.zeros_like(right)
             if with_divergence:
                 assert payload.whole is not None
                 kl = divergence(question, payload.whole[b][q], verdict)
-            rows.append(torch.stack([log_prob, is_right(question, verdict).float(), kl]))
+            rows.append(torch.stack([right, is_right(question, verdict).float(), kl]))
         means.append(torch.stack(rows).mean(0))
     return torch.stack(means, 1)
 

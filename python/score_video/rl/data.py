@@ -60,6 +60,30 @@ def load_examples(source: str | Path, *, split: str = "train") -> datasets.Datas
     return _to_dataset(list(_rows_of_dataset(table, str(source), folder)), str(source))
 
 
+class OneQuestionEach:
+    """A data set in which each example asks one question: one with several comes as often as it has questions.
+
+    For policies that see the question. Map-style.
+
+    Args:
+        examples: of :func:`load_examples`.
+    """
+
+    def __init__(self, examples: datasets.Dataset) -> None:
+        self._examples = examples
+        self._places = [
+            (row, question) for row, questions in enumerate(examples["questions"]) for question in range(len(questions))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        row, question = self._places[number]
+        example = self._examples[row]
+        return {**example, "questions": [example["questions"][question]]}
+
+
 def _to_dataset(examples: list[dict[str, Any]], source: str) -> datasets.Dataset:
     import datasets
 
