@@ -1,0 +1,99 @@
+"""``python -m bench.prefill``: measures prefill and time to first token here, then writes docs/prefill.md."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import transformers
+import typer
+from packaging.version import Version
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench.prefill.findings import targets
+from bench.prefill.geometry import QUICK, REAL, REDUCED
+from bench.prefill.measure import Bench, Recipe, all_jobs
+from bench.prefill.report import table, write_document
+from bench.prefill.results import RESULTS, UNDER_WAY, Results, describe_run, name_of, open_results, publish
+from bench.study.provenance import ROOT
+
+_FLOOR = "5.18"  # of transformers: the first that takes features in place of pixels
+_RETENTIONS = (1.0, 0.1, 0.25, 0.05)
+
+
+def main(
+    only: Annotated[
+        str | None, typer.Option(help="One geometry, by name; its table is printed, docs and results stay as they are.")
+    ] = None,
+    vision: Annotated[
+        bool, typer.Option(help="Whether the vision tower is run; without it no time to first token.")
+    ] = True,
+    fresh: Annotated[
+        bool, typer.Option(help="Begin anew where a run was stopped, instead of going on with it.")
+    ] = False,
+    quick: Annotated[bool, typer.Option(help="Everything once and tiny, into a temporary folder.")] = False,
+) -> None:
+    """Measures vision tower, compression and prefill, with all visual tokens and with few.
+
+    On a GPU: five real models' shapes at 8k to 64k visual tokens, some minutes on an H200. On a CPU: two reduced
+    shapes, less than four minutes; on all cores, unless OMP_NUM_THREADS says otherwise. Each record is written to
+    build/prefill as soon as it is there, and a run that was stopped goes on from there; a run that is whole replaces
+    bench/results/prefill-cpu.json or prefill-gpu-NAME.json, of which docs/prefill.md is made. What does not fit in
+    memory is noted, and the rest goes on.
+    """
+    if Version(transformers.__version__) < Version(_FLOOR):
+        raise typer.BadParameter(f"needs transformers {_FLOOR} or later, this is {transformers.__version__}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recipe = _recipe(device, only, vision, quick)
+    folder = Path(tempfile.mkdtemp(prefix="prefill-")) if quick else None
+    name = name_of(device)
+    under_way = (folder / "under-way" if folder else UNDER_WAY) / f"{name}{'-only' if only else ''}.json"
+    if fresh:
+        under_way.unlink(missing_ok=True)
+    try:
+        results = open_results(under_way, describe_run(recipe, device))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    _measure(recipe, device, results, under_way)
+    for geometry in recipe.geometries:
+        for what, measured, reached in targets(results, geometry):
+            print(f"{what}: {measured}: {'reached' if reached else 'NOT REACHED'}")
+    if only is not None:
+        print("\n".join(table(results, recipe.geometries[0])))
+        under_way.unlink()
+        return
+    published = (folder or RESULTS) / f"{name}.json"
+    publish(results, under_way, published)
+    found = [(file.stem, Results.load(file)) for file in sorted(published.parent.glob("prefill-*.json"))]
+    for written in (published, *write_document(found, folder or ROOT / "docs")):
+        print(f"written: {written}")
+
+
+def _recipe(device: torch.device, only: str | None, vision: bool, quick: bool) -> Recipe:
+    gpu = device.type == "cuda"
+    geometries = QUICK if quick else REAL if gpu else REDUCED
+    if only is not None:
+        names = [geometry.name for geometry in geometries]
+        if only not in names:
+            raise typer.BadParameter(f"there is no {only!r} for this machine; there are {', '.join(names)}")
+        geometries = tuple(geometry for geometry in geometries if geometry.name == only)
+    warmups, repeats = (1, 2) if quick else (2, 7) if gpu else (1, 5)
+    return Recipe(geometries, _RETENTIONS, warmups, repeats, compiled=not quick, vision=vision)
+
+
+def _measure(recipe: Recipe, device: torch.device, results: Results, under_way: Path) -> None:
+    jobs = all_jobs(recipe)
+    left = [job for job in jobs if job.key not in results.records]
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    with Progress(*columns) as progress:
+        task = progress.add_task("", total=len(jobs), completed=len(jobs) - len(left))
+        for job, record in Bench(recipe, device).run(left):
+            results.records[job.key] = record
+            results.save(under_way)
+            progress.update(task, advance=1, description=job.key)
+
+
+if __name__ == "__main__":
+    typer.run(main)
