@@ -96,6 +96,94 @@ def compress(
     _print_summary(summary, folder, FILES)
 
 
+@app.command()
+def ask(
+    video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
+    question: Annotated[str, typer.Argument(help="About the video.")],
+    model: Annotated[str, typer.Option(help="A folder that holds a model, or its id on the hub, owner/name.")],
+    policy: Annotated[
+        Path | None, typer.Option(help="What decides: a policy or compressor, a folder that save_pretrained wrote.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}. [default: evs-capped]")] = None,
+    retention: Annotated[
+        float | None, typer.Option(help="Fraction of the tokens to keep. [default: the compressor's, or 0.1]")
+    ] = None,
+    law: Annotated[
+        str | None,
+        typer.Option(help="How logits or a score pick. [default: systematic for a policy, topk for a score]"),
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
+    fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Longest side that frames are read at, in pixels. [default: as they are]")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Where the answer is cut off.", min=1)] = 64,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1... [default: a GPU if there is one]")] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Of the model: float32, bfloat16, float16; auto: as it was saved.")
+    ] = "auto",
+    compare: Annotated[bool, typer.Option("--compare", help="Answer on all tokens too, and show both.")] = False,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder to make: contact.png and overlay.mp4 show what the model saw.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the answer and the numbers here too.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier pictures.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="What the method random draws from. [default: 0]", min=0, max=2**63 - 1)
+    ] = None,
+) -> None:
+    """Ask a video MLLM about a video, of which it sees only the tokens that are kept; and see where the time goes.
+
+    Keep 10% by the rule that needs no training, beside the answer on all tokens:
+
+        score ask holiday.mp4 "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --compare
+
+    By a policy that was trained for this model:
+
+        score ask holiday.mp4 "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --policy run --retention 0.05
+    """
+    if frames is not None and fps is not None:
+        raise ValueError("give --frames or --fps, not both")
+    from score_video.torchvision_check import check_torchvision
+
+    try:
+        check_torchvision()
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+    from rich.console import Console
+    from transformers.utils import logging
+
+    from score_video import ask_command
+    from score_video.kept_pictures import PICTURES
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its advice is about what is set here on purpose
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    compressor = ask_command.find_compressor(policy, method, retention, law, seed)
+    with _progress() as progress:
+        report = ask_command.run(
+            video,
+            question,
+            model,
+            compressor,
+            name=str(policy) if policy is not None else str(compressor.method),
+            device=ask_command.find_device(device),
+            dtype=dtype,
+            num_frames=frames,
+            fps=fps,
+            size=size,
+            max_new_tokens=max_new_tokens,
+            compare=compare,
+            pictures=pictures,
+            json_file=json,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    ask_command.print_report(report, Console(width=None if sys.stdout.isatty() else 120))
+    if pictures is not None:
+        for picture in PICTURES:
+            print(f"  {_one_line(str(pictures / picture))}")
+
+
 @app.command("eval")
 def evaluate(
     policy: Annotated[Path | None, typer.Option(help="A policy: a folder that save_pretrained wrote.")] = None,
@@ -299,7 +387,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         return _fail(str(error))
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
+        short = "DefaultCPUAllocator" in str(error) or type(error).__name__ == "OutOfMemoryError"  # torch's own name
+        if isinstance(error, RuntimeError) and not short:
             raise
         return _fail("not enough memory: take fewer (--frames, --fps) or smaller (--size) frames")
     return status if isinstance(status, int) else 0

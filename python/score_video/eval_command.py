@@ -18,7 +18,8 @@ from rich.table import Table
 import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import Law
-from score_video.compressor import DEFAULT_METHOD, load_policy_weights
+from score_video import saved
+from score_video.compressor import DEFAULT_METHOD
 from score_video.methods import METHODS, IndexMethod
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import (
@@ -31,7 +32,7 @@ from score_video.miniature.evaluate import (
 )
 from score_video.miniature.world import SPLITS, TASKS
 from score_video.output import output_file
-from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+from score_video.policy import SurprisePolicy
 
 Progress = Callable[[str, int, int], None]
 """Called with (split, videos done, videos in all)."""
@@ -93,17 +94,7 @@ def load_policy(folder: Path, environment: MiniatureEnvironment) -> SurprisePoli
         FileNotFoundError: there is no such folder, or nothing of a policy in it.
         TypeError, ValueError: it holds something else or is damaged, or the policy is for other tokens or questions.
     """
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(2, f"holds no policy (no {name})", str(folder))
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError):
-        raise ValueError(f"{folder / 'config.json'} is not the configuration of a policy") from None
-    if kind != "score_policy":
-        raise ValueError(f"{folder} must hold a policy (model_type 'score_policy'), got {kind!r}")
-    policy = SurprisePolicy(SurprisePolicyConfig.from_pretrained(folder))
-    load_policy_weights(policy, folder / "model.safetensors")
+    policy = saved.load_policy(folder)
     config = policy.config
     if config.state == "residual" and config.token_width != environment.token_width:
         raise ValueError(
@@ -114,9 +105,7 @@ def load_policy(folder: Path, environment: MiniatureEnvironment) -> SurprisePoli
         raise ValueError(
             f"{folder}: the policy is for questions of width {config.question_width}, the miniature's have {len(TASKS)}"
         )
-    policy.eval()  # type: ignore[no-untyped-call]
-    frozen: SurprisePolicy = policy.requires_grad_(False)
-    return frozen
+    return policy
 
 
 def parse_numbers(texts: Iterable[str]) -> list[float]:

@@ -44,13 +44,13 @@ def write_pictures(
     kept = np.zeros(len(video.tokens), dtype=np.bool_)
     kept[index.numpy()] = True
     surprise = score_ext.surprise(video.tokens, video.cu_seqlens, video.tokens_per_frame).numpy()
-    shown = [part.reshape(grid).repeat(together, axis=0)[: len(frames)] for part in (kept, surprise)]
+    of_frame = np.arange(len(frames)) // together
     facts = (
         f"{how}: kept {len(index)} of {len(kept)} tokens ({len(index) / len(kept):.2%}), "
         f"{len(frames)} frames of {grid[1]}x{grid[2]} patches"
     )
     if together > 1:
         facts += f", {together} frames to a token"
-    pictured = Compressed(frames, timestamps, *shown)
+    pictured = Compressed(frames, timestamps, kept.reshape(grid)[of_frame], surprise.reshape(grid)[of_frame])
     contact_sheet(pictured, name, facts).save(folder / PICTURES[0])
     write_overlay(folder / PICTURES[1], pictured)

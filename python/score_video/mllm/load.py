@@ -44,13 +44,14 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype | None = No
     from transformers import AutoModelForImageTextToText
 
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except SafetensorError as error:
         raise ValueError(f"{source}: its weights are damaged: {error}") from None
     except OSError as error:
         raise OSError(f"{source}: {_one_line(error)}") from None
+    model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{source} lacks {len(missing)} of its weights, {missing[0]} among them")
     return model.to(device).eval().requires_grad_(False)
@@ -68,7 +69,7 @@ def load_processor(source: str) -> Any:
     from transformers import AutoProcessor
 
     try:
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)  # type: ignore[no-untyped-call]
     except _LOADING_ERRORS as error:
         raise ValueError(f"{source}: its processor cannot be loaded: {_one_line(error)}") from None
     if getattr(processor, "video_processor", None) is None:  # without a processor's files: the tokenizer alone, say

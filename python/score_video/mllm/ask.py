@@ -1,0 +1,247 @@
+"""Asks a model a question about a video, with and without compression, and says where the time went."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from score_video.compressor import Compressor, Selected
+from score_video.mllm.adapter import find_adapter
+from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs
+from score_video.mllm.conversation import Clip, chat_text, processor_inputs
+from score_video.packed import PackedVideos
+from score_video.phases import Phases, Progress
+from score_video.policy import SurprisePolicy
+
+WARM_UP_FRAMES, WARM_UP_SIDE = 2, 56
+"""What is asked about, unmeasured, before a measurement: the corner of a few frames, this many pixels wide and high."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said.
+
+    Attributes:
+        text: without special tokens.
+        visual_tokens, prompt_tokens: what it saw: of the video, and in all.
+        new_tokens: of the answer.
+        milliseconds: of each phase up to the first new token, in order; those that several answers share are in each.
+        rest: milliseconds from the first new token to the last.
+    """
+
+    text: str
+    visual_tokens: int
+    prompt_tokens: int
+    new_tokens: int
+    milliseconds: Mapping[str, float]
+    rest: float
+
+    @property
+    def time_to_first_token(self) -> float:
+        """Milliseconds."""
+        return sum(self.milliseconds.values())
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of the new tokens after the first; None where there are none."""
+        return (self.new_tokens - 1) / self.rest * 1000 if self.new_tokens > 1 else None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said about one video.
+
+    Attributes:
+        compressed: on the tokens that the compressor keeps.
+        full: on all of them; None where it was not asked for.
+        video: its tokens, as a batch of one.
+        index: int64 [K], which of them are kept.
+    """
+
+    compressed: Answer
+    full: Answer | None
+    video: PackedVideos
+    index: Tensor
+
+
+def check_policy(model: Any, compressor: Compressor, name: str) -> None:
+    """Raises ValueError where the compressor's policy is for tokens or questions of another width; names both."""
+    policy = compressor.method
+    if not isinstance(policy, SurprisePolicy):
+        return
+    width, config = model.config.get_text_config().hidden_size, policy.config
+    if config.state == "residual" and config.token_width != width:
+        raise ValueError(f"{name}: the policy is for tokens of width {config.token_width}, the model's have {width}")
+    if config.question_width not in (0, width):
+        raise ValueError(
+            f"{name}: the policy is for questions of width {config.question_width}, the model's have {width}"
+        )
+
+
+def ask(
+    model: Any,
+    processor: Any,
+    clip: Clip,
+    question: str,
+    compressor: Compressor,
+    *,
+    compare: bool = False,
+    max_new_tokens: int = 64,
+    before: Mapping[str, float] | None = None,
+    progress: Progress | None = None,
+) -> Answers:
+    """Answers about a video. Greedily, so that the two answers of a comparison differ by what was seen alone.
+
+    A small question is asked first, unmeasured: what a device does once (loading kernels, reading weights from disk)
+    would count towards whatever comes first. The vision tower runs once, for both answers.
+
+    Args:
+        model: supported, on the device of the compressor's policy.
+        processor: the model's.
+        clip: the video.
+        question: about it, not empty.
+        compressor: what decides which tokens the model sees.
+        compare: whether it is to answer on all tokens too.
+        max_new_tokens: where an answer is cut off, at least 1.
+        before: milliseconds of phases that came before and belong to the time to the first token: decoding.
+        progress: told how far things are.
+
+    Raises:
+        ValueError: an empty question, ``max_new_tokens`` below 1, no chat template, or what
+            :func:`score_video.mllm.encode_inputs` refuses.
+    """
+    if not question.strip():
+        raise ValueError("question must not be empty")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    text = chat_text(processor, question)
+    corner = clip.frames[:WARM_UP_FRAMES, :WARM_UP_SIDE, :WARM_UP_SIDE]
+    warm_up = Clip(corner, clip.seconds[:WARM_UP_FRAMES], clip.duration)
+    small = _Run(model, processor, compressor, Phases(None))
+    small.answer(small.encode(warm_up, text), 2)
+
+    run = _Run(model, processor, compressor, Phases(progress, lambda: _synchronize(model.device)))
+    run.phases.milliseconds.update(before or {})
+    encoded = run.encode(clip, text)
+    compressed, selected = run.answer(encoded, max_new_tokens)
+    full = run.answer_in_full(encoded, max_new_tokens) if compare else None
+    return Answers(compressed, full, encoded.visuals.videos, selected.index)
+
+
+class _Run:
+    """The phases of an answer, in order."""
+
+    def __init__(self, model: Any, processor: Any, compressor: Compressor, phases: Phases) -> None:
+        self.phases = phases
+        self._model = model
+        self._processor = processor
+        self._compressor = compressor
+        self._shared: dict[str, float] = {}
+
+    @torch.no_grad()
+    def encode(self, clip: Clip, text: str) -> EncodedInputs:
+        with self.phases("processor"):
+            inputs = processor_inputs(self._processor, clip, text)
+            inputs = {name: self._place(name, value) for name, value in inputs.items()}
+        # where frames and images look alike in the inputs, the model is told that these are frames
+        mixes = find_adapter(self._model).mixes_pictures
+        with self.phases("vision tower"):
+            encoded = encode_inputs(self._model, inputs, pictures=[[("video", len(clip.frames))]] if mixes else None)
+        assert encoded is not None  # the template puts the video into the prompt, or the processor has complained
+        self._shared = dict(self.phases.milliseconds)
+        return encoded
+
+    @torch.no_grad()
+    def answer(self, encoded: EncodedInputs, max_new_tokens: int) -> tuple[Answer, Selected]:
+        with self.phases("compression"):
+            videos = encoded.visuals.videos
+            selected = self._compressor.select(videos, encoded.question_for(self._compressor))
+            inputs = encoded.compress(selected)
+        shared = {**self._shared, "compression": self.phases.milliseconds["compression"]}
+        return self._generate(inputs, max_new_tokens, shared, "answer"), selected
+
+    @torch.no_grad()
+    def answer_in_full(self, encoded: EncodedInputs, max_new_tokens: int) -> Answer:
+        """All tokens selected: the stock model's answer. What rewriting the prompt takes is not counted."""
+        tokens = encoded.visuals.videos.tokens
+        everything = torch.arange(len(tokens), device=tokens.device)
+        inputs = encoded.compress(Selected(everything, encoded.visuals.videos.lengths))
+        return self._generate(inputs, max_new_tokens, self._shared, "answer on all")
+
+    def _generate(
+        self, inputs: CompressedInputs, max_new_tokens: int, shared: Mapping[str, float], name: str
+    ) -> Answer:
+        """name: what progress calls it."""
+        clock = _FirstToken()
+        with self.phases(name):
+            start = time.perf_counter()
+            output = self._model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                logits_processor=LogitsProcessorList([clock]),
+            )
+        prefill = (clock.at - start) * 1000
+        new = output[0, inputs.prompt_length :]
+        assert inputs.selected is not None
+        return Answer(
+            text=self._processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
+            visual_tokens=len(inputs.selected.index),
+            prompt_tokens=inputs["attention_mask"].shape[1],
+            new_tokens=len(new),
+            milliseconds={**shared, "prefill": prefill},
+            rest=self.phases.milliseconds[name] - prefill,
+        )
+
+    def _place(self, name: str, value: Tensor) -> Tensor:
+        """On the model's device; pixels in its dtype, times and numbers as they are."""
+        return value.to(self._model.device, self._model.dtype if name.startswith("pixel_values") else None)
+
+
+class _FirstToken(LogitsProcessor):
+    """Changes nothing; notes when the logits of the first new token are there."""
+
+    def __init__(self) -> None:
+        self.at = math.nan
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        del input_ids
+        if math.isnan(self.at):
+            _synchronize(scores.device)
+            self.at = time.perf_counter()
+        return scores
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def seen_frames(processor: Any, clip: Clip) -> npt.NDArray[np.uint8]:
+    """The frames as the model gets to see them, uint8 [T, H, W, 3]: cropped or padded where its processor does that.
+
+    Where the processor cuts frames into patches at once (the Qwen families), which it only scales before, the clip's.
+    """
+    output = processor.video_processor(
+        [clip.frames.permute(0, 3, 1, 2).contiguous()],
+        do_sample_frames=False,
+        do_rescale=False,
+        do_normalize=False,
+        return_tensors="pt",
+    )
+    for value in output.values():
+        if isinstance(value, Tensor) and value.ndim == 5:  # [1, T, 3, H, W]
+            pixels: npt.NDArray[np.uint8] = value[0].permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).numpy()
+            return pixels
+    frames: npt.NDArray[np.uint8] = clip.frames.numpy()
+    return frames
