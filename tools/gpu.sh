@@ -6,11 +6,14 @@
 #   build      score_ext for this GPU, into build/gpu/site, against the torch of $PYTHON (python3)
 #   test       tests/gpu: agreement with the CPU, graphs, streams, compilation, sizes over 2^31
 #   sanitize   compute-sanitizer's memcheck, racecheck and synccheck over every kernel
-#   bench      bench/gpu.py
+#   bench      bench/gpu.py, then bench.prefill: prefill and time to first token with real models' shapes
 #
 # A step that fails does not stop the others; what failed is said at the end, and the exit status is 1. After bench the
-# results, the other steps' outcomes with them, are in bench/results/gpu-NAME.json. Logs are in build/gpu.
-# Needs: torch with CUDA, nvcc, cmake, ninja, pybind11, scikit-build-core, pytest, hypothesis, compute-sanitizer.
+# results, the other steps' outcomes with them, are in bench/results/gpu-NAME.json, those of bench.prefill in
+# prefill-gpu-NAME.json beside it and in docs/prefill.md. Logs are in build/gpu. bench.prefill that was stopped goes on
+# where it was with the next bench.
+# Needs: torch with CUDA, nvcc, cmake, ninja, pybind11, scikit-build-core, pytest, hypothesis, compute-sanitizer; for
+# bench.prefill also transformers of pyproject.toml's floor, typer, rich and matplotlib.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -70,7 +73,7 @@ build() {
   for module in pybind11 scikit_build_core; do
     "$python" -c "import $module" 2> /dev/null || { echo "$python has no $module"; return 1; }
   done
-  rm -rf "$site"
+  rm -rf "$site" build/prefill # what was measured with another build is not gone on with
   SCORE_CUDA=ON CMAKE_ARGS="-DCMAKE_CUDA_ARCHITECTURES=$("$python" -c '
 import torch
 print("%d%d" % torch.cuda.get_device_capability())')" \
@@ -94,6 +97,9 @@ sanitizer() {
 
 measure() { "$python" bench/gpu.py "$work/measurements.json" && echo "measured"; }
 
+# The checkout comes behind the built package: only bench is found there.
+prefill() { PYTHONPATH=$site:$PWD "$python" -m bench.prefill; }
+
 for step in "${steps[@]}"; do
   [ "$step" = build ] || [ -d "$site" ] || die "build first"
   case $step in
@@ -105,6 +111,7 @@ for step in "${steps[@]}"; do
         cat "$work"/steps/* > "$work/steps.tsv"
         "$python" bench/gpu_report.py "$work/measurements.json" "$work/steps.tsv" bench/results || failed+=(report)
       fi
+      run 5-prefill prefill
       ;;
   esac
 done

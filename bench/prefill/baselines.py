@@ -74,7 +74,8 @@ def vidcom2_index(scores: Tensor, keep: int) -> Tensor:
     # too many: the most typical of them go; too few: the least typical of the others come
     order = typicality.flatten().argsort(stable=True)
     order = order[beyond[order].byte().argsort(stable=True)]
-    return order[:keep].sort().values
+    kept: Tensor = order[:keep].sort().values
+    return kept
 
 
 BASELINES = (Baseline("EVS", evs_scores, evs_index), Baseline("VidCom2", vidcom2_scores, vidcom2_index))

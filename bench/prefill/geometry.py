@@ -15,7 +15,7 @@ TEXT_BEFORE, TEXT_AFTER = 32, 32
 """Tokens of text around the video in every prompt."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
     """A model's shapes.
 
@@ -60,7 +60,8 @@ class Geometry:
             text["hidden_size"] * self.head_dim * 2 * (text["num_attention_heads"] + text["num_key_value_heads"])
         )
         feed_forward = 3 * text["hidden_size"] * text["intermediate_size"]
-        return text["num_hidden_layers"] * (attention + feed_forward)
+        total: int = text["num_hidden_layers"] * (attention + feed_forward)
+        return total
 
     @property
     def head_dim(self) -> int:
@@ -81,9 +82,10 @@ def prefill_flops(geometry: Geometry, prompt: int) -> float:
     """
     text = geometry.text
     attention_width = text["num_attention_heads"] * geometry.head_dim
-    linear = 2 * geometry.linear_parameters * prompt
-    attention = 4 * prompt**2 * attention_width / 2 * text["num_hidden_layers"]
-    return linear + attention + 2 * text["hidden_size"] * text["vocab_size"]
+    linear: float = 2 * geometry.linear_parameters * prompt
+    attention: float = 4 * prompt**2 * attention_width / 2 * text["num_hidden_layers"]
+    output: float = 2 * text["hidden_size"] * text["vocab_size"]
+    return linear + attention + output
 
 
 # Ids as the configs have them, but small enough for the vocabulary of any geometry here.
@@ -156,7 +158,7 @@ _SIGLIP = {
     "vision_use_head": False,
 }
 
-REAL = (
+REAL: tuple[Geometry, ...] = (
     Geometry(
         "Qwen2.5-VL 7B", "config.json of Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl",
         _qwen2_5([16, 24, 24], 3584, 18_944, 28, 28, 4, 152_064), {**_QWEN2_5_TOWER, "out_hidden_size": 3584}, _SQUARE,
@@ -184,7 +186,7 @@ _SMALL = {2_048: (32, 8, 8), 4_096: (64, 8, 8), 8_192: (32, 16, 16)}
 _SMALL_LLAVA = {2_048: (32, 8, 8), 4_096: (64, 8, 8), 8_192: (128, 8, 8)}
 _TINY = (512, 1536, 4, 4, 2, 2048)
 
-REDUCED = (
+REDUCED: tuple[Geometry, ...] = (
     Geometry(
         "Qwen2.5-VL reduced", "ours", "qwen2_5_vl", _qwen2_5([16, 24, 24], *_TINY),
         {"depth": 2, "hidden_size": 128, "num_heads": 2, "intermediate_size": 256, "patch_size": 14, "window_size": 112,
@@ -198,7 +200,7 @@ REDUCED = (
 )  # fmt: skip
 """For CPUs: two of the families, so narrow and shallow that the program takes minutes."""
 
-QUICK = (
+QUICK: tuple[Geometry, ...] = (
     Geometry(
         "Qwen2.5-VL tiny", "ours", "qwen2_5_vl", _qwen2_5([2, 1, 1], 32, 48, 2, 4, 2, 100),
         {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "patch_size": 4, "window_size": 16,

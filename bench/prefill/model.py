@@ -113,7 +113,7 @@ class Vision:
 
     def __init__(self, model: Any, geometry: Geometry, shape: tuple[int, int, int], frames_per_call: int) -> None:
         """Pixels are random, the same ones in every call."""
-        self._model, self._geometry = model, geometry
+        self._model = model
         self._frames, rows, columns = shape
         self._per_call = frames_per_call
         vision = model.config.vision_config
@@ -133,8 +133,12 @@ class Vision:
 
     def features(self, frames: int) -> Any:
         """The model's output for so many frames."""
+        return self._model.get_video_features(**self.inputs(frames), return_dict=True)
+
+    def inputs(self, frames: int) -> dict[str, Tensor]:
+        """So many frames as a processor returns them."""
         pixels = self._pixels[:frames]
         if self._grid is None:
-            return self._model.get_video_features(pixels[None], return_dict=True)
+            return {"pixel_values_videos": pixels[None]}
         grid = torch.tensor([[frames, *self._grid]], device=pixels.device)
-        return self._model.get_video_features(pixels.flatten(0, 1), grid, return_dict=True)
+        return {"pixel_values_videos": pixels.flatten(0, 1), "video_grid_thw": grid}

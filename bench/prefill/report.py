@@ -9,7 +9,7 @@ from typing import Any
 from bench.prefill.baselines import BASELINES
 from bench.prefill.findings import Row, Time, rows, targets
 from bench.prefill.geometry import GEOMETRIES, TEXT_AFTER, TEXT_BEFORE, Geometry
-from bench.prefill.measure import POLICY
+from bench.prefill.measure import POLICY, VISION_REPEATS
 from bench.prefill.plot import draw
 from bench.prefill.results import Results
 from score_video.output import output_file
@@ -25,7 +25,8 @@ keeps. Weights, pixels and features are random, because speed does not depend on
 named. The prompt has {TEXT_BEFORE} tokens of text before the video and {TEXT_AFTER} after it, the batch is 1, the dtype
 bfloat16. Decoding the video is not in these times.
 
-- **vision**: the vision tower and projector, as transformers runs them; the same with and without compression.
+- **vision**: the vision tower and projector, as transformers runs them with `sdpa` (a call for each window or frame);
+  the same with and without compression, {VISION_REPEATS} repeats after one warm-up.
 - **compress**: the policy's logits for every token, selection, gathering, and rewriting the prompt
   (`Compressor.select`, `EncodedInputs.compress`). The policy has two hidden layers of 64, float32, random weights.
 - **prefill**: from features and ids to the logits of the first token, the cache filled. Both sides run the stock model

@@ -69,10 +69,11 @@ def _memory(function: Callable[[], Any], device: torch.device) -> dict[str, int]
 
 def attention_times(geometry: Geometry, prompt: int, device: torch.device) -> dict[str, float]:
     """Seconds of each of torch's kernels that can do causal attention over a prompt of this geometry; GPUs only."""
-    shape = geometry.text["num_attention_heads"], geometry.text["num_key_value_heads"]
+    text = geometry.text
+    # laid out as the model does, token by token, then seen head by head
     query, key, value = (
-        torch.randn(1, heads, prompt, geometry.head_dim, dtype=torch.bfloat16, device=device)
-        for heads in (shape[0], shape[1], shape[1])
+        torch.randn(1, prompt, heads, geometry.head_dim, dtype=torch.bfloat16, device=device).transpose(1, 2)
+        for heads in (text["num_attention_heads"], text["num_key_value_heads"], text["num_key_value_heads"])
     )
 
     def attend() -> None:

@@ -36,5 +36,8 @@ def provenance() -> dict[str, str | int]:
 
 
 def _git(*command: str) -> str:
-    done = subprocess.run(["git", *command], cwd=ROOT, text=True, capture_output=True)
+    try:
+        done = subprocess.run(["git", *command], cwd=ROOT, text=True, capture_output=True)
+    except FileNotFoundError:
+        return "?"
     return done.stdout.strip() if done.returncode == 0 else "?"
