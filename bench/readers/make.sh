@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Makes the other readers of the study, which are to be kept here: other vision towers for the language model of the
-# shipped reader. Those with patches of its size imitate its tower in a token space of their own; the coarse one
-# learns to answer on another grid of tokens.
+# Makes the other readers of the study: vision towers of other widths, depths and patches, with token spaces of their
+# own, for language models that begin as the shipped reader's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=bench/readers

@@ -115,6 +115,7 @@ class Reader(nn.Module):
         self.tower = Tower(config)
         self.project = nn.Linear(config.token_width, config.width)
         self.place = nn.Linear(_PLACE_FEATURES, config.width)
+        nn.init.normal_(self.place.weight, std=_PLACE_FEATURES**-0.5 * 1.5)  # about as loud as the normalised tokens
         self.questions = nn.Parameter(torch.randn(len(TASKS) + len(HINT_ANSWERS), config.width) * 0.5)
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
@@ -138,7 +139,9 @@ class Reader(nn.Module):
             states of the questions [B, tasks (+ hints), width], states of the tokens [B, n, width], both after the
             last norm; log-probabilities of all answers [B, tasks, most answers of a task], -inf where a task has fewer.
         """
-        video = self.project(tokens) + self.place(place_features(place))
+        # Normalised, or the tokens drown their places, and what is asked about time is learned thousands of steps later
+        projected = F.layer_norm(self.project(tokens), (self.config.width,))
+        video = projected + self.place(place_features(place))
         questions = self.questions if hints else self.questions[: len(TASKS)]
         asked = questions.expand(len(tokens), -1, -1)
         keys = None if mask is None else mask[:, None, None, :]

@@ -43,14 +43,12 @@ BATCH = 32
 MIXTURE = {"plain": 6, "lookalike": 16, "static": 4, "density": 6}  # videos of each split in a batch of 16 frames
 LONG_EVERY = 8  # one batch in so many is of long videos, and half as large
 TOWER_STEPS, TOWER_FRAMES = 500, 4
-# (steps, highest learning rate, weight of the hints) of the training on questions; in each the rate rises and falls.
-# Time comes late, because what a token shows is loud beside where it is: the later cycles are mostly about it.
-CYCLES = ((5000, 2e-3, 0.3), (1500, 1.5e-3, 1.5), (1000, 1.2e-3, 1.0))
-NEW_TOWER_CYCLES = ((600, 1e-3, 0.5),)
-IMITATION_STEPS = 400
+_TOWER_BATCHES = TOWER_STEPS * LONG_EVERY  # videos up to there are seen by the tower alone
+STEPS, RATE = 7000, 2e-3  # of the training on questions
+NEW_TOWER_STEPS, NEW_TOWER_RATE = 1200, 1.5e-3  # the same for a reader whose language model is another's
 TOWER_EVERY = 2  # the tower, which knows its patches by then, learns in one step of so many: it is half of the time
 ALL_TOKENS = {16: 0.12, 64: 0.02}  # share of batches from which nothing is dropped, by frames
-FEWEST, MOST = 14, 320  # tokens kept in the others, log-uniform
+FEWEST, MOST, AMOUNTS = 14, 320, 24  # tokens kept in the others: from, to, in so many equal steps of their logarithm
 
 APPEARANCES = 19
 
@@ -104,33 +102,19 @@ def name_patches(reader: Reader, batches: _Batches, progress: Progress) -> None:
         _step(optimizer, schedule, loss, reader)
 
 
-def imitate(reader: Reader, teacher: Reader, batches: _Batches, progress: Progress) -> None:
-    """Tower and projector learn to hand the language model what another reader's hand it; patches of the same size."""
-    parts = [*reader.tower.parameters(), *reader.project.parameters()]
-    optimizer, schedule = _schedule(parts, 5e-3, IMITATION_STEPS)
-    for step in progress.track(range(IMITATION_STEPS), description="imitate"):
-        pixels = batches(LONG_EVERY * step).pixels[:, ::4]
-        with torch.no_grad():
-            wanted = teacher.project(teacher.tower(pixels))
-        loss = F.mse_loss(reader.project(reader.tower(pixels)), wanted) / wanted.var()
-        _step(optimizer, schedule, loss, reader)
-
-
-def answer_questions(
-    reader: Reader, batches: _Batches, steps: range, rate: float, hint_weight: float, seed: int, progress: Progress
-) -> None:
-    """The whole reader learns to answer, under dropping of many kinds; ``steps`` are numbers of batches."""
-    generator = torch.Generator().manual_seed(seed + steps.start)
-    optimizer, schedule = _schedule([*reader.parameters()], rate, len(steps))
-    task = progress.add_task("reader", total=len(steps))
+def answer_questions(reader: Reader, batches: _Batches, steps: int, rate: float, seed: int, progress: Progress) -> None:
+    """The whole reader learns to answer, under dropping of many kinds."""
+    generator = torch.Generator().manual_seed(seed + _TOWER_BATCHES)
+    optimizer, schedule = _schedule([*reader.parameters()], rate, steps)
+    task = progress.add_task("reader", total=steps)
     smooth = 0.0
-    for step in steps:
-        videos = batches(step)
+    for step in range(steps):
+        videos = batches(_TOWER_BATCHES + step)
         with torch.set_grad_enabled(step % TOWER_EVERY == 0):
             tokens = reader.tower(videos.pixels).flatten(1, 2)  # [B, n, D]
         answers, hints, motion = _losses(reader, videos, tokens, generator)
-        _step(optimizer, schedule, answers + hint_weight * hints + 0.5 * motion, reader)
-        smooth += (answers.item() - smooth) * max(0.02, 1 / (1 + step - steps.start))
+        _step(optimizer, schedule, answers + hints + 0.5 * motion, reader)
+        smooth += (answers.item() - smooth) * max(0.02, 1 / (1 + step))
         progress.update(task, advance=1, description=f"reader, loss {smooth:.3f}")
 
 
@@ -146,7 +130,7 @@ def _losses(
     if chance < ALL_TOKENS[frames]:
         kept = torch.arange(n).expand(len(tokens), n)
     else:
-        keep = int(FEWEST * (min(n, MOST) / FEWEST) ** amount)
+        keep = int(FEWEST * (min(n, MOST) / FEWEST) ** (round(amount * AMOUNTS) / AMOUNTS))
         kept = drop(videos, shown, tokens.detach(), columns, keep, generator)
     rows = kept[..., None].expand(-1, -1, tokens.shape[2])
     asked, video, log_probabilities = reader.read(tokens.gather(1, rows), place[kept], hints=True)
@@ -179,26 +163,17 @@ def _step(
 
 
 def make_reader(config: ReaderConfig, seed: int, start: Path | None, progress: Progress) -> Reader:
-    """A reader from random weights; with ``start`` its language model begins as that reader's.
-
-    With ``start`` and patches of the same size only tower and projector are trained, to imitate that reader's: another
-    token space for the same language model.
-    """
+    """A reader from random weights; with ``start`` its language model begins as that reader's, and it learns faster."""
     torch.manual_seed(seed)
     reader, batches = Reader(config), _Batches(seed)
+    steps, rate = STEPS, RATE
     if start is not None:
-        teacher = Reader.load(start)
-        own = ("tower", "project.")
-        language = {name: w for name, w in teacher.state_dict().items() if not name.startswith((*own, "hints", "live"))}
+        own = ("tower", "project.", "hints", "live")
+        language = {name: w for name, w in Reader.load(start).state_dict().items() if not name.startswith(own)}
         reader.load_state_dict(language, strict=False)
-        if teacher.config.patch == config.patch:
-            imitate(reader, teacher, batches, progress)
-            return reader
+        steps, rate = NEW_TOWER_STEPS, NEW_TOWER_RATE
     name_patches(reader, batches, progress)
-    first = TOWER_STEPS * LONG_EVERY  # videos before that are the tower's
-    for steps, rate, hint_weight in CYCLES if start is None else NEW_TOWER_CYCLES:
-        answer_questions(reader, batches, range(first, first + steps), rate, hint_weight, seed, progress)
-        first += steps
+    answer_questions(reader, batches, steps, rate, seed, progress)
     return reader
 
 
