@@ -80,6 +80,7 @@ def _make(family: SavedFamily, text: dict[str, Any], vision: dict[str, Any], nam
 
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
         vision |= {"window_size": 4 * vision["patch_size"], "fullatt_block_indexes": [vision["depth"] - 1]}
+        vision["tokens_per_second"] = 1
     else:
         from transformers import Qwen3VLConfig as Config  # type: ignore[assignment]
         from transformers import Qwen3VLForConditionalGeneration as Model  # type: ignore[assignment]

@@ -1,0 +1,54 @@
+"""The one setting of the engines' plugins: an environment variable that names what decides."""
+
+from __future__ import annotations
+
+import os
+
+from score_video.compressor import AdaptiveRetention, Compressor
+from score_video.methods import METHODS
+from score_video.policy import SurprisePolicy
+
+VARIABLE = "SCORE_VIDEO_COMPRESSOR"
+"""The environment variable. Empty or not set: the plugin does nothing."""
+
+ENGINE_ITSELF = "vllm"
+"""The value that leaves the choice to vLLM's own methods, and only mends what keeps them from running on CPUs."""
+
+
+def read_setting() -> str:
+    """The variable's value; "" where it is not set."""
+    return os.environ.get(VARIABLE, "")
+
+
+def load_compressor(setting: str) -> Compressor:
+    """What decides which tokens of a video stay. How many is the engine's business: ``retention`` has no say.
+
+    Args:
+        setting: the name of a training-free method (:data:`score_video.methods.METHODS`), or the folder or the hub id
+            of a saved :class:`Compressor`. A folder that is called like a method is reached by "./name".
+
+    Raises:
+        ValueError: neither; a compressor that is damaged; or one that no engine can use: its count is adaptive, but
+            engines fix counts before they see the video, or its policy asks for the question, but they cache a video's
+            tokens for all questions. Names the variable.
+    """
+    if setting in METHODS:
+        return Compressor(setting)
+    try:
+        compressor = Compressor.from_pretrained(setting)
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{VARIABLE} must be a folder or a hub id of a saved compressor, or one of {', '.join(METHODS)}, "
+            f"got {setting!r}: {error}"
+        ) from error
+    if isinstance(compressor.retention, AdaptiveRetention):
+        raise ValueError(
+            f"{VARIABLE}: the retention of {setting!r} is adaptive, but the engine fixes the count of a video's tokens "
+            "before it sees the video: save the compressor with a fraction"
+        )
+    if isinstance(compressor.method, SurprisePolicy) and compressor.method.config.question_width:
+        raise ValueError(
+            f"{VARIABLE}: the policy of {setting!r} needs the question, but the engine caches the tokens of a video "
+            "for all questions about it"
+        )
+    return compressor

@@ -1,0 +1,83 @@
+"""Runs engines one after the other in a process of its own: the plugin's setting is one process's.
+
+    python engine_process.py jobs.json results.json
+
+A job: {"name", "model", "rate", "method", "setting", "options", "requests": lists of names, each list at once}.
+A result: {"answers": {name: {"prompt": token ids, "output": token ids}}, "kept": one list of rows for each video
+encoded}; "state": what of score-video and vLLM is loaded and patched in the end.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from workload import prompt
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    from vllm import LLM, SamplingParams
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    if job["setting"] is None:
+        os.environ.pop("SCORE_VIDEO_COMPRESSOR", None)
+    else:
+        os.environ["SCORE_VIDEO_COMPRESSOR"] = job["setting"]
+    options = {"max_model_len": 4096, "limit_mm_per_prompt": {"image": 1, "video": 2}, **job["options"]}
+    if job["rate"]:
+        options |= {"video_pruning_rate": job["rate"], "video_pruning_method": job["method"]}
+    engine = LLM(job["model"], dtype="float32", enforce_eager=True, distributed_executor_backend="uni", **options)
+    kept = record_kept()
+    sampling = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
+    answers = {}
+    for names in job["requests"]:
+        for name, output in zip(names, engine.generate([prompt(name) for name in names], sampling), strict=True):
+            ids = {"prompt": list(output.prompt_token_ids), "output": list(output.outputs[0].token_ids)}
+            answers[name] = ids
+    del engine
+    gc.collect()
+    cleanup_dist_env_and_memory()
+    return {"answers": answers, "kept": kept}
+
+
+def record_kept() -> list[list[int]]:
+    """A list that grows by what our models keep of each video; nothing where they are not in use."""
+    kept: list[list[int]] = []
+    if (models := sys.modules.get("score_video.serving.vllm_models")) is None:
+        return kept
+    choose = ORIGINAL.setdefault("choose", models._Compressing._kept)
+
+    def choose_and_record(self: Any, *arguments: Any) -> Any:
+        index = choose(self, *arguments)
+        kept.append(index.tolist())
+        return index
+
+    models._Compressing._kept = choose_and_record
+    return kept
+
+
+ORIGINAL: dict[str, Any] = {}
+
+
+def state() -> dict[str, bool]:
+    from vllm.multimodal.video_prune import evs
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    return {
+        "compressor imported": "score_video.compressor" in sys.modules,
+        "models imported": "score_video.serving.vllm_models" in sys.modules,
+        "runner patched": CPUModelRunner.load_model.__module__ != "vllm.v1.worker.cpu_model_runner"
+        or hasattr(CPUModelRunner.load_model, "__wrapped_by_score_video__"),
+        "evs patched": evs.compute_retention_mask.__module__ != evs.__name__,
+    }
+
+
+if __name__ == "__main__":
+    jobs = json.loads(Path(sys.argv[1]).read_text())
+    results: dict[str, Any] = {job["name"]: run(job) for job in jobs}
+    results["state"] = state()
+    Path(sys.argv[2]).write_text(json.dumps(results))
