@@ -89,25 +89,29 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if (dtype := options.get("dtype", "auto")) not in dtypes:
         raise ValueError(f"environment_options: dtype must be one of {', '.join(dtypes)}, got {dtype!r}")
-    names = [stage.data or stage.name for stage in settings.parsed_stages()]
     given = {name: value for name, value in options.items() if name not in own}
     one = given.get("one_question", False)
-    where: Any = data.get("train")
-    by_name = settings.stages is not None and isinstance(where, Mapping) and set(where) == set(names)
-    train: Any = {n: _asked(where[n], one, f"data.train.{n}") for n in names} if by_name else _asked(where, one)
+    train: Any = data.get("train")
+    if isinstance(train, Mapping) and "source" not in train:
+        names = dict.fromkeys(stage.data or stage.name for stage in settings.parsed_stages())
+        if settings.stages is None or set(train) != set(names):
+            raise ValueError(
+                f"data.train: must be one data set, or by name those of the stages ({', '.join(names)}), "
+                f"got {', '.join(map(str, train)) or 'none'}"
+            )
+        train = {name: _asked(train[name], one, f"data.train.{name}") for name in names}
+    else:
+        train = _asked(train, one, "data.train")
     validation = data.get("validation")
+    asked = None if validation is None else _asked(validation, one, "data.validation")
     check_torchvision()
-    environment = MllmEnvironment(load_model(source, settings.device, dtypes[dtype]), load_processor(source), **given)
-    return Workplace(
-        environment,
-        train,
-        None if validation is None else _asked(validation, one, "data.validation"),
-        environment.token_width,
-        environment.token_width if one else 0,
-    )
+    processor = load_processor(source)
+    environment = MllmEnvironment(load_model(source, settings.device, dtypes[dtype]), processor, **given)
+    width = environment.token_width
+    return Workplace(environment, train, asked, width, width if one else 0)
 
 
-def _asked(given: Any, one_question: bool, where: str = "data.train") -> Examples:
+def _asked(given: Any, one_question: bool, where: str) -> Examples:
     """Examples of a file, a folder or the hub: its name, or a mapping with its ``source`` and ``split``."""
     from score_video.rl.data import OneQuestionEach, load_examples
     from score_video.train_config import check_keys
