@@ -139,8 +139,8 @@ def run(
         folder = outputs.enter_context(output_folder(pictures, PICTURES, overwrite=overwrite)) if pictures else None
         file = outputs.enter_context(output_file(json_file)) if json_file else None
         with phases("load"):
-            model = load_model(source, device, DTYPES[dtype])
             processor = load_processor(source)
+            model = load_model(source, device, DTYPES[dtype])
             if isinstance(compressor.method, SurprisePolicy):
                 compressor.method.to(device)  # type: ignore[arg-type]
             check_policy(model, compressor, name)

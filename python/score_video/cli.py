@@ -150,6 +150,7 @@ def ask(
         check_torchvision()
     except ImportError as error:
         raise ValueError(str(error)) from None
+    from huggingface_hub.utils import logging as hub_logging
     from rich.console import Console
     from transformers.utils import logging
 
@@ -157,6 +158,7 @@ def ask(
     from score_video.kept_pictures import PICTURES
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its advice is about what is set here on purpose
+    hub_logging.set_verbosity_error()  # and its retries end in one line of ours
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     compressor = ask_command.find_compressor(policy, method, retention, law, seed)
     with _progress() as progress:
@@ -295,7 +297,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="What the policy begins from, and which videos.", min=0)] = 0,
     reader: Annotated[Path | None, typer.Option(help="A reader's weights. [default: those of the package]")] = None,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="First make the reader anew, from random weights: an hour.")
+        bool, typer.Option("--from-scratch", help="First make the reader anew, from random weights: half an hour.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
 ) -> None:

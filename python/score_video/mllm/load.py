@@ -23,6 +23,10 @@ from score_video.mllm.adapter import supported_models
 # Which of them transformers raises depends on the file that is missing or bad
 _LOADING_ERRORS = (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError)
 
+_LEAST_VOCABULARY = 256
+"""Tokens, of any tokenizer that can write every byte: transformers makes one of a few tokens where the files are not
+there, and says nothing."""
+
 
 def load_model(source: str, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """A supported model, frozen and in eval mode. Only safetensors are read, and no code of the repository is run.
@@ -36,11 +40,7 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype | None = No
         ValueError: its type is not supported (lists those that are), or weights are missing or damaged.
         OSError: there is no such folder or repository, it is not complete, or the hub does not give it.
     """
-    kind = _model_type(source)
-    if kind not in supported_models():
-        raise ValueError(
-            f"{source}: models of type {kind!r} are not supported; supported are {', '.join(supported_models())}"
-        )
+    _check_supported(source)
     from transformers import AutoModelForImageTextToText
 
     try:
@@ -64,8 +64,11 @@ def load_processor(source: str) -> Any:
         source: as for :func:`load_model`.
 
     Raises:
-        ValueError: there is none, or none that takes videos; or it cannot be loaded, and why.
+        ValueError: the model's type is not supported; there is no processor, or none that takes videos; or it cannot
+            be loaded, and why.
+        OSError: as for :func:`load_model`.
     """
+    _check_supported(source)
     from transformers import AutoProcessor
 
     try:
@@ -74,7 +77,17 @@ def load_processor(source: str) -> Any:
         raise ValueError(f"{source}: its processor cannot be loaded: {_one_line(error)}") from None
     if getattr(processor, "video_processor", None) is None:  # without a processor's files: the tokenizer alone, say
         raise ValueError(f"{source} has no processor that takes videos, only {type(processor).__name__}")
+    if len(processor.tokenizer) < _LEAST_VOCABULARY:
+        raise ValueError(f"{source} has no tokenizer (its files are missing)")
     return processor
+
+
+def _check_supported(source: str) -> None:
+    kind = _model_type(source)
+    if kind not in supported_models():
+        raise ValueError(
+            f"{source}: models of type {kind!r} are not supported; supported are {', '.join(supported_models())}"
+        )
 
 
 def _model_type(source: str) -> str:
