@@ -18,7 +18,6 @@ from torch import Tensor
 from score_video.mllm.prompt import Prompt
 from score_video.packed import PackedVideos
 
-
 Pictures = Sequence[Sequence[tuple[Literal["image", "video"], int]]]
 """What a batch of prompts shows, in order, and how many runs of placeholders each takes: a video one for each frame."""
 
@@ -117,9 +116,7 @@ def grid_videos(tokens: Tensor, grids: Sequence[tuple[int, int, int]]) -> Packed
     )
 
 
-def features_at(
-    prompt: Prompt, token_id: int, rows: Tensor, kind: str, deepstack: tuple[Tensor, ...] = ()
-) -> Features:
+def features_at(prompt: Prompt, token_id: int, rows: Tensor, kind: str, deepstack: tuple[Tensor, ...] = ()) -> Features:
     """Rows [F, D] for the places of a prompt that hold the token ``token_id``.
 
     Raises ValueError, which names the ``kind`` of picture, where there are not F places or some are padding.

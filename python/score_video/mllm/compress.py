@@ -126,9 +126,7 @@ class EncodedInputs:
         return CompressedInputs(arguments, self.visuals.videos, selected)
 
 
-def encode_inputs(
-    model: Any, inputs: Mapping[str, Any], *, pictures: Pictures | None = None
-) -> EncodedInputs | None:
+def encode_inputs(model: Any, inputs: Mapping[str, Any], *, pictures: Pictures | None = None) -> EncodedInputs | None:
     """Runs a model's vision side on a processor's output.
 
     Args:

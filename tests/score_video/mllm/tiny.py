@@ -84,7 +84,7 @@ _TEXT = {
     "vocab_size": 100,
     "hidden_size": 32,
     "intermediate_size": 48,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
@@ -93,7 +93,8 @@ _TEXT = {
     "pad_token_id": 0,
 }
 _MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}}
-_QWEN_IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END}
+_IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO}
+_QWEN_IDS = {**_IDS, "vision_start_token_id": START, "vision_end_token_id": END}
 _SQUARE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -211,8 +212,7 @@ def llava_onevision() -> Family:
         # five patches in a row: three after pooling
         vision_config={"model_type": "siglip_vision_model", **_SQUARE, "image_size": 20, "patch_size": 4},
         image_grid_pinpoints=[[20, 20], [20, 40]],
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
+        **_IDS,
         vision_feature_select_strategy="full",
         vision_feature_layer=-1,
     )
@@ -235,8 +235,6 @@ def llava_next_video() -> Family:
         image_grid_pinpoints=[[24, 24], [24, 48]],
         image_token_index=IMAGE,
         video_token_index=VIDEO,
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
         vision_feature_select_strategy="default",
     )
 
@@ -318,7 +316,7 @@ def _seeded(kind: Any, config: Any) -> Any:
     model = kind(config).eval()
     for parameter in model.parameters():  # the usual initialisation is too faint for differences to be seen
         if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
+            torch.nn.init.normal_(parameter, std=0.1)
     model.generation_config.eos_token_id = None  # every answer has as many tokens as are asked for
     return model
 

@@ -1,0 +1,292 @@
+"""What compress_inputs does with inputs of every kind, apart from being exact (test_exactness.py)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from masked import Pair, difference, dropped, masked
+from tiny import FAMILIES, VIDEO, Family
+from torch import Tensor, nn
+
+from score_video.compressor import Compressor, Selected
+from score_video.mllm import CompressedInputs, compress_inputs, encode_inputs, supported_models
+from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+
+CLIP = ("video", 4)
+made = functools.cache(lambda name: FAMILIES[name]())
+THIRD = Compressor("random", 0.3, seed=3)
+
+
+def inputs_of(name: str, *prompts: Any, side: str = "left") -> tuple[Family, dict[str, Any]]:
+    return made(name), made(name).batch(prompts).inputs(side)
+
+
+# --- no video
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_text_is_handed_through_unchanged(name: str) -> None:
+    family, inputs = inputs_of(name, [5], [7])
+    compressed = THIRD(family.model, **inputs)
+    assert dict(compressed) == inputs and compressed.videos is None and compressed.selected is None
+    assert compressed.kept == [] and compressed.prompt_length == 7
+    assert encode_inputs(family.model, inputs) is None
+
+
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"smolvlm"}))
+def test_images_are_handed_through_unchanged(name: str) -> None:
+    family, inputs = inputs_of(name, [5, "image", 2], [7])
+    compressed = THIRD(family.model, **inputs)
+    assert dict(compressed) == inputs and compressed.videos is None
+    family.model(**compressed)
+
+
+# --- families that have to be told
+
+
+@pytest.mark.parametrize("name", ["internvl", "smolvlm"])
+def test_frames_of_one_video_are_recognised(name: str) -> None:
+    family, inputs = inputs_of(name, [2, CLIP, 3], [9], [1, ("video", 2), 4])
+    guessed = THIRD(family.model, **inputs)
+    told = THIRD(family.model, **inputs, pictures=[[("video", 4)], [], [("video", 2)]])
+    assert guessed.videos is not None and guessed.videos.lengths.tolist() == [36, 18]
+    assert guessed.videos.columns.tolist() == [3, 3]
+    assert torch.equal(guessed["inputs_embeds"], told["inputs_embeds"])
+
+
+@pytest.mark.parametrize("name", ["internvl", "smolvlm"])
+@pytest.mark.parametrize("prompt", [["image", CLIP, 3], [2, ("video", 1), 3]], ids=["mixed", "one frame"])
+def test_what_may_be_an_image_is_refused(name: str, prompt: list[Any]) -> None:
+    family, inputs = inputs_of(name, [5], prompt)
+    with pytest.raises(ValueError, match=r"pictures must be given: prompt 1 has runs of \["):
+        THIRD(family.model, **inputs)
+
+
+def test_tiles_of_an_image_are_no_frames() -> None:
+    family, inputs = inputs_of("smolvlm", ["image", 3])
+    with pytest.raises(ValueError, match="pictures must be given"):
+        THIRD(family.model, **inputs)
+    assert THIRD(family.model, **inputs, pictures=[[("image", 3)]]).videos is None
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        ([[("video", 4)]], "must have a list for each of 2 prompts, got 1"),
+        ([[("video", 4)], []], r"pictures\[1\] is of 0 runs of placeholders, the prompt has 4"),
+        ([[("video", 4)], [("video", 5)]], r"pictures\[1\] is of 5 runs of placeholders, the prompt has 4"),
+        ([[("film", 4)], [("video", 4)]], r"pictures\[0\] must hold \('image', runs\) and \('video', frames\)"),
+        ([[("video", 0)], [("video", 4)]], r"pictures\[0\] must hold .* got \('video', 0\)"),
+    ],
+)
+def test_pictures_that_do_not_fit(pictures: Any, message: str) -> None:
+    family, inputs = inputs_of("internvl", [2, CLIP, 3], [CLIP, 4])
+    with pytest.raises(ValueError, match=message):
+        compress_inputs(family.model, inputs, THIRD, pictures=pictures)
+
+
+def test_a_cut_image_cannot_be_called_a_video() -> None:
+    family, inputs = inputs_of("internvl", [2, "image", 3])
+    with pytest.raises(ValueError, match=r"runs of 9 placeholders, the tokens of a frame, got .* for runs of \[27\]"):
+        compress_inputs(family.model, inputs, THIRD, pictures=[[("video", 1)]])
+
+
+def test_others_need_not_be_told() -> None:
+    family, inputs = inputs_of("qwen2_5_vl", [2, CLIP, 3])
+    with pytest.raises(ValueError, match="pictures must be None for qwen2_5_vl: its inputs tell images from videos"):
+        THIRD(family.model, **inputs, pictures=[[("video", 4)]])
+
+
+# --- what cannot be right
+
+
+def test_an_unknown_model() -> None:
+    for model, kind in (
+        (nn.Linear(1, 1), "got Linear$"),
+        (SurprisePolicy(SurprisePolicyConfig(token_width=1)), "score_"),
+    ):
+        with pytest.raises(TypeError, match=f"model must be one of {', '.join(supported_models())}.*{kind}"):
+            THIRD(model, input_ids=torch.zeros(1, 1, dtype=torch.long))
+
+
+QWEN, LLAVA = "qwen2_5_vl", "llava_next_video"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (QWEN, lambda i: i | {"position_ids": i["input_ids"]}, "without position_ids or past_key_values"),
+        (QWEN, lambda i: i | {"past_key_values": object()}, "without position_ids or past_key_values"),
+        (QWEN, lambda i: i | {"video_grid_thw": None}, "must have video_grid_thw beside pixel_values_videos"),
+        (QWEN, lambda i: i | {"mm_token_type_ids": None}, "must have mm_token_type_ids, as the processor makes them"),
+        (QWEN, lambda i: i | {"mm_token_type_ids": i["mm_token_type_ids"] * 0}, "2 of videos"),
+        (QWEN, lambda i: i | {"token_weights": i["input_ids"]}, "must be without 'token_weights'"),
+        (
+            QWEN,
+            lambda i: i | {"input_ids": i["input_ids"].masked_fill(i["input_ids"] == VIDEO, 50)},
+            r"inputs\['input_ids'\] has 0 placeholders of videos, their features are 24",
+        ),
+        (LLAVA, lambda i: i | {"input_ids": i["input_ids"].flip(1)}, "must not end with a video"),
+        (
+            LLAVA,
+            lambda i: i | {"attention_mask": torch.zeros_like(i["input_ids"])},
+            r"inputs\['attention_mask'\] must be 1 at placeholders of videos",
+        ),
+        (
+            LLAVA,
+            lambda i: i | {"labels": i["input_ids"]},
+            r"inputs\['labels'\] must be -100 at padding and at placeholders of videos",
+        ),
+    ],
+)
+def test_refused(name: str, change: Any, message: str) -> None:
+    family, inputs = inputs_of(name, [CLIP, 3])
+    with pytest.raises(ValueError, match=message):
+        THIRD(family.model, **change(inputs))
+
+
+def test_a_video_across_prompts_is_refused() -> None:
+    family, inputs = inputs_of("llava_next_video", [1, CLIP, 1, CLIP, 2])
+    ids = inputs["input_ids"]
+    halves = torch.cat([ids.masked_fill(ids == VIDEO, 50), ids])
+    halves[0, 10], halves[1, 10] = VIDEO, 50  # one of the first video's
+    mask = torch.ones_like(halves)
+    with pytest.raises(ValueError, match="must have all placeholders of a video in one prompt"):
+        THIRD(family.model, **{**inputs, "input_ids": halves, "attention_mask": mask})
+
+
+@pytest.mark.parametrize("name", ["llava_next_video", "internvl"])
+def test_flash_attention_is_refused_where_positions_have_gaps(name: str) -> None:
+    family, inputs = inputs_of(name, [2, CLIP, 3])
+    config = family.model.config.get_text_config()
+    config._attn_implementation = "flash_attention_2"  # the kernels are not here to be loaded
+    try:
+        with pytest.raises(ValueError, match=r"attn_implementation='sdpa', got 'flash_attention_2'.* have gaps"):
+            THIRD(family.model, **inputs)
+    finally:
+        config._attn_implementation = "sdpa"
+
+
+@pytest.mark.parametrize("changes", [{"layer_types": ["full_attention", "sliding_attention"]}, {"sliding_window": 8}])
+def test_sliding_windows_are_refused(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    family, inputs = inputs_of("llava_next_video", [2, CLIP, 3])
+    for name, value in changes.items():
+        monkeypatch.setattr(family.model.config.text_config, name, value, raising=False)
+    with pytest.raises(ValueError, match="layers of full attention only, got 'sliding_attention'"):
+        THIRD(family.model, **inputs)
+
+
+def test_straight_through_needs_a_policy() -> None:
+    family, inputs = inputs_of("qwen2_5_vl", [2, CLIP, 3])
+    with pytest.raises(ValueError, match="straight_through needs a policy: 'random' has no logits"):
+        compress_inputs(family.model, inputs, THIRD, straight_through=True)
+
+
+@pytest.mark.parametrize("index", [[3, 2], [2, 2], [-1, 4], [4, 24]])
+def test_selections_that_are_none(index: list[int]) -> None:
+    family, inputs = inputs_of("qwen2_5_vl", [2, CLIP, 3])
+    encoded = encode_inputs(family.model, inputs)
+    assert encoded is not None
+    with pytest.raises(ValueError, match=r"selected.index must be ascending rows of 24 tokens"):
+        encoded.compress(Selected(torch.tensor(index), torch.tensor([2])))
+
+
+# --- any selection, any prompt
+
+PARTS = st.lists(st.one_of(st.integers(1, 4), st.just("image"), st.just(("video", 2))), max_size=4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(PARTS, min_size=1, max_size=3), st.data())
+def test_any_prompt_and_selection(name: str, parts: list[list[Any]], data: st.DataObject) -> None:
+    prompts = [[*row, 2] for row in parts]
+    batch = made(name).batch(prompts)
+    pictures = batch.pictures if made(name).told else None
+    with torch.no_grad():
+        encoded = encode_inputs(made(name).model, batch.inputs(), pictures=pictures)
+        if encoded is None:
+            assert not batch.places
+            return
+        places = sum(len(places) for places in batch.places)
+        kept = torch.tensor(data.draw(st.lists(st.booleans(), min_size=places, max_size=places)))
+        keep = torch.stack([one.sum() for one in kept.split([len(one) for one in batch.places])])
+        compressed = encoded.compress(Selected(kept.nonzero().flatten(), keep))
+        whole = masked(made(name).model, batch.inputs(), dropped(batch, compressed.kept))
+        assert difference(*Pair(compressed, whole).logits(made(name).model)) <= 1e-6
+
+
+# --- models in wrappers
+
+
+class Wrapper(nn.Module):
+    """As peft's: another module around the model, whose attributes it hands on."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.base_model = model
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base_model"), name)
+
+    def forward(self, **inputs: Any) -> Any:
+        return self.base_model(**inputs)
+
+
+def compiled(model: nn.Module) -> Any:
+    torch._dynamo.reset()
+    return torch.compile(model, backend="eager")
+
+
+@pytest.mark.parametrize(("name", "wrap"), [("qwen3_vl", Wrapper), ("llava_onevision", Wrapper), ("smolvlm", compiled)])
+def test_wrapped_models(name: str, wrap: Any) -> None:
+    family, inputs = inputs_of(name, [2, CLIP, 3])
+    model = wrap(family.model)
+    with torch.no_grad():
+        plain = THIRD(family.model, **inputs)
+        wrapped = THIRD(model, **inputs)
+        ours = model(**wrapped, use_cache=False)
+        assert difference(ours.logits, family.model(**plain).logits) <= 1e-6
+
+
+# --- decoding by hand
+
+
+@pytest.mark.parametrize("frames", [3, 9])  # few, and more than a frame is wide: later than the text's positions
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@torch.no_grad()
+def test_decoding_by_hand_without_positions(name: str, frames: int) -> None:
+    """Rotary families remember where the answer begins, as after their own forward pass on the whole prompts."""
+    family, inputs = inputs_of(name, [2, ("video", frames), 3], [2, ("video", frames), 3])
+    model = family.model
+    steps = torch.randint(20, 90, (8, 2, 1), generator=torch.Generator().manual_seed(0))
+
+    def decode(inputs: Any) -> Tensor:
+        past = model(**inputs, use_cache=True).past_key_values
+        return torch.cat([model(input_ids=step, past_key_values=past).logits for step in steps])
+
+    stock = decode(inputs)
+    model.model.rope_deltas = None
+    assert difference(decode(Compressor("uniform", 1.0)(model, **inputs)), stock) <= 1e-6
+    # with fewer tokens too the answer begins where it does after the whole prompts
+    third = THIRD(model, **inputs)
+    deltas = model.model.rope_deltas + third["attention_mask"].sum(1, keepdim=True)
+    model(**inputs)
+    assert torch.equal(deltas, model.model.rope_deltas + inputs["attention_mask"].sum(1, keepdim=True))
+
+
+def test_new_outputs_for_each_use() -> None:
+    family, inputs = inputs_of("qwen3_vl", [2, CLIP, 3])
+    compressed: CompressedInputs = THIRD(family.model, **inputs)
+    first, second = compressed["mm_encoder_outputs"], compressed["mm_encoder_outputs"]
+    assert first is not second and first["video"] is not second["video"]
+    first["video"].pooler_output = []  # as generate does for several answers
+    assert len(compressed["mm_encoder_outputs"]["video"].pooler_output) == 1
