@@ -104,7 +104,10 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
         train = _asked(train, one, "data.train")
     validation = data.get("validation")
     asked = None if validation is None else _asked(validation, one, "data.validation")
-    check_torchvision()
+    try:
+        check_torchvision()
+    except ImportError as error:
+        raise ValueError(str(error)) from None
     processor = load_processor(source)
     environment = MllmEnvironment(load_model(source, settings.device, dtypes[dtype]), processor, **given)
     width = environment.token_width

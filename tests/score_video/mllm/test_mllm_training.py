@@ -91,6 +91,15 @@ def test_a_step_changes_all_of_the_policy_and_nothing_of_the_model(
     assert all(parameter.grad is None for parameter in qwen.model.parameters())
 
 
+def test_it_learns(qwen: Family, data: Path, tmp_path: Path) -> None:
+    """To keep what the model's own answers depend on, more closely than an untrained policy does."""
+    settings = {"max_steps": 40, "save_steps": 40, "per_device_train_batch_size": 3, "num_generations": 8}
+    run = trainer(qwen, data, tmp_path, None, law="exact", learning_rate=3e-2, **settings)
+    before = run.evaluate()["eval_reward"]
+    run.train()
+    assert run.evaluate()["eval_reward"] > before / 2  # both are below 0
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(qwen: Family, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     torch.set_num_threads(1)
