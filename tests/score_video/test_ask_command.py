@@ -19,6 +19,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from saved_models import SavedFamily, save_tiny_model
+from saved_square_models import FAMILIES as SQUARE
+from saved_square_models import save_square_model
 from videos import CLIPS, write_video
 
 import score_video.kept_pictures
@@ -44,7 +46,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     families: tuple[SavedFamily, ...] = ("qwen2_5_vl", "qwen3_vl")
     for family in families:
         save_tiny_model(folder / family, family, width=WIDTH)
-    return {family: folder / family for family in families}
+    for square in SQUARE:
+        save_square_model(folder / square, square, WIDTH)
+    return {family: folder / family for family in (*families, *SQUARE)}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +126,7 @@ def stock(folder: Path, video: Path, frames: int, max_new_tokens: int) -> tuple[
     return processor.decode(new, skip_special_tokens=True).strip(), model, processor, inputs
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", *SQUARE])
 def test_both_answers_are_those_of_the_stock_model(
     models: dict[str, Path], moving: Path, family: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +138,7 @@ def test_both_answers_are_those_of_the_stock_model(
     assert full["prompt_tokens"] == inputs["input_ids"].shape[1]
     t, rows, columns = report["tokens"]["grid"]
     assert full["visual_tokens"] == report["tokens"]["visual"] == t * rows * columns
+    assert t == (6 if family in SQUARE else 3)
 
     shorter = compress_inputs(model, dict(inputs), Compressor())
     output = model.generate(**shorter, max_new_tokens=12, do_sample=False)[0, shorter.prompt_length :]
@@ -148,7 +153,9 @@ def test_both_answers_are_those_of_the_stock_model(
     assert printed.err == ""
     lines = printed.out.splitlines()
     assert lines[:3] == ["load", "decode", "processor"]
-    assert f"{DEFAULT_METHOD}: {compressed['answer']}" in printed.out.replace("\\n", "\n")
+    # what would move a terminal's cursor is spelt out
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in compressed["answer"])
+    assert f"\n{DEFAULT_METHOD}: {shown}\n" in printed.out
     assert any(line.split()[:3] == ["visual", "tokens,", "of"] and f" {kept} " in line for line in lines)
 
 
@@ -212,7 +219,7 @@ def test_other_dtypes_and_sizes(model: Path, moving: Path) -> None:
     assert ask(*basic, "--size", 1000)["frames"]["width"] == 224  # never larger than they are
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", *SQUARE])
 def test_pictures_show_what_was_kept(
     models: dict[str, Path], moving: Path, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,12 +238,13 @@ def test_pictures_show_what_was_kept(
     shorter = compress_inputs(model, dict(inputs), Compressor("surprise", 0.2))
     mask = torch.zeros(report["tokens"]["visual"], dtype=torch.bool)
     mask[shorter.kept[0]] = True
-    expected = mask.view(report["tokens"]["grid"]).repeat_interleave(2, dim=0)[:5]  # two frames to a token
+    together = 1 if family in SQUARE else 2  # frames to a token
+    expected = mask.view(report["tokens"]["grid"]).repeat_interleave(together, dim=0)[:5]
     assert (seen[0].kept == expected.numpy()).all()
     assert seen[0].kept.any()
     assert seen[0].frames.shape[0] == len(seen[0].timestamps) == 5
     assert seen[0].frames.shape[1] % expected.shape[1] == seen[0].frames.shape[2] % expected.shape[2] == 0
-    # frame 1 as it was filmed: the square where it is then
+    # as it was filmed, not as the model's normalised pixels
     assert abs(int(seen[0].frames[0].max()) - 230) < 25
 
     assert main(["ask", *map(str, basic), "--pictures", "pictures"]) == 2  # in the way
