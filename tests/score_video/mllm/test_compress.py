@@ -257,6 +257,21 @@ def test_wrapped_models(name: str, wrap: Any) -> None:
         assert difference(ours.logits, family.model(**plain).logits) <= 1e-6
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_peft(name: str) -> None:
+    peft = pytest.importorskip("peft")
+    family = FAMILIES[name]()  # it is changed
+    inputs = family.batch([[2, CLIP, 3], [5, CLIP, 3]]).inputs()
+    answers = {"max_new_tokens": 4, "do_sample": False}
+    with torch.no_grad():
+        plain = THIRD(family.model, **inputs)
+        logits, tokens = family.model(**plain).logits, family.model.generate(**plain, **answers)
+        model = peft.get_peft_model(family.model, peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
+        wrapped = THIRD(model, **inputs)
+        assert difference(model(**wrapped).logits, logits) <= 1e-6
+        assert torch.equal(model.generate(**wrapped, **answers), tokens)
+
+
 # --- decoding by hand
 
 

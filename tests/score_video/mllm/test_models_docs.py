@@ -1,0 +1,34 @@
+"""What docs/models.md shows runs, and its table has every family."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from saved_models import save_tiny_model
+
+from score_video.mllm import supported_models
+
+TEXT = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+
+
+def test_the_example(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchvision")
+    save_tiny_model(tmp_path / "model", "qwen2_5_vl")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "import" in block)
+    code = code.replace("Qwen/Qwen2.5-VL-3B-Instruct", str(tmp_path / "model")).replace("clip.mp4", str(clip))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "models.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()[-1]
+    kept, whole = map(int, re.fullmatch(r"\[(\d+)\] of \[(\d+)\] visual tokens kept", printed).groups())  # type: ignore[union-attr]
+    assert kept == int(whole * 0.1)
+
+
+def test_the_table() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", TEXT, re.MULTILINE)
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row) if name != "model_type") == sorted(
+        supported_models()
+    )
