@@ -48,7 +48,7 @@ class MllmEnvironment:
     The model is put into eval mode, and none of its parameters asks for a gradient any more.
 
     Args:
-        model, processor: as transformers loads them. Outputs of the vision side and logits are in the model's dtype.
+        model, processor: as transformers loads them. Tokens are in the model's dtype, outcomes in float32.
         cache_dir: where the vision side's outputs for video files are kept (:mod:`score_video.mllm.feature_cache`), of
             all that was ever encoded; None: nowhere. Frames and images are not kept: pseudo-videos are new each time.
         num_frames: how many frames of a video file are shown.

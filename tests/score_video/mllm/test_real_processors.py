@@ -12,6 +12,8 @@ import torch
 import yaml
 from PIL import Image
 from saved_models import SavedFamily, save_tiny_model
+from saved_square_models import FAMILIES as SQUARE
+from saved_square_models import save_square_model
 from videos import write_video
 
 from score_video.cli import main
@@ -38,10 +40,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module", params=get_args(SavedFamily))
+@pytest.fixture(scope="module", params=[*get_args(SavedFamily), *SQUARE])
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / request.param
-    save_tiny_model(folder, request.param, tokens_per_frame=12)
+    if request.param in SQUARE:
+        save_square_model(folder, request.param)
+    else:
+        save_tiny_model(folder, request.param, tokens_per_frame=12)
     return folder
 
 
@@ -65,7 +70,7 @@ def test_prompts_are_those_of_the_processor(saved: Path, clip: Clip) -> None:
         assert torch.equal(got.visuals.features.placeholders, want.visuals.features.placeholders)
         assert torch.equal(got.visuals.features.rows, want.visuals.features.rows)
         assert torch.equal(got.question(), want.question())
-    inside = chat_text(processor, "What is <|video_pad|>?")
+    inside = chat_text(processor, f"What is {processor.video_token}?")
     with pytest.raises(ValueError, match="must have one placeholder for a video, got 2"):
         video.in_prompt(model, chat_ids(processor, inside))
 
@@ -118,8 +123,9 @@ def test_a_run_from_a_file(saved: Path, data: Path, clip: Clip) -> None:
     model, processor = load_model(str(saved), torch.device("cpu")), load_processor(str(saved))
     inputs = processor_inputs(processor, clip, chat_text(processor, "What runs?"))
     compressor = Compressor(SurprisePolicy.from_pretrained("run"), retention=0.2)
-    (kept,) = compress_inputs(model, inputs, compressor).kept
-    assert len(kept) == int(0.2 * (inputs["input_ids"] == model.config.video_token_id).sum())
+    compressed = compress_inputs(model, inputs, compressor)
+    assert compressed.videos is not None and compressed.selected is not None
+    assert compressed.selected.keep.tolist() == [int(0.2 * len(compressed.videos.tokens))]
 
 
 @pytest.mark.usefixtures("here")
