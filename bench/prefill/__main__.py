@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.prefill.findings import targets
 from bench.prefill.geometry import QUICK, REAL, REDUCED
-from bench.prefill.measure import Bench, Recipe, all_jobs
+from bench.prefill.measure import OUT_OF_MEMORY, Bench, Recipe, Record, all_jobs
 from bench.prefill.report import table, write_document
 from bench.prefill.results import RESULTS, UNDER_WAY, Results, describe_run, name_of, open_results, publish
 from bench.study.provenance import ROOT
@@ -33,6 +33,9 @@ def main(
     fresh: Annotated[
         bool, typer.Option(help="Begin anew where a run was stopped, instead of going on with it.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option(help="Measures nothing: writes the document from the results there are.")
+    ] = False,
     quick: Annotated[bool, typer.Option(help="Everything once and tiny, into a temporary folder.")] = False,
 ) -> None:
     """Measures vision tower, compression and prefill, with all visual tokens and with few.
@@ -40,9 +43,11 @@ def main(
     On a GPU: five real models' shapes at 8k to 64k visual tokens, some minutes on an H200. On a CPU: two reduced
     shapes, less than four minutes; on all cores, unless OMP_NUM_THREADS says otherwise. Each record is written to
     build/prefill as soon as it is there, and a run that was stopped goes on from there; a run that is whole replaces
-    bench/results/prefill-cpu.json or prefill-gpu-NAME.json, of which docs/prefill.md is made. What does not fit in
-    memory is noted, and the rest goes on.
+    bench/results/prefill-cpu.json or prefill-gpu-NAME.json, of which docs/prefill.md is made. What fails, for want of
+    memory or otherwise, is noted, and the rest goes on.
     """
+    if report:
+        return _write(RESULTS, ROOT / "docs")
     if Version(transformers.__version__) < Version(_FLOOR):
         raise typer.BadParameter(f"needs transformers {_FLOOR} or later, this is {transformers.__version__}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -56,7 +61,7 @@ def main(
         results = open_results(under_way, describe_run(recipe, device))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    _measure(recipe, device, results, under_way)
+    measure_all(recipe, device, results, under_way)
     for geometry in recipe.geometries:
         for what, measured, reached in targets(results, geometry):
             print(f"{what}: {measured}: {'reached' if reached else 'NOT REACHED'}")
@@ -66,26 +71,39 @@ def main(
         return
     published = (folder or RESULTS) / f"{name}.json"
     publish(results, under_way, published)
-    found = [(file.stem, Results.load(file)) for file in sorted(published.parent.glob("prefill-*.json"))]
-    for written in (published, *write_document(found, folder or ROOT / "docs")):
+    print(f"written: {published}")
+    _write(published.parent, folder or ROOT / "docs")
+    if failed := [key for key, record in results.records.items() if _failed(record)]:
+        print(f"failed: {', '.join(failed)}")
+        raise typer.Exit(1)
+
+
+def _write(results: Path, docs: Path) -> None:
+    found = [(file.stem, Results.load(file)) for file in sorted(results.glob("prefill-*.json"))]
+    for written in write_document(found, docs):
         print(f"written: {written}")
 
 
 def _recipe(device: torch.device, only: str | None, vision: bool, quick: bool) -> Recipe:
-    gpu = device.type == "cuda"
-    geometries = QUICK if quick else REAL if gpu else REDUCED
+    geometries = QUICK if quick else REAL if device.type == "cuda" else REDUCED
     if only is not None:
         names = [geometry.name for geometry in geometries]
         if only not in names:
             raise typer.BadParameter(f"there is no {only!r} for this machine; there are {', '.join(names)}")
         geometries = tuple(geometry for geometry in geometries if geometry.name == only)
-    warmups, repeats = (1, 2) if quick else (2, 7) if gpu else (1, 5)
+    warmups, repeats = (1, 2) if quick else (2, 7)
     return Recipe(geometries, _RETENTIONS, warmups, repeats, compiled=not quick, vision=vision)
 
 
-def _measure(recipe: Recipe, device: torch.device, results: Results, under_way: Path) -> None:
+def _failed(record: Record) -> bool:
+    """Otherwise than by its size: worth another try."""
+    return record.get("failed", OUT_OF_MEMORY) != OUT_OF_MEMORY
+
+
+def measure_all(recipe: Recipe, device: torch.device, results: Results, under_way: Path) -> None:
+    """Adds what ``results`` lacks, and saves them at ``under_way`` after each record."""
     jobs = all_jobs(recipe)
-    left = [job for job in jobs if job.key not in results.records]
+    left = [job for job in jobs if job.key not in results.records or _failed(results.records[job.key])]
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns) as progress:
         task = progress.add_task("", total=len(jobs), completed=len(jobs) - len(left))

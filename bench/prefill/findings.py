@@ -6,9 +6,8 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.prefill.baselines import BASELINES
 from bench.prefill.geometry import Geometry, prefill_flops
-from bench.prefill.measure import COMPILED, POLICY, Job, Record
+from bench.prefill.measure import COMPILED, METHODS, POLICY, Job, Record
 from bench.prefill.results import Results
 
 TARGET_GEOMETRY, TARGET_TOKENS, TARGET_RETENTION = "Qwen2.5-VL 7B", 40_000, 0.1
@@ -153,7 +152,7 @@ def _time(record: Record) -> Time | None:
 
 def _compress(results: Results, geometry: Geometry, tokens: int, retention: float) -> dict[str, Time]:
     found = {}
-    for method in (POLICY, *(baseline.name for baseline in BASELINES)):
+    for method in METHODS:
         variants = [
             _time(_record(results, Job(geometry, tokens, "compress", retention, method + tail)))
             for tail in ("", COMPILED)

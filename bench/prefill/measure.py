@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,8 +24,11 @@ from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 Record = dict[str, Any]
 
 POLICY = "policy"
+POLICY_BFLOAT16 = "policy in bfloat16"
+METHODS = (POLICY, POLICY_BFLOAT16, *(baseline.name for baseline in BASELINES))
 COMPILED = ", compiled"
 SEED = 0
+OUT_OF_MEMORY = "out of memory"
 
 VISION_REPEATS = 3  # the longest of the phases, and the one that nothing here changes
 
@@ -56,7 +61,7 @@ class Job:
         geometry, tokens: of which model, and one of its lengths.
         phase: "vision", "positions", "compress" (whole, by ``method``), "select" (the policy's part of it), "prefill".
         retention: of "compress", "select" and "prefill".
-        method: "policy", or a baseline's name, with ", compiled" behind it where torch.compile made its scores.
+        method: one of :data:`METHODS`; a baseline's with ", compiled" behind it where torch.compile made its scores.
     """
 
     geometry: Geometry
@@ -79,7 +84,7 @@ class Job:
 
 def all_jobs(recipe: Recipe) -> list[Job]:
     """In the order in which they run: models and prompts are made once."""
-    methods = [POLICY, *(baseline.name for baseline in BASELINES)]
+    methods = list(METHODS)
     if recipe.compiled:
         methods += [baseline.name + COMPILED for baseline in BASELINES]
     jobs = []
@@ -103,21 +108,20 @@ class Bench:
         self._recipe, self._device = recipe, device
         self._geometry: Geometry | None = None
         self._workload: Workload | None = None
-        self._policy: SurprisePolicy | None = None
+        self._policies: dict[str, SurprisePolicy] = {}
         self._model: Any = None
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record]]:
-        """Each job with its record; one that does not fit in memory has ``failed`` in it, and the rest go on."""
+        """Each job with its record; in one that failed, ``failed`` says why, and the rest go on."""
         for job in jobs:
             load = round(os.getloadavg()[0], 2)
             try:
                 record = self._record(job)
             except torch.OutOfMemoryError:
-                record = {"failed": "out of memory"}
-            except RuntimeError as error:
-                if not job.compiled:
-                    raise
-                record = {"failed": str(error).strip().partition("\n")[0]}  # no compiler here: no reason to stop
+                record = {"failed": OUT_OF_MEMORY}
+            except RuntimeError as error:  # a kernel that this device refuses, no compiler for torch.compile
+                traceback.print_exc()
+                record = {"failed": str(error).strip().partition("\n")[0]}
             if "failed" in record:  # here the exception has let go of its tensors
                 self._workload = None
                 self._free()
@@ -150,10 +154,11 @@ class Bench:
         geometry, shape = job.geometry, job.geometry.lengths[job.tokens]
         torch.manual_seed(SEED)
         if self._geometry != geometry:
-            self._workload = self._model = self._policy = self._geometry = None
+            self._workload = self._model = self._geometry = None
             self._free()
             self._model = make_model(geometry, self._device)
-            self._policy = SurprisePolicy(SurprisePolicyConfig(token_width=geometry.width)).to(self._device)
+            policy = SurprisePolicy(SurprisePolicyConfig(token_width=geometry.width)).to(self._device)
+            self._policies = {POLICY: policy, POLICY_BFLOAT16: deepcopy(policy).to(torch.bfloat16)}
             self._geometry = geometry
         if self._workload is None or self._workload.shape != shape:
             self._workload = None
@@ -168,11 +173,10 @@ class Bench:
 
     def _selector(self, workload: Workload, job: Job, keep: int) -> Callable[[], Selected]:
         videos = workload.encoded.visuals.videos
-        if job.method == POLICY:
-            assert self._policy is not None and job.retention is not None
-            compressor = Compressor(self._policy, job.retention)
+        assert job.method is not None and job.retention is not None
+        if job.method in self._policies:
+            compressor = Compressor(self._policies[job.method], job.retention)
             return lambda: compressor.select(videos)
-        assert job.method is not None
         baseline = next(one for one in BASELINES if one.name == job.method.removesuffix(COMPILED))
         scores = _compiled(baseline) if job.compiled else baseline.scores
         kept = torch.tensor([keep], dtype=torch.int32, device=self._device)
@@ -181,7 +185,7 @@ class Bench:
     def _prefill(self, workload: Workload, keep: int) -> Record:
         """From embeddings to the first token's logits, the cache filled. Which tokens are kept does not matter here."""
         videos, device = workload.encoded.visuals.videos, self._device
-        index = torch.linspace(0, len(videos.tokens) - 1, keep, dtype=torch.float64, device=device).long()
+        index = torch.arange(keep, device=device) * len(videos.tokens) // keep
         inputs = workload.encoded.compress(Selected(index, torch.tensor([keep], dtype=torch.int32, device=device)))
         prompt = inputs["attention_mask"].shape[1]
         times = attention_times(workload.geometry, prompt, device) if device.type == "cuda" else {}

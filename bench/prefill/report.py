@@ -6,15 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.prefill.baselines import BASELINES
 from bench.prefill.findings import Row, Time, rows, targets
 from bench.prefill.geometry import GEOMETRIES, TEXT_AFTER, TEXT_BEFORE, Geometry
-from bench.prefill.measure import POLICY, VISION_REPEATS
+from bench.prefill.measure import METHODS, POLICY, VISION_REPEATS
 from bench.prefill.plot import draw
 from bench.prefill.results import Results
 from score_video.output import output_file
-
-_METHODS = (POLICY, *(baseline.name for baseline in BASELINES))
 
 INTRO = f"""# Prefill and time to first token
 
@@ -22,13 +19,14 @@ Made by `python -m bench.prefill`; do not edit.
 
 How long a prompt with one video takes until its first new token, with all visual tokens and with those that a policy
 keeps. Weights, pixels and features are random, because speed does not depend on them; shapes are those of the models
-named. The prompt has {TEXT_BEFORE} tokens of text before the video and {TEXT_AFTER} after it, the batch is 1, the dtype
-bfloat16. Decoding the video is not in these times.
+named. The prompt has {TEXT_BEFORE} tokens of text before the video and {TEXT_AFTER} after it, the batch is 1, the
+dtype bfloat16. Decoding the video is not in these times.
 
 - **vision**: the vision tower and projector, as transformers runs them with `sdpa` (a call for each window or frame);
   the same with and without compression, {VISION_REPEATS} repeats after one warm-up.
 - **compress**: the policy's logits for every token, selection, gathering, and rewriting the prompt
-  (`Compressor.select`, `EncodedInputs.compress`). The policy has two hidden layers of 64, float32, random weights.
+  (`Compressor.select`, `EncodedInputs.compress`). The policy has two hidden layers of 64 and random weights, in float32
+  as one is trained and loaded; what `.to(torch.bfloat16)` saves stands in the second table of each model.
 - **prefill**: from features and ids to the logits of the first token, the cache filled. Both sides run the stock model
   with `sdpa`, on a GPU in the fastest of torch's attention kernels for the prompt's length; neither is compiled.
 - **first token**: vision, the stock model's position ids, compress and prefill together.
@@ -70,7 +68,7 @@ def section(results: Results, figure: str) -> str:
         for what, measured, reached in targets(results, geometry):
             lines.append(f"\n{what}: **{measured}**, {'reached' if reached else 'not reached'}.")
     for geometry in _geometries(results):
-        lines += [f"\n### {geometry.name}\n", *table(results, geometry), "", *baselines(results, geometry)]
+        lines += [f"\n### {geometry.name}\n", *table(results, geometry), "", *methods(results, geometry)]
         lines += _notes(results, geometry)
     return "\n".join(lines) + "\n"
 
@@ -97,17 +95,17 @@ def _cells(row: Row) -> tuple[str, ...]:
     return *shared, compress, prefill, *gains, share, first, _times(row.first_token_speed_up), memory
 
 
-def baselines(results: Results, geometry: Geometry) -> list[str]:
+def methods(results: Results, geometry: Geometry) -> list[str]:
     """The methods' own times, and the prefill's speed-up with each."""
     head = (
         "visual tokens", "kept", "policy's select alone, ms",
-        *(f"{method}, ms" for method in _METHODS), *(f"speed-up, {method}" for method in _METHODS),
+        *(f"{method}, ms" for method in METHODS), *(f"speed-up, {method}" for method in METHODS),
     )  # fmt: skip
     lines = [
         (
             _count(_tokens(row)), f"{row.retention:.0%}", _milliseconds(row.select),
-            *(_milliseconds(row.compress.get(method)) for method in _METHODS),
-            *(_times(row.speed_up(method)) for method in _METHODS),
+            *(_milliseconds(row.compress.get(method)) for method in METHODS),
+            *(_times(row.speed_up(method)) for method in METHODS),
         )
         for row in rows(results, geometry)
         if row.retention < 1
@@ -133,12 +131,17 @@ def _shapes(results: Iterable[tuple[str, Results]]) -> str:
 def _machine(results: Results) -> str:
     run = results.run
     loads = [record["load"] for record in results.records.values()]
+    busy = (
+        ""
+        if max(loads) < run["threads"] + 1
+        else ", so **it was busy with other work: these times are to be taken again**"
+    )
     gpu = f"{run['gpu']} ({run['gpu_bytes'] / 2**30:.0f} GiB), CUDA {run['cuda']}; " if "gpu" in run else ""
-    versions = ", ".join(f"{name} {run[name]}" for name in ("torch", "transformers", "python", "score", "commit"))
+    versions = ", ".join(f"{name} {run[name]}" for name in ("torch", "transformers", "Python", "score-video", "commit"))
     return (
         f"{gpu}{run['cpu']}, {run['cores']} cores, {run['threads']} of torch's threads; {run['date']}; {versions}; "
         f"seed {run['seed']}; {run['repeats']} repeats after {run['warmups']} warm-ups. "
-        f"The machine's load while it ran: {min(loads):.1f} to {max(loads):.1f}."
+        f"The machine's load while it ran: {min(loads):.1f} to {max(loads):.1f}{busy}."
     )
 
 

@@ -43,7 +43,9 @@ class Results:
 
 def describe_run(recipe: Recipe, device: torch.device) -> dict[str, Any]:
     """Machine, versions, date, seed and what was asked for."""
-    run: dict[str, Any] = {**provenance(), "seed": SEED, "dtype": "bfloat16", "threads": torch.get_num_threads()}
+    where: dict[str, Any] = dict(provenance())
+    where |= {"Python": where.pop("python"), "score-video": where.pop("score")}
+    run = {**where, "seed": SEED, "dtype": "bfloat16", "threads": torch.get_num_threads()}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         run |= {"gpu": properties.name, "gpu_bytes": properties.total_memory, "cuda": torch.version.cuda}
