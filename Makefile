@@ -34,10 +34,15 @@ $(VENV)/package.stamp: $(VENV)/torch.stamp $(SOURCES)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -q --no-build-isolation -e ".[dev]"
 	@touch $@
 
+# Beside the packages, not among them, where it would break transformers: tests/conftest.py. Its Python parts are enough.
+$(VENV)/torchvision.stamp: $(VENV)/torch.stamp
+	$(PIP) install -q --no-deps --upgrade --target $(VENV)/torchvision torchvision==0.28.0
+	@touch $@
+
 demo: $(VENV)/package.stamp  ## train a policy on the miniature; compress VIDEO, else ../shared/video, else a clip it renders
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/demo.sh $(VIDEO)
 
-test: $(VENV)/package.stamp  ## all tests that need no GPU
+test: $(VENV)/package.stamp $(VENV)/torchvision.stamp  ## all tests that need no GPU
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 lint: $(VENV)/package.stamp  ## ruff, mypy, clang-format

@@ -42,7 +42,6 @@ def test_of_another_torch(tmp_path: Path) -> None:
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(
         "import torch\ntorch.library.register_fake('torchvision_of_another::nms')(lambda x: x)\n"
-        "torch._C._dispatch_find_schema_or_throw('torchvision_of_another::nms', '')\n"
     )
     assert "does not load beside torch 2." in ask(tmp_path)
 
