@@ -157,9 +157,10 @@ def ask(
     from score_video import ask_command
     from score_video.kept_pictures import PICTURES
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its advice is about what is set here on purpose
-    hub_logging.set_verbosity_error()  # and its retries end in one line of ours
+    # transformers' advice is about what is set on purpose here, and the hub's retries end in one line of ours
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     compressor = ask_command.find_compressor(policy, method, retention, law, seed)
     with _progress() as progress:
         report = ask_command.run(
