@@ -1,7 +1,7 @@
 """What the trainer asks of a frozen video MLLM, and what passes between the two.
 
-Anything with the two methods of :class:`Environment` can be trained on: the miniature reader
-(:mod:`score_video.miniature`) is one.
+Anything with the two methods of :class:`Environment` can be trained on: the miniature's reader
+(:mod:`score_video.miniature.environment`), and MLLMs of transformers (:mod:`score_video.mllm.environment`).
 """
 
 from __future__ import annotations
