@@ -116,12 +116,13 @@ def grid_videos(tokens: Tensor, grids: Sequence[tuple[int, int, int]]) -> Packed
     )
 
 
-def features_at(prompt: Prompt, token_id: int, rows: Tensor, kind: str, deepstack: tuple[Tensor, ...] = ()) -> Features:
-    """Rows [F, D] for the places of a prompt that hold the token ``token_id``.
+def features_at(
+    prompt: Prompt, placeholders: Tensor, rows: Tensor, kind: str, deepstack: tuple[Tensor, ...] = ()
+) -> Features:
+    """Rows [F, D] for places of a prompt, bool [B, S].
 
     Raises ValueError, which names the ``kind`` of picture, where there are not F places or some are padding.
     """
-    placeholders = prompt.input_ids == token_id
     if (count := int(placeholders.sum())) != len(rows):
         raise ValueError(f"inputs['input_ids'] has {count} placeholders of {kind}s, their features are {len(rows)}")
     if (placeholders & (prompt.attention_mask == 0)).any():
@@ -170,6 +171,9 @@ def supported_models() -> tuple[str, ...]:
 
 # model_type -> module of this package, class in it
 _ADAPTERS = {
+    "glm46v": ("glm4v", "Glm4V"),
+    "glm4v": ("glm4v", "Glm4V"),
+    "glm4v_moe": ("glm4v", "Glm4V"),
     "internvl": ("frame_by_frame", "InternVL"),
     "llava_next_video": ("llava", "LlavaNextVideo"),
     "llava_onevision": ("llava", "LlavaOnevision"),

@@ -42,7 +42,7 @@ class FrameByFrame(Adapter):
         if inputs.get("pixel_values") is None:
             return None
         rows, frame = self.rows(model, inputs)
-        whole = features_at(prompt, model.config.image_token_id, rows, "picture")
+        whole = features_at(prompt, prompt.input_ids == model.config.image_token_id, rows, "picture")
         runs = _runs(prompt, whole.placeholders)
         if pictures is None:
             pictures = [_guess(number, row, frame) for number, row in enumerate(runs)]

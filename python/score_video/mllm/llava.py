@@ -35,7 +35,7 @@ class LlavaNextVideo(Adapter):
             return None
         rows = torch.stack(list(model.get_video_features(pixels, return_dict=True).pooler_output))
         rows = rows.view(len(pixels), -1, rows.shape[-1])  # [V, frames * side * side + newlines, D]
-        whole = features_at(prompt, model.config.video_token_id, rows.flatten(0, 1), "video")
+        whole = features_at(prompt, prompt.input_ids == model.config.video_token_id, rows.flatten(0, 1), "video")
         frames, length = pixels.shape[1], rows.shape[1] - self.newlines
         side = math.isqrt(length // frames)
         videos = grid_videos(rows[:, :length].reshape(-1, rows.shape[-1]), [(frames, side, side)] * len(pixels))
@@ -43,7 +43,7 @@ class LlavaNextVideo(Adapter):
         features, *fixed = _split(whole, separator.repeat(len(pixels)))
         if inputs.get("pixel_values") is not None:
             images = torch.cat(list(self._image_features(model, inputs)))
-            fixed.append(features_at(prompt, model.config.image_token_id, images, "image"))
+            fixed.append(features_at(prompt, prompt.input_ids == model.config.image_token_id, images, "image"))
         return Visuals(videos, features, join(fixed), owner_of_videos(videos, features.placeholders))
 
     def _image_features(self, model: Any, inputs: Mapping[str, Any]) -> list[Tensor]:

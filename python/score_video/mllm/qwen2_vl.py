@@ -42,25 +42,29 @@ class Qwen2VL(Adapter):
         if (grids := inputs.get("video_grid_thw")) is None:
             raise ValueError("inputs must have video_grid_thw beside pixel_values_videos, as the processor makes them")
         output = model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
-        features = _features(output, prompt, model.config.video_token_id, "video")
+        image_places, video_places = self.placeholders(model, inputs, prompt)
+        features = _features(output, prompt, video_places, "video")
         merge = model.config.vision_config.spatial_merge_size
         videos = grid_videos(features.rows, [(t, h // merge, w // merge) for t, h, w in grids.tolist()])
         fixed = None
         if inputs.get("pixel_values") is not None:
             output = model.get_image_features(inputs["pixel_values"], inputs.get("image_grid_thw"), return_dict=True)
-            fixed = _features(output, prompt, model.config.image_token_id, "image")
+            fixed = _features(output, prompt, image_places, "image")
         return Visuals(videos, features, fixed, owner_of_videos(videos, features.placeholders))
+
+    def placeholders(self, model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> tuple[Tensor, Tensor]:
+        """bool [B, S], of images and of videos."""
+        del inputs
+        return prompt.input_ids == model.config.image_token_id, prompt.input_ids == model.config.video_token_id
 
     def position_ids(self, model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> Tensor:
         """int64 [4, B, S]: of the text, for masks; time, height, width."""
-        types = (prompt.input_ids == model.config.image_token_id) + 2 * (
-            prompt.input_ids == model.config.video_token_id
-        )
-        given = inputs.get("mm_token_type_ids")
-        if given is None or given.shape != types.shape or (given != types).any():
+        types = token_types(inputs, prompt)
+        image_places, video_places = self.placeholders(model, inputs, prompt)
+        if (types != image_places + 2 * video_places).any():
             raise ValueError(
-                "inputs must have mm_token_type_ids, as the processor makes them: 1 at placeholders of images, 2 of "
-                "videos; by them the model tells their positions from those of text"
+                "inputs['mm_token_type_ids'] must be as the processor makes them: 1 at placeholders of images, 2 of "
+                "videos, 0 elsewhere"
             )
         names = ("mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
         needed = {name: inputs[name] for name in names if inputs.get(name) is not None}
@@ -86,16 +90,27 @@ class Qwen2VL(Adapter):
         return BaseModelOutputWithPooling(pooler_output=by_prompt(part.rows, part))  # type: ignore[arg-type]
 
 
+def token_types(inputs: Mapping[str, Any], prompt: Prompt) -> Tensor:
+    """[B, S]: 0 for text, 1 for images, 2 for videos. Raises ValueError where the inputs are without."""
+    types = inputs.get("mm_token_type_ids")
+    if types is None or types.shape != prompt.input_ids.shape:
+        raise ValueError(
+            "inputs must have mm_token_type_ids, as the processor makes them: by them the model tells positions of "
+            "images and videos from those of text"
+        )
+    return types  # type: ignore[no-any-return]
+
+
 def by_prompt(rows: Tensor, part: Features) -> list[Tensor]:
     """Splits rows [F, D] among the prompts that have any: ``generate`` repeats them so for several answers."""
     counts = part.placeholders.sum(1).tolist()
     return list(rows.split([count for count in counts if count]))  # type: ignore[no-untyped-call]
 
 
-def _features(output: Any, prompt: Prompt, token_id: int, kind: str) -> Features:
+def _features(output: Any, prompt: Prompt, placeholders: Tensor, kind: str) -> Features:
     """Qwen3-VL's output has ``deepstack_features``, for each layer a tensor per picture."""
     deepstack = tuple(torch.cat(list(layer)) for layer in getattr(output, "deepstack_features", None) or ())
-    return features_at(prompt, token_id, torch.cat(list(output.pooler_output)), kind, deepstack)
+    return features_at(prompt, placeholders, torch.cat(list(output.pooler_output)), kind, deepstack)
 
 
 def _core(model: Any) -> Any:

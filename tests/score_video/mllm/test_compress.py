@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from masked import Pair, difference, dropped, masked
+from saved_square_models import save_square_model
 from tiny import FAMILIES, VIDEO, Family
 from torch import Tensor, nn
 
 from score_video.compressor import Compressor, Selected
 from score_video.mllm import CompressedInputs, compress_inputs, encode_inputs, supported_models
+from score_video.mllm.load import load_model, load_processor
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
 CLIP = ("video", 4)
@@ -100,6 +103,26 @@ def test_others_need_not_be_told() -> None:
     family, inputs = inputs_of("qwen2_5_vl", [2, CLIP, 3])
     with pytest.raises(ValueError, match="pictures must be None for qwen2_5_vl: its inputs tell images from videos"):
         THIRD(family.model, **inputs, pictures=[[("video", 4)]])
+
+
+def test_internvls_own_processor(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    save_square_model(tmp_path / "internvl", "internvl")
+    model = load_model(str(tmp_path / "internvl"), torch.device("cpu"))
+    processor = load_processor(str(tmp_path / "internvl"))
+    pixels = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 255, (3, 80, 160), dtype=torch.uint8, generator=pixels)
+    clips = list(torch.randint(0, 255, (2, 4, 3, 40, 40), dtype=torch.uint8, generator=pixels))
+    options = {"return_tensors": "pt", "padding": True, "padding_side": "left", "crop_to_patches": True}
+    text = ["<IMG_CONTEXT> and <video> a dog", "<video> a red car"]
+    inputs = processor(text=text, images=[image], videos=clips, do_sample_frames=False, **options)
+    whole = Compressor("uniform", 1.0)(model, **inputs, pictures=[[("image", 1), ("video", 4)], [("video", 4)]])
+    assert whole.videos is not None and whole.videos.lengths.tolist() == [64, 64]
+    answers = {"max_new_tokens": 5, "do_sample": False}
+    stock = model.generate(**inputs, **answers)[:, inputs["input_ids"].shape[1] :]
+    assert torch.equal(model.generate(**whole, **answers), stock)
+    alone = processor(text=["<IMG_CONTEXT> a dog"], images=[image], **options)
+    assert THIRD(model, **alone).videos is None
 
 
 # --- what cannot be right

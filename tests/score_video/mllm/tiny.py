@@ -68,13 +68,18 @@ class Family:
         model: in eval mode, float32, on the CPU.
         write: adds a batch's prompts and their pixels.
         told: whether the model has to be told what the pictures of a prompt are.
+        mixes: whether the stock model takes images and videos in one batch (images are left out if not), and gives
+            several answers about a video.
     """
 
     model: Any
     write: Callable[[Batch, Prompts], None]
     told: bool = False
+    mixes: bool = True
 
     def batch(self, prompts: Prompts) -> Batch:
+        if not self.mixes and any(isinstance(part, tuple) for prompt in prompts for part in prompt):
+            prompts = [[part for part in prompt if part != "image"] for prompt in prompts]
         batch = Batch(torch.Generator().manual_seed(len(str(prompts))))
         self.write(batch, prompts)
         return batch
@@ -92,10 +97,14 @@ _TEXT = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-_MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}}
 _IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO}
 _QWEN_IDS = {**_IDS, "vision_start_token_id": START, "vision_end_token_id": END}
 _SQUARE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def _mrope() -> dict[str, Any]:
+    """New each time: configurations write into it."""
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}}
 
 
 def _qwen(batch: Batch, prompts: Prompts, timestamps: bool = False) -> None:
@@ -133,7 +142,7 @@ def qwen2_vl() -> Family:
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 4}
-    config = Qwen2VLConfig(text_config={**_TEXT, **_MROPE}, vision_config=vision, **_QWEN_IDS)
+    config = Qwen2VLConfig(text_config={**_TEXT, **_mrope()}, vision_config=vision, **_QWEN_IDS)
     return Family(_seeded(Qwen2VLForConditionalGeneration, config), _qwen)
 
 
@@ -142,7 +151,7 @@ def qwen2_5_vl() -> Family:
 
     vision = {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 32}
     vision |= {"patch_size": 4, "window_size": 16, "fullatt_block_indexes": [1]}
-    config = Qwen2_5_VLConfig(text_config={**_TEXT, **_MROPE}, vision_config=vision, **_QWEN_IDS)
+    config = Qwen2_5_VLConfig(text_config={**_TEXT, **_mrope()}, vision_config=vision, **_QWEN_IDS)
     return Family(_seeded(Qwen2_5_VLForConditionalGeneration, config), _qwen)
 
 
@@ -165,7 +174,7 @@ def _qwen3_prompts(batch: Batch, prompts: Prompts) -> None:
 def qwen3_vl() -> Family:
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-    config = Qwen3VLConfig(text_config={**_TEXT, **_MROPE, "head_dim": 8}, vision_config=_QWEN3_VISION, **_QWEN_IDS)
+    config = Qwen3VLConfig(text_config={**_TEXT, **_mrope(), "head_dim": 8}, vision_config=_QWEN3_VISION, **_QWEN_IDS)
     return Family(_seeded(Qwen3VLForConditionalGeneration, config), _qwen3_prompts)
 
 
@@ -174,9 +183,41 @@ def qwen3_vl_moe() -> Family:
 
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "decoder_sparse_step": 1}
     config = Qwen3VLMoeConfig(
-        text_config={**_TEXT, **_MROPE, "head_dim": 8, **experts}, vision_config=_QWEN3_VISION, **_QWEN_IDS
+        text_config={**_TEXT, **_mrope(), "head_dim": 8, **experts}, vision_config=_QWEN3_VISION, **_QWEN_IDS
     )
     return Family(_seeded(Qwen3VLMoeForConditionalGeneration, config), _qwen3_prompts)
+
+
+_GLM_VISION = {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 32}
+_GLM_VISION |= {"patch_size": 4, "image_size": 32}
+
+
+def _glm(kind: Any, config: Any, text: dict[str, Any]) -> Family:
+    def write(batch: Batch, prompts: Prompts) -> None:
+        _qwen3_prompts(batch, prompts)
+        batch.ids = [[IMAGE if token == VIDEO else token for token in row] for row in batch.ids]
+
+    config = config(text_config={**_TEXT, **_mrope(), **text}, vision_config=_GLM_VISION, **_IDS)
+    return Family(_seeded(kind, config), write, mixes=False)
+
+
+def glm4v() -> Family:
+    from transformers import Glm4vConfig, Glm4vForConditionalGeneration
+
+    return _glm(Glm4vForConditionalGeneration, Glm4vConfig, {})
+
+
+def glm46v() -> Family:
+    from transformers import Glm46VConfig, Glm46VForConditionalGeneration
+
+    return _glm(Glm46VForConditionalGeneration, Glm46VConfig, {})
+
+
+def glm4v_moe() -> Family:
+    from transformers import Glm4vMoeConfig, Glm4vMoeForConditionalGeneration
+
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1}
+    return _glm(Glm4vMoeForConditionalGeneration, Glm4vMoeConfig, {**experts, "n_shared_experts": 1, "head_dim": 16})
 
 
 def _llava(batch: Batch, prompts: Prompts, image_tokens: int, frame_tokens: int, newline: bool, size: int) -> None:
@@ -328,6 +369,9 @@ FAMILIES: dict[str, Callable[[], Family]] = {
         qwen2_5_vl,
         qwen3_vl,
         qwen3_vl_moe,
+        glm4v,
+        glm46v,
+        glm4v_moe,
         llava_onevision,
         llava_next_video,
         internvl,
