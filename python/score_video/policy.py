@@ -41,6 +41,7 @@ class SurprisePolicyConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """
 
     model_type = "score_policy"
+    has_no_defaults_at_init = True  # nothing is to be made of it without a token_width
 
     token_width: int = 0
     state: Literal["residual", "relative"] = "residual"
