@@ -14,10 +14,10 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test lint sanitize cuda gpu bench results compat clean
+.PHONY: help demo test test-vllm lint sanitize cuda gpu bench bench-vllm results compat clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/torch.stamp:
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +44,13 @@ demo: $(VENV)/package.stamp  ## train a policy on the miniature; compress VIDEO,
 
 test: $(VENV)/package.stamp $(VENV)/torchvision.stamp  ## all tests that need no GPU
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+# SHORT=1: Qwen2.5-VL alone.
+test-vllm: $(VENV)/package.stamp  ## the vLLM plugin on the real engine, in an environment of its own
+	PYTHON=$(BIN)/python tools/vllm.sh pytest $(if $(SHORT),-k "not qwen3_vl")
+
+bench-vllm: $(VENV)/package.stamp  ## the table in docs/serving.md, on the same engine
+	PYTHON=$(BIN)/python tools/vllm.sh bench
 
 lint: $(VENV)/package.stamp  ## ruff, mypy, clang-format
 	$(BIN)/ruff check .

@@ -38,14 +38,20 @@ _CHAT_TEMPLATE = """\
 
 
 def save_tiny_model(
-    folder: Path, family: SavedFamily, *, layers: int = 2, width: int = 64, tokens_per_frame: int = 48
+    folder: Path,
+    family: SavedFamily,
+    *,
+    layers: int = 2,
+    vision_layers: int = 2,
+    width: int = 64,
+    tokens_per_frame: int = 48,
 ) -> None:
     """Writes a model (float32, random weights of seed 0) and its processor.
 
     Args:
         folder: made if it is not there.
         family: "qwen2_5_vl" or "qwen3_vl".
-        layers: of the vision tower and of the language model; at least 2.
+        layers, vision_layers: of the language model and of the vision tower; at least 2.
         width: hidden size of both, a multiple of 32.
         tokens_per_frame: frames of videos are scaled to about this many tokens at most.
     """
@@ -57,7 +63,7 @@ def save_tiny_model(
     heads = {"num_attention_heads": width // 32, "num_key_value_heads": width // 32}
     text = {**sizes, **heads, "vocab_size": ids["size"], "max_position_embeddings": 32768, "pad_token_id": 0}
     text |= {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "tie_word_embeddings": True}
-    vision = {"depth": layers, "hidden_size": width, "intermediate_size": 2 * width, "num_heads": width // 32}
+    vision = {"depth": vision_layers, "hidden_size": width, "intermediate_size": 2 * width, "num_heads": width // 32}
     vision |= {"out_hidden_size": width, "patch_size": patch}
     named = {f"{name}_token_id": ids[f"<|{token}|>"] for name, token in _TOKEN_OF_ROLE.items()}
     model = _make(family, text, vision, named)

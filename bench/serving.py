@@ -1,0 +1,184 @@
+"""Serves one model with vLLM's own methods and with ours, and writes the table in docs/serving.md.
+
+    make bench-vllm
+
+Each way is a server of its own (vLLM's OpenAI-compatible one, on loopback), asked by OpenAI's client about the same
+clips. Prefix and processor caches are off: every request pays for its video. The model has random weights, which
+speed does not depend on, and a language model that outweighs the vision tower about as in Qwen2.5-VL 7B.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "score_video"), str(ROOT / "tests" / "score_video" / "serving")]
+
+from engines import save_policy, serve  # noqa: E402
+from saved_models import save_tiny_model  # noqa: E402
+from videos import CLIPS  # noqa: E402
+
+RESULTS = ROOT / "bench" / "results" / "serving.json"
+DOCUMENT = ROOT / "docs" / "serving.md"
+BEGIN, END = "<!-- made by make bench-vllm: do not edit -->", "<!-- end of what is made -->"
+RATE, WIDTH, LAYERS, VISION_LAYERS, TOKENS_PER_FRAME = 0.9, 512, 16, 2, 128
+NEW_TOKENS = 8
+REQUESTS = {1: 12, 8: 24}  # at once: how many in all
+
+
+@dataclass(frozen=True)
+class Way:
+    """A row of the table: what decides (the plugin's setting) and vLLM's method, which counts; None: no pruning."""
+
+    name: str
+    setting: str | None
+    method: str | None
+
+
+@dataclass
+class Measured:
+    """Of one way. Times in seconds, medians and quartiles of single requests; throughput in requests a second."""
+
+    name: str
+    kept: dict[str, int]
+    first_token: tuple[float, float, float]
+    throughput: dict[int, float]
+
+
+def ways(policy: Path) -> list[Way]:
+    return [
+        Way("nothing", None, None),
+        Way("EVS", "vllm", "evs"),
+        Way("VidCom2", "vllm", "vidcom2"),
+        Way("ours, EVS's count", str(policy), "evs"),
+        Way("ours, VidCom2's count", str(policy), "vidcom2"),
+        Way("ours without training (surprise), VidCom2's count", "surprise", "vidcom2"),
+    ]
+
+
+def measure(way: Way, model: Path, folder: Path, clips: dict[str, bytes]) -> Measured:
+    from openai import OpenAI
+
+    options = ["--enforce-eager", "--no-enable-prefix-caching", "--mm-processor-cache-gb", "0", "--max-num-seqs", "8"]
+    if way.method is not None:
+        options += ["--video-pruning-rate", str(RATE), "--video-pruning-method", way.method]
+    with serve(model, folder, way.setting, options) as url:
+        client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=600)
+        kept = {name: _count_placeholders(client, model, clip) for name, clip in clips.items()}
+        for clip in clips.values():
+            _ask(client, clip)
+        throughput, first = {}, []
+        for at_once, total in REQUESTS.items():
+            order = [list(clips.values())[number % len(clips)] for number in range(total)]
+            begin = time.perf_counter()
+            with ThreadPoolExecutor(at_once) as pool:
+                times = list(pool.map(lambda clip: _ask(client, clip), order))
+            throughput[at_once] = total / (time.perf_counter() - begin)
+            if at_once == 1:
+                first = times
+    low, median, high = statistics.quantiles(first, n=4)
+    return Measured(way.name, kept, (median, low, high), throughput)
+
+
+def _messages(clip: bytes) -> list[Any]:
+    url = "data:video/mp4;base64," + base64.b64encode(clip).decode()
+    question = {"type": "text", "text": "What happens in this video?"}
+    content = [{"type": "video_url", "video_url": {"url": url}}, question]
+    # vLLM 0.32's own pruning of Qwen3-VL needs some text before the video
+    return [
+        {"role": "system", "content": "Describe what is to be seen, briefly."},
+        {"role": "user", "content": content},
+    ]
+
+
+def _ask(client: Any, clip: bytes) -> float:
+    """Seconds to the first token; all of the answer is read."""
+    begin = time.perf_counter()
+    answer = client.chat.completions.create(
+        model="tiny",
+        messages=_messages(clip),
+        max_completion_tokens=NEW_TOKENS,
+        temperature=0,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    next(answer)
+    first = time.perf_counter() - begin
+    for _ in answer:
+        pass
+    return first
+
+
+def _count_placeholders(client: Any, model: Path, clip: bytes) -> int:
+    answer = client.chat.completions.create(
+        model="tiny", messages=_messages(clip), max_completion_tokens=1, extra_body={"return_token_ids": True}
+    )
+    token = json.loads((model / "config.json").read_text())["video_token_id"]
+    count: int = answer.prompt_token_ids.count(token)
+    return count
+
+
+def circumstances() -> str:
+    import torch
+    import transformers
+    import vllm
+
+    import score_ext
+
+    cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    return (
+        f"{cpu.split(':')[1].strip()}, {os.environ.get('OMP_NUM_THREADS', '1')} thread of {os.cpu_count()} cores, load "
+        f"{os.getloadavg()[0]:.1f} before; {datetime.date.today()}; vLLM {vllm.__version__} (CPU), torch "
+        f"{torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}, "
+        f"score-video {score_ext.__version__}"
+    )
+
+
+def table(rows: list[dict[str, Any]], where: str) -> str:
+    clips = list(rows[0]["kept"])
+    lines = [f"{where}.", "", f"| | tokens of {', '.join(clips)} | TTFT, s | requests/s, 1 at once | 8 at once |"]
+    lines += ["|---|---:|---:|---:|---:|"]
+    for row in rows:
+        median, low, high = row["first_token"]
+        one, eight = (row["throughput"][str(at_once)] for at_once in REQUESTS)
+        tokens = ", ".join(str(row["kept"][clip]) for clip in clips)
+        lines.append(f"| {row['name']} | {tokens} | {median:.2f} ({low:.2f}-{high:.2f}) | {one:.2f} | {eight:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    clips = {path.stem: path.read_bytes() for path in sorted(CLIPS.glob("*.mp4"))}
+    if not clips:
+        raise SystemExit(f"error: there are no clips in {CLIPS}")
+    where, rows = circumstances(), []
+    with tempfile.TemporaryDirectory() as temporary:
+        model = Path(temporary) / "model"
+        sizes = {"layers": LAYERS, "vision_layers": VISION_LAYERS, "width": WIDTH}
+        save_tiny_model(model, "qwen3_vl", **sizes, tokens_per_frame=TOKENS_PER_FRAME)
+        policy = save_policy(Path(temporary) / "policy", token_width=WIDTH)
+        for number, way in enumerate(ways(policy)):
+            folder = Path(temporary) / str(number)
+            folder.mkdir()
+            rows.append(asdict(measure(way, model, folder, clips)))
+            print(rows[-1], flush=True)
+    results = json.loads(json.dumps({"where": where, "rows": rows}))  # keys as they are read back
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    page = DOCUMENT.read_text(encoding="utf-8")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    DOCUMENT.write_text(f"{before}{BEGIN}\n{table(results['rows'], where)}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
