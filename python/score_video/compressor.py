@@ -144,7 +144,7 @@ class Compressor:
             rule = find_method(method)
         logits = method(videos, question) if isinstance(method, SurprisePolicy) else None
         counts = self._counts(videos, logits) if keep is None else _given_counts(videos, keep)
-        kept = torch.tensor(counts, dtype=torch.int32, device=videos.tokens.device)
+        kept = torch.tensor(counts, dtype=torch.int32).to(videos.tokens.device, non_blocking=True)
         packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, kept
         if isinstance(rule, IndexMethod):
             return Selected(rule.index(*packed, seed=self.seed), kept)

@@ -53,7 +53,8 @@ class PackedVideos:
         cu_seqlens[1:] = torch.tensor(lengths).cumsum(0)
         return PackedVideos(
             torch.cat([video.reshape(-1, video.shape[-1]) for video in videos]),
-            cu_seqlens.to(device),
-            sizes[:, 0].contiguous().to(device),
-            sizes[:, 1].contiguous().to(device),
+            # non_blocking: a copy that blocks would wait for all that the device has still to do
+            cu_seqlens.to(device, non_blocking=True),
+            sizes[:, 0].contiguous().to(device, non_blocking=True),
+            sizes[:, 1].contiguous().to(device, non_blocking=True),
         )

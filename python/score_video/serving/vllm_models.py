@@ -88,7 +88,7 @@ class _Compressing:
             return image_embeds_split
         grids = image_input["image_grid_thw"].tolist()
         return tuple(
-            with_places(tokens, grid_positions(*self._merged(grid)).to(tokens.device))
+            with_places(tokens, grid_positions(*self._merged(grid)).to(tokens.device, non_blocking=True))
             for tokens, grid in zip(image_embeds_split, grids, strict=True)
         )
 
@@ -158,7 +158,7 @@ class Qwen2_5_VLForConditionalGeneration(_Compressing, qwen2_5_vl.Qwen2_5_VLForC
         for tokens, grid, second in zip(video_embeds_split, grids, seconds.tolist(), strict=True):
             index = self._kept(tokens, grid)
             step = second * self.config.vision_config.tokens_per_second
-            positions = grid_positions(*self._merged(grid), step).to(tokens.device)
+            positions = grid_positions(*self._merged(grid), step).to(tokens.device, non_blocking=True)
             videos.append(with_places(score_ext.gather(tokens, index), positions.index_select(0, index)))
         return tuple(videos)
 

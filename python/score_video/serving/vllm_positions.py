@@ -31,7 +31,7 @@ def with_places(embeddings: Tensor, positions: Tensor, lead: Tensor | int = 0) -
         [n, D + columns] of the same dtype. The columns' bits are 32-bit integers: they may be moved, not computed with.
     """
     numbers = torch.arange(len(positions), device=positions.device)
-    leads = torch.as_tensor(lead, device=positions.device).expand(len(positions))
+    leads = lead.expand(len(positions)) if isinstance(lead, Tensor) else torch.full_like(numbers, lead)
     places = torch.cat([positions, numbers[:, None], leads[:, None]], dim=1).int()
     return torch.cat([embeddings, places.contiguous().view(embeddings.dtype)], dim=1)
 
