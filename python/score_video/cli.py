@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from score_video.phases import Progress
+from score_video.terminal import console, one_line, progress_bar
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
@@ -48,7 +45,7 @@ def score(
 def compress(
     video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
     retention: Annotated[float, typer.Option(help="Fraction of the tokens to keep, above 0 and up to 1.")] = 0.1,
-    method: Annotated[str, typer.Option(help=f"What decides: {METHODS_HELP}.")] = "surprise",
+    method: Annotated[str, typer.Option(help=f"What decides: {METHODS_HELP}.")] = "evs-capped",
     law: Annotated[
         str,
         typer.Option(help="How a score picks: topk, or systematic (spread, with chances about in proportion to it)."),
@@ -75,7 +72,7 @@ def compress(
     """
     if frames is not None and fps is not None:
         raise ValueError("give --frames or --fps, not both")
-    with _progress() as progress:
+    with progress_bar() as progress:
         from score_video.compress_video import FILES, compress_video
 
         folder = out if out is not None else Path(f"{video.stem}-score")
@@ -151,7 +148,6 @@ def ask(
     except ImportError as error:
         raise ValueError(str(error)) from None
     from huggingface_hub.utils import logging as hub_logging
-    from rich.console import Console
     from transformers.utils import logging
 
     from score_video import ask_command
@@ -162,7 +158,7 @@ def ask(
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     compressor = ask_command.find_compressor(policy, method, retention, law, seed)
-    with _progress() as progress:
+    with progress_bar() as progress:
         report = ask_command.run(
             video,
             question,
@@ -181,17 +177,17 @@ def ask(
             overwrite=overwrite,
             progress=progress,
         )
-    ask_command.print_report(report, Console(width=None if sys.stdout.isatty() else 120))
+    ask_command.print_report(report, console())
     if pictures is not None:
         for picture in PICTURES:
-            print(f"  {_one_line(str(pictures / picture))}")
+            print(f"  {one_line(str(pictures / picture))}")
 
 
 @app.command("eval")
 def evaluate(
     policy: Annotated[Path | None, typer.Option(help="A policy: a folder that save_pretrained wrote.")] = None,
     method: Annotated[
-        str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}, or oracle. [default: surprise]")
+        str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}, or oracle. [default: evs-capped]")
     ] = None,
     retention: Annotated[
         list[str] | None, typer.Option(help="Fractions to keep: repeat it, or put commas. [default: 0.1]")
@@ -219,9 +215,7 @@ def evaluate(
 
         score eval --method evs-dithered --split lookalike
     """
-    with _progress() as progress:
-        from rich.console import Console
-
+    with progress_bar() as progress:
         from score_video import eval_command
         from score_video.miniature.environment import MiniatureEnvironment
 
@@ -232,8 +226,7 @@ def evaluate(
         report = eval_command.run(environment, choice, splits, retentions, videos, seed, progress)
     if json is not None:
         eval_command.write_json(json, report)
-    # elsewhere than on a terminal no line is to be folded
-    eval_command.print_report(report, Console(width=None if sys.stdout.isatty() else 120))
+    eval_command.print_report(report, console())
 
 
 @app.command()
@@ -306,8 +299,6 @@ def demo(
 
     Takes about two minutes on two cores. Writes `policy`, `results.json`, `accuracy.png` and `kept.png`.
     """
-    from rich.console import Console
-
     from score_video.demo import FILES, print_results
     from score_video.demo import demo as run
     from score_video.miniature.environment import MiniatureEnvironment
@@ -326,12 +317,12 @@ def demo(
         seed=seed,
         overwrite=overwrite,
         bar=bar,
-        progress=_progress,
+        progress=progress_bar,
         environment=MiniatureEnvironment(reader),
     )
-    print_results(results, Console(width=None if sys.stdout.isatty() else 120))
+    print_results(results, console())
     for name in FILES:
-        print(f"  {_one_line(str(out / name))}")
+        print(f"  {one_line(str(out / name))}")
 
 
 def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]) -> None:
@@ -343,35 +334,7 @@ def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]
         f"of {sampled} frames{fewer} in {summary['seconds']:.2f} s"
     )
     for name in files:
-        print(f"  {_one_line(str(folder / name))}")
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on a terminal; elsewhere a line as each phase begins."""
-    if not sys.stdout.isatty():
-
-        def line(phase: str, done: int, total: int) -> None:
-            if done == 0:
-                print(phase, flush=True)
-
-        yield line
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as bar:
-        tasks = {}
-
-        def advance(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = bar.add_task(phase, total=total)
-            elif (done, total) == (1, 1):
-                bar.update(tasks[phase], completed=bar.tasks[tasks[phase]].total)
-            else:
-                bar.update(tasks[phase], completed=done, total=total)
-
-        yield advance
+        print(f"  {one_line(str(folder / name))}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -402,13 +365,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"score: error: {_one_line(message)}", file=sys.stderr)
+    print(f"score: error: {one_line(message)}", file=sys.stderr)
     return 2
-
-
-def _one_line(text: str) -> str:
-    """Names of files may hold anything, line ends and terminal codes among it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import Law
 from score_video.kept_pictures import PICTURES, write_pictures
-from score_video.methods import IndexMethod, Method, find_method
+from score_video.methods import DEFAULT_METHOD, IndexMethod, Method, find_method
 from score_video.output import output_folder
 from score_video.packed import PackedVideos
 from score_video.patches import MEAN, STD, fit_to_patches, to_patches
@@ -34,7 +34,7 @@ def compress_video(
     out: Path,
     *,
     retention: float = 0.1,
-    method: str = "surprise",
+    method: str = DEFAULT_METHOD,
     law: Law = "topk",
     num_frames: int | None = None,
     fps: float | None = None,

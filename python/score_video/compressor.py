@@ -20,7 +20,7 @@ from transformers import PretrainedConfig
 import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import Law
-from score_video.methods import IndexMethod, Method, find_method
+from score_video.methods import DEFAULT_METHOD, IndexMethod, Method, find_method
 from score_video.output import output_folder
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
@@ -29,10 +29,6 @@ from score_video.position import check_sizes
 if TYPE_CHECKING:
     from score_video.mllm.adapter import Pictures
     from score_video.mllm.compress import CompressedInputs
-
-DEFAULT_METHOD = "evs-capped"
-"""What decides where nobody says anything: in docs/results.md the best rule without training whose time is linear in
-the tokens. (DivPrune is better there, and takes k passes over them.)"""
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _MODEL_TYPE = "score_compressor"

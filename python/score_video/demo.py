@@ -34,6 +34,7 @@ from score_video.miniature.evaluate import (
 )
 from score_video.miniature.world import NOT_ASKED
 from score_video.output import output_folder
+from score_video.phases import Progress
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.rl.environment import Selection
 
@@ -44,9 +45,6 @@ SPLIT = "lookalike"
 PICTURED = 0.1  # retention at which it is shown what each method keeps
 
 POLICY = "policy (SCORE)"
-
-Progress = Callable[[str, int, int], None]
-"""Called with (phase, steps done, steps in all)."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import Law
 from score_video import saved
-from score_video.compressor import DEFAULT_METHOD
-from score_video.methods import METHODS, IndexMethod
+from score_video.methods import DEFAULT_METHOD, METHODS, IndexMethod
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import (
     Accuracy,
@@ -32,10 +31,8 @@ from score_video.miniature.evaluate import (
 )
 from score_video.miniature.world import SPLITS, TASKS
 from score_video.output import output_file
+from score_video.phases import Progress
 from score_video.policy import SurprisePolicy
-
-Progress = Callable[[str, int, int], None]
-"""Called with (split, videos done, videos in all)."""
 
 
 @dataclass(frozen=True)

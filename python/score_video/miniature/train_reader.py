@@ -186,7 +186,7 @@ def main(
     token_width: Annotated[int, typer.Option(help="D of the tokens.")] = 64,
     start: Annotated[Path | None, typer.Option(help="A reader whose language model this one begins with.")] = None,
 ) -> None:
-    """Train a reader of the miniature world from nothing (half an hour or more on two cores), or a new tower for one."""
+    """Train a reader of the miniature world from nothing (half an hour on two cores), or a new tower for one."""
     config = ReaderConfig(patch=patch, tower_width=tower_width, tower_depth=tower_depth, token_width=token_width)
     columns = (
         TextColumn("{task.description}"),
