@@ -121,4 +121,6 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path, pa
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
-    raise AssertionError(f"the server did not come up (status {server.poll()}):\n" + log.read_text()[-6000:])
+    text = log.read_text()
+    causes = "\n".join(line for line in text.splitlines() if "Error: " in line)  # workers', far above the end
+    raise AssertionError(f"the server did not come up (status {server.poll()}):\n{causes}\n{text[-3000:]}")
