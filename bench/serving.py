@@ -49,11 +49,12 @@ class Way:
 
 @dataclass
 class Measured:
-    """Of one way. Times in seconds, medians and quartiles of single requests; throughput in requests a second."""
+    """Of one way. By clip: tokens kept, and seconds to the first token, one request at a time, median and fastest.
+    Throughput in requests a second, by how many are at once."""
 
     name: str
     kept: dict[str, int]
-    first_token: tuple[float, float, float]
+    first_token: dict[str, tuple[float, float]]
     throughput: dict[int, float]
 
 
@@ -80,17 +81,18 @@ def measure(way: Way, model: Path, folder: Path, clips: dict[str, bytes]) -> Mea
         kept = {name: _count_placeholders(client, model, clip) for name, clip in clips.items()}
         for clip in clips.values():
             _ask(client, clip)
-        throughput, first = {}, []
+        throughput, first_token = {}, {}
         for at_once, total in REQUESTS.items():
-            order = [list(clips.values())[number % len(clips)] for number in range(total)]
+            order = [list(clips)[number % len(clips)] for number in range(total)]
             begin = time.perf_counter()
             with ThreadPoolExecutor(at_once) as pool:
-                times = list(pool.map(lambda clip: _ask(client, clip), order))
+                times = list(pool.map(lambda name: _ask(client, clips[name]), order))
             throughput[at_once] = total / (time.perf_counter() - begin)
             if at_once == 1:
-                first = times
-    low, median, high = statistics.quantiles(first, n=4)
-    return Measured(way.name, kept, (median, low, high), throughput)
+                for clip in clips:
+                    own = [seconds for name, seconds in zip(order, times, strict=True) if name == clip]
+                    first_token[clip] = (statistics.median(own), min(own))
+    return Measured(way.name, kept, first_token, throughput)
 
 
 def _messages(clip: bytes) -> list[Any]:
@@ -149,13 +151,15 @@ def circumstances() -> str:
 
 def table(rows: list[dict[str, Any]], where: str) -> str:
     clips = list(rows[0]["kept"])
-    lines = [f"{where}.", "", f"| | tokens of {', '.join(clips)} | TTFT, s | requests/s, 1 at once | 8 at once |"]
-    lines += ["|---|---:|---:|---:|---:|"]
+    head = [f"{clip}: tokens | TTFT, s" for clip in clips] + [f"requests/s, {at_once} at once" for at_once in REQUESTS]
+    lines = [f"{where}.", "", "| | " + " | ".join(head) + " |", "|---|" + "---:|" * (2 * len(clips) + len(REQUESTS))]
     for row in rows:
-        median, low, high = row["first_token"]
-        one, eight = (row["throughput"][str(at_once)] for at_once in REQUESTS)
-        tokens = ", ".join(str(row["kept"][clip]) for clip in clips)
-        lines.append(f"| {row['name']} | {tokens} | {median:.2f} ({low:.2f}-{high:.2f}) | {one:.2f} | {eight:.2f} |")
+        cells = [row["name"]]
+        for clip in clips:
+            median, fastest = row["first_token"][clip]
+            cells += [str(row["kept"][clip]), f"{median:.2f} ({fastest:.2f})"]
+        cells += [f"{row['throughput'][str(at_once)]:.2f}" for at_once in REQUESTS]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
