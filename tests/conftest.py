@@ -5,6 +5,7 @@ them, one that does not load beside a CPU torch would break transformers for eve
 """
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,9 @@ def _make_importable() -> None:
         if not _ASIDE.is_dir():
             return
         sys.path.append(str(_ASIDE))
+        # processes that tests start get both: one with the second alone could not import transformers
+        started = [str(_SITE.parent), str(_ASIDE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(started)
     if getattr(sys.modules.get("sitecustomize"), "__file__", None) == str(_SITE):
         return  # it has run in every process of this environment
     spec = importlib.util.spec_from_file_location("torchvision_site", _SITE)
