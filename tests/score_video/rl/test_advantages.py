@@ -137,12 +137,13 @@ def test_equal_groups_are_exactly_zero_and_groups_sum_to_zero(
     samples, videos = data.draw(st.integers(2, 9)), data.draw(st.integers(1, 4))
     rows = data.draw(st.lists(st.lists(values, min_size=3, max_size=3), min_size=videos, max_size=videos))
     constant = torch.tensor(rows).T[:, None].expand(3, samples, videos)  # [3, G, B]
-    decisions = {factor: torch.randint(0, 9, (samples, videos)) for factor in FACTORS[law]}
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
+    # at least one each: where nobody made such a decision there is nothing to be answerable for
+    decisions = {factor: torch.randint(1, 9, (samples, videos), generator=generator) for factor in FACTORS[law]}
     weight = data.draw(st.floats(0.05, 3))
     equal = ADVANTAGES[name](Rewards(*constant, decisions), weight, scale, FACTORS[law])
     assert tuple(equal) == FACTORS[law]
     assert all((advantage == 0).all() for advantage in equal.values())
-    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
     task, compression, correct = torch.rand(3, samples, videos, generator=generator)
     varied = ADVANTAGES[name](Rewards(task, compression, correct, decisions), weight, scale, FACTORS[law])
     for advantage in varied.values():
