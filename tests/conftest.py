@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-_SITE = Path(__file__).resolve().parents[1] / "tools" / "vllm_site" / "sitecustomize.py"
+_SITE = Path(__file__).resolve().parents[1] / "tools" / "torchvision_site" / "sitecustomize.py"
 _ASIDE = Path(sys.prefix) / "torchvision"
 
 

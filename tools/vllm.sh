@@ -27,7 +27,7 @@ rm -rf "$work/wheel"
 PATH="$(dirname "$PYTHON"):$PATH" SCORE_CUDA=OFF "$PYTHON" -m pip wheel -q --no-build-isolation --no-deps -w "$work/wheel" .
 "$python" -m pip install -q --force-reinstall --no-deps "$work"/wheel/*.whl
 
-export PYTHONPATH=$root/tools/vllm_site
+export PYTHONPATH=$root/tools/torchvision_site
 # away from the repository, so that the installed wheel is what every process imports
 cd "$work"
 case ${1:-} in

@@ -364,7 +364,7 @@ def test_out_of_memory(
 
 
 def test_stopped_while_it_answers(model: Path, moving: Path) -> None:
-    places = [str(ROOT / "python"), str(ROOT / "tools" / "vllm_site"), str(Path(sys.prefix) / "torchvision")]
+    places = [str(ROOT / "python"), str(ROOT / "tools" / "torchvision_site"), str(Path(sys.prefix) / "torchvision")]
     arguments = [str(moving), QUESTION, "--model", str(model), "--pictures", "out", "--json", "out.json"]
     with subprocess.Popen(
         [sys.executable, "-m", "score_video.cli", "ask", *arguments, "--max-new-tokens", "20000"],

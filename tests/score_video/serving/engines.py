@@ -27,7 +27,7 @@ needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason
 RATE = 0.75
 
 HERE = Path(__file__).parent
-SITE = HERE.parents[2] / "tools" / "vllm_site"
+SITE = HERE.parents[2] / "tools" / "torchvision_site"
 
 
 def environment(setting: str | None = None) -> dict[str, str]:
