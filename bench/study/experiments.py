@@ -246,16 +246,16 @@ def relative(plan: Plan) -> list[Job]:
     tests = [plan.test(split, tower) for tower in recipe.test_towers for split in splits]
     rest = {"retentions": list(recipe.retentions), "laws": list(BOTH_LAWS)}
     towers = [plan.readers[tower] for tower in recipe.train_towers]
+    settings = {**recipe.settings, **recipe.tower_settings}
     jobs = []
     for seed in recipe.seeds:
-        settings = {**recipe.settings, **recipe.tower_settings}
         training = plan.training(seed, mixture, readers=towers, settings=settings, policy={"state": "relative"})
         jobs.append(
             Job("policy", {"training": training, "tests": tests, **rest}, {"tower": "never seen", "seed": seed})
         )
     for tower in recipe.test_towers:
         for seed in recipe.own_tower_seeds:
-            training = plan.training(seed, mixture, readers=[plan.readers[tower]])
+            training = plan.training(seed, mixture, readers=[plan.readers[tower]], settings=settings)
             own = {"training": training, "tests": [plan.test(split, tower) for split in splits], **rest}
             jobs.append(Job("policy", own, {"tower": tower, "seed": seed}))
         for split in splits:

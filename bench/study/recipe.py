@@ -43,7 +43,7 @@ class Recipe:
         adaptive_settings: of the policies that choose the count and are compared with a fixed one.
         density_split: what policies that choose the count learn from and are tested on.
         train_towers, test_towers: names of readers in bench/readers (without .safetensors), or "shipped".
-        tower_settings: of a policy for several towers.
+        tower_settings: what changes for policies on other towers, one or several, which train longer.
         tower_splits: what towers are compared on.
     """
 
@@ -106,7 +106,7 @@ class Recipe:
 
     train_towers: tuple[str, ...] = ("shipped", "tower-1", "tower-2")
     test_towers: tuple[str, ...] = ("tower-3", "tower-4")
-    tower_settings: Settings = field(default_factory=dict)
+    tower_settings: Settings = field(default_factory=lambda: {"max_steps": 1000})
     own_tower_seeds: tuple[int, ...] = (0,)
     tower_methods: tuple[str, ...] = ("random", "uniform", "evs-capped", "evs-dithered", "divprune", "oracle")
     tower_splits: tuple[str, ...] = ("plain", "lookalike")
