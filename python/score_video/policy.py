@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers import initialization as init
 
 import score_ext
+from score_video.change import CHANGE_WIDTH, change_features
 from score_video.packed import PackedVideos
 from score_video.position import POSITION_WIDTH, position_features
 from score_video.relative_state import APPEARANCE_WIDTH, TEMPORAL_WIDTH, relative_state
@@ -26,11 +27,12 @@ class SurprisePolicyConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
     Attributes:
         token_width: D of the tokens, at least 1; with state "relative" it means nothing and may be left 0.
-        state: "residual": [LayerNorm(x) ; LayerNorm(dX) ; position], for the tower it was trained on. "relative":
-            [:func:`score_video.relative_state.relative_state` ; position], for any tower.
+        state: "residual": [LayerNorm(x) ; LayerNorm(dX) ; :func:`score_video.change.change_features` ; position], for
+            the tower it was trained on. "relative": [:func:`score_video.relative_state.relative_state` ; position],
+            for any tower.
         hidden_sizes: widths of the one or two hidden layers.
         use_token: whether x is in the state; in the relative one, its appearance part.
-        use_residual: whether dX is in the state; in the relative one, its temporal part.
+        use_residual: whether dX and its size are in the state; in the relative one, its temporal part.
         use_position: whether the position is in the state.
         question_width: E of the question's embedding; 0 for a policy that does not see the question.
         initial_retention: in (0, 1); before training every token's logit is close to logit(initial_retention).
@@ -91,8 +93,9 @@ def _check_count(name: str, value: object, least: int) -> None:
 class SurprisePolicy(PreTrainedModel):  # type: ignore[no-untyped-call]
     """A small MLP over each token's state; its logits come from :func:`score_ext.policy_logits`, always.
 
-    The state is [LayerNorm(x) ; LayerNorm(dX) ; position], dX = x_t - x_{t-1}, or the relative one, as the config says.
-    Of the state and network SCORE only publishes that inter-frame residuals are in it; the rest is our reading. Where
+    The state is [LayerNorm(x) ; LayerNorm(dX) ; size of the change ; position], dX = x_t - x_{t-1}, or the relative
+    one, as the config says. Of the state and network SCORE only publishes that inter-frame residuals are in it; the
+    rest is our reading. Where
     it sees the question, 16 columns made of the question's embedding, LayerNorm and a linear layer, stand beside the
     position of each token of its video.
 
@@ -108,7 +111,7 @@ class SurprisePolicy(PreTrainedModel):  # type: ignore[no-untyped-call]
         if config.state == "relative":
             columns = TEMPORAL_WIDTH * config.use_residual + APPEARANCE_WIDTH * config.use_token
         else:
-            columns = config.token_width * (config.use_residual + config.use_token)
+            columns = config.token_width * (config.use_residual + config.use_token) + CHANGE_WIDTH * config.use_residual
         columns += POSITION_WIDTH * config.use_position
         if config.question_width:
             self.question = nn.Linear(config.question_width, _QUESTION_COLUMNS)
@@ -138,6 +141,8 @@ class SurprisePolicy(PreTrainedModel):  # type: ignore[no-untyped-call]
             relative = relative_state(videos)
             parts += [relative[:, :TEMPORAL_WIDTH]] if config.use_residual else []
             parts += [relative[:, TEMPORAL_WIDTH:]] if config.use_token else []
+        elif config.use_residual:
+            parts.append(change_features(videos))
         if config.use_position:
             parts.append(position_features(videos))
         if question is not None:

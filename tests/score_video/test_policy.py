@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
 from score_ext import reference
+from score_video.change import change_features
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
 from score_video.position import POSITION_WIDTH, position_features
@@ -35,10 +36,11 @@ def layers(model: SurprisePolicy) -> list[tuple[Tensor, Tensor]]:
 def test_residual_state_equals_reference(token: bool, residual: bool, position: bool) -> None:
     videos = random_videos()
     model = policy(use_token=token, use_residual=residual, use_position=position)
-    assert model.hidden[0].in_features == 6 * (token + residual) + POSITION_WIDTH * position
+    assert model.hidden[0].in_features == 6 * (token + residual) + 2 * residual + POSITION_WIDTH * position
+    others = [change_features(videos)] * residual + [position_features(videos)] * position
     expected = reference.policy_logits(
         videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, layers(model),
-        position_features(videos) if position else None, token, residual,
+        torch.cat(others, dim=1) if others else None, token, residual,
     )  # fmt: skip
     torch.testing.assert_close(model(videos), expected, rtol=1e-4, atol=1e-5)
 
