@@ -20,12 +20,14 @@ from bench.prefill.timing import attention_kernel, attention_times, measure
 from score_ext.budget import keep_count
 from score_video.compressor import Compressor, Selected
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+from score_video.saved_policy import pretrained_policy
 
 Record = dict[str, Any]
 
 POLICY = "policy"
 POLICY_BFLOAT16 = "policy in bfloat16"
-METHODS = (POLICY, POLICY_BFLOAT16, *(baseline.name for baseline in BASELINES))
+PRETRAINED = "pretrained policy"
+METHODS = (POLICY, POLICY_BFLOAT16, PRETRAINED, *(baseline.name for baseline in BASELINES))
 COMPILED = ", compiled"
 SEED = 0
 OUT_OF_MEMORY = "out of memory"
@@ -158,7 +160,11 @@ class Bench:
             self._free()
             self._model = make_model(geometry, self._device)
             policy = SurprisePolicy(SurprisePolicyConfig(token_width=geometry.width)).to(self._device)
-            self._policies = {POLICY: policy, POLICY_BFLOAT16: deepcopy(policy).to(torch.bfloat16)}
+            self._policies = {
+                POLICY: policy,
+                POLICY_BFLOAT16: deepcopy(policy).to(torch.bfloat16),
+                PRETRAINED: pretrained_policy(),
+            }
             self._geometry = geometry
         if self._workload is None or self._workload.shape != shape:
             self._workload = None

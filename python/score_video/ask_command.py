@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import av
 import numpy as np
@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.table import Table
 
 import score_ext
-from score_ext.ops import Law
 from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.kept_pictures import PICTURES, write_pictures
 from score_video.mllm.ask import Answer, Answers, ask, check_policy, seen_frames
@@ -32,39 +31,10 @@ from score_video.packed import PackedVideos
 from score_video.patches import fit_to_patches
 from score_video.phases import Phases, Progress
 from score_video.pictures import OVERLAY_WIDTH
-from score_video.policy import SurprisePolicy
-from score_video.saved import load_compressor
 from score_video.video import SampledVideo, read_frames
 
 DEFAULT_FRAMES = 32
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def find_compressor(
-    policy: Path | None, method: str | None, retention: float | None, law: str | None, seed: int | None
-) -> Compressor:
-    """What the options name; what they leave open is as it was saved, or as :class:`Compressor` has it.
-
-    Args:
-        policy: a folder that ``save_pretrained`` of a policy or of a compressor wrote; or None.
-        method: the name of a training-free method; or None.
-        retention, law, seed: as of a compressor; or None.
-
-    Raises:
-        ValueError, FileNotFoundError: both are given, one does not exist or is damaged, or they do not go together.
-    """
-    if policy is not None and method is not None:
-        raise ValueError("give --policy or --method, not both")
-    if law not in (None, *get_args(Law)):
-        raise ValueError(f"there is no law {law!r}; there are {', '.join(get_args(Law))}")
-    given: dict[str, Any] = {"retention": retention, "law": law, "seed": seed}
-    try:
-        if policy is not None:
-            return load_compressor(policy, **given)
-        given["method"] = method
-        return Compressor(**{name: value for name, value in given.items() if value is not None})
-    except TypeError as error:  # of a config.json
-        raise ValueError(str(error)) from None
 
 
 def find_device(name: str | None) -> torch.device:
@@ -106,7 +76,7 @@ def run(
     Args:
         video, question: what about, and what.
         source: of the model, as for :func:`score_video.mllm.load.load_model`.
-        compressor: what decides; its policy is moved to the device.
+        compressor: what decides.
         name: of it, to be shown.
         device: where the model runs.
         dtype: a key of ``DTYPES``.
@@ -141,8 +111,6 @@ def run(
         with phases("load"):
             processor = load_processor(source)
             model = load_model(source, device, DTYPES[dtype])
-            if isinstance(compressor.method, SurprisePolicy):
-                compressor.method.to(device)  # type: ignore[arg-type]
             check_policy(model, compressor, name)
         with phases("decode") as step:
             sampled = read_frames(video, _fit(size), num_frames=num_frames, fps=fps, progress=step)
@@ -229,7 +197,7 @@ def _report(
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "decides": name,
-        "law": compressor.law,
+        "law": compressor.law_used,
         "seed": compressor.seed,
         "retention": {
             "asked": asdict(retention) if isinstance(retention, AdaptiveRetention) else retention,

@@ -23,6 +23,22 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 METHODS_HELP = "surprise, surprise-l2, norm, evs, evs-capped, evs-dithered, uniform, random, vidcom2 or divprune"
 
+PRETRAINED = "pretrained policy"
+
+Policy = Annotated[
+    Path | None,
+    typer.Option(help="What decides: a policy or compressor that was saved. [default: the one that comes with score]"),
+]
+Rule = Annotated[str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}.")]
+Retention = Annotated[
+    float | None, typer.Option(help="Fraction of the tokens to keep. [default: the compressor's, or 0.1]")
+]
+Law = Annotated[
+    str | None,
+    typer.Option(help="How logits or a score pick. [default: systematic for a policy, topk for a score]"),
+]
+Seed = Annotated[int | None, typer.Option(help="What the method random draws from. [default: 0]", min=0, max=2**63 - 1)]
+
 
 @app.callback(invoke_without_command=True)
 def score(
@@ -44,21 +60,19 @@ def score(
 @app.command()
 def compress(
     video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
-    retention: Annotated[float, typer.Option(help="Fraction of the tokens to keep, above 0 and up to 1.")] = 0.1,
-    method: Annotated[str, typer.Option(help=f"What decides: {METHODS_HELP}.")] = "evs-capped",
-    law: Annotated[
-        str,
-        typer.Option(help="How a score picks: topk, or systematic (spread, with chances about in proportion to it)."),
-    ] = "topk",
+    policy: Policy = None,
+    method: Rule = None,
+    retention: Retention = None,
+    law: Law = None,
     frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
     fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
     patch: Annotated[int, typer.Option(help="Side of a patch (one token), in pixels.")] = 28,
     size: Annotated[int, typer.Option(help="Longest side that frames are scaled to, in pixels.")] = 448,
-    seed: Annotated[int, typer.Option(help="What the method random draws from.", min=0, max=2**63 - 1)] = 0,
+    seed: Seed = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make. [default: VIDEO's name with -score, here]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
 ) -> None:
-    """Sample a video, cut it into patch tokens, keep the most surprising, and show which those are.
+    """Sample a video, cut it into patch tokens, keep those that matter, and show which those are.
 
     Writes `summary.json`, `tokens.safetensors`, `contact.png` and `overlay.mp4`.
 
@@ -66,27 +80,26 @@ def compress(
 
         score compress holiday.mp4
 
-    Keep 5% at one frame a second, spread over the video:
+    Keep 5% at one frame a second, the most surprising:
 
-        score compress holiday.mp4 --retention 0.05 --fps 1 --law systematic --out holiday
+        score compress holiday.mp4 --retention 0.05 --fps 1 --method surprise --out holiday
     """
     if frames is not None and fps is not None:
         raise ValueError("give --frames or --fps, not both")
     with progress_bar() as progress:
         from score_video.compress_video import FILES, compress_video
+        from score_video.saved import find_compressor
 
         folder = out if out is not None else Path(f"{video.stem}-score")
         summary = compress_video(
             video,
             folder,
-            retention=retention,
-            method=method,
-            law=law,  # type: ignore[arg-type]  # checked there
+            find_compressor(policy, method, retention, law, seed),
+            name=_name(policy, method),
             num_frames=frames,
             fps=fps,
             patch=patch,
             size=size,
-            seed=seed,
             overwrite=overwrite,
             progress=progress,
         )
@@ -98,17 +111,10 @@ def ask(
     video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
     question: Annotated[str, typer.Argument(help="About the video.")],
     model: Annotated[str, typer.Option(help="A folder that holds a model, or its id on the hub, owner/name.")],
-    policy: Annotated[
-        Path | None, typer.Option(help="What decides: a policy or compressor, a folder that save_pretrained wrote.")
-    ] = None,
-    method: Annotated[str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}. [default: evs-capped]")] = None,
-    retention: Annotated[
-        float | None, typer.Option(help="Fraction of the tokens to keep. [default: the compressor's, or 0.1]")
-    ] = None,
-    law: Annotated[
-        str | None,
-        typer.Option(help="How logits or a score pick. [default: systematic for a policy, topk for a score]"),
-    ] = None,
+    policy: Policy = None,
+    method: Rule = None,
+    retention: Retention = None,
+    law: Law = None,
     frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
     fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
     size: Annotated[
@@ -125,13 +131,11 @@ def ask(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the answer and the numbers here too.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier pictures.")] = False,
-    seed: Annotated[
-        int | None, typer.Option(help="What the method random draws from. [default: 0]", min=0, max=2**63 - 1)
-    ] = None,
+    seed: Seed = None,
 ) -> None:
     """Ask a video MLLM about a video, of which it sees only the tokens that are kept; and see where the time goes.
 
-    Keep 10% by the rule that needs no training, beside the answer on all tokens:
+    Keep 10% by the policy that comes with the package, beside the answer on all tokens:
 
         score ask holiday.mp4 "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --compare
 
@@ -152,19 +156,20 @@ def ask(
 
     from score_video import ask_command
     from score_video.kept_pictures import PICTURES
+    from score_video.saved import find_compressor
 
     # transformers' advice is about what is set on purpose here, and the hub's retries end in one line of ours
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    compressor = ask_command.find_compressor(policy, method, retention, law, seed)
+    compressor = find_compressor(policy, method, retention, law, seed)
     with progress_bar() as progress:
         report = ask_command.run(
             video,
             question,
             model,
             compressor,
-            name=str(policy) if policy is not None else str(compressor.method),
+            name=_name(policy, method),
             device=ask_command.find_device(device),
             dtype=dtype,
             num_frames=frames,
@@ -185,17 +190,15 @@ def ask(
 
 @app.command("eval")
 def evaluate(
-    policy: Annotated[Path | None, typer.Option(help="A policy: a folder that save_pretrained wrote.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}, or oracle. [default: evs-capped]")
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="A policy: a folder that save_pretrained wrote. [default: the one that comes with score]"),
     ] = None,
+    method: Annotated[str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}, or oracle.")] = None,
     retention: Annotated[
         list[str] | None, typer.Option(help="Fractions to keep: repeat it, or put commas. [default: 0.1]")
     ] = None,
-    law: Annotated[
-        str | None,
-        typer.Option(help="How logits or a score pick. [default: systematic for a policy, topk for a score]"),
-    ] = None,
+    law: Law = None,
     split: Annotated[list[str] | None, typer.Option(help="Kind of videos; repeat it. [default: all]")] = None,
     videos: Annotated[int, typer.Option(help="Test videos of each split.", min=1)] = 200,
     seed: Annotated[int, typer.Option(help="Which videos: any seed makes others.", min=0, max=2**63 - 1)] = 0,
@@ -323,6 +326,11 @@ def demo(
     print_results(results, console())
     for name in FILES:
         print(f"  {one_line(str(out / name))}")
+
+
+def _name(policy: Path | None, method: str | None) -> str:
+    """Of what decides, as the options have it."""
+    return str(policy) if policy is not None else method or PRETRAINED
 
 
 def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]) -> None:

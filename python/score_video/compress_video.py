@@ -7,7 +7,7 @@ import platform
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import av
 import torch
@@ -15,10 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 import score_ext
-from score_ext.budget import keep_count
-from score_ext.ops import Law
+from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.kept_pictures import PICTURES, write_pictures
-from score_video.methods import DEFAULT_METHOD, IndexMethod, Method, find_method
 from score_video.output import output_folder
 from score_video.packed import PackedVideos
 from score_video.patches import MEAN, STD, fit_to_patches, to_patches
@@ -32,15 +30,13 @@ DEFAULT_FRAMES = 32
 def compress_video(
     video: Path,
     out: Path,
+    compressor: Compressor,
     *,
-    retention: float = 0.1,
-    method: str = DEFAULT_METHOD,
-    law: Law = "topk",
+    name: str,
     num_frames: int | None = None,
     fps: float | None = None,
     patch: int = 28,
     size: int = 448,
-    seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -54,13 +50,11 @@ def compress_video(
     Args:
         video: any file that :func:`score_video.video.read_frames` takes.
         out: folder to make; see :func:`score_video.output.output_folder`.
-        retention: fraction of the tokens kept, in (0, 1]; see :func:`score_ext.budget.keep_count`.
-        method: a name in :data:`score_video.methods.METHODS`.
-        law: "topk" or "systematic"; only for methods that are a score.
+        compressor: what decides. A policy of state "residual" must be for tokens of width 3 * patch * patch.
+        name: what to call that in the summary and on the pictures.
         num_frames, fps: how to sample; 32 frames if neither is given.
         patch: side of a patch in pixels.
         size: longest side to which frames are scaled, in pixels.
-        seed: what the method "random" draws from.
         overwrite: replace an earlier result.
         progress: told how far things are.
 
@@ -68,8 +62,7 @@ def compress_video(
         ValueError: an impossible option; :class:`score_video.video.VideoError`, which is one, for an unusable file.
         OSError: the output cannot be written. In both cases nothing is left behind.
     """
-    chosen = find_method(method)
-    _check_options(chosen, retention, law, patch, size)
+    fit_to_patches(1, 1, patch=patch, size=size)  # refuses what cannot work before any time is spent on the video
     if num_frames is None and fps is None:
         num_frames = DEFAULT_FRAMES
     phases = Phases(progress)
@@ -80,22 +73,24 @@ def compress_video(
         with phases("patch"):
             tokens, grid = to_patches(sampled.frames, patch)
         with phases("compress"):
-            packed = _pack(tokens, grid, retention)
-            kept, index = _compress(chosen, *packed, law=law, seed=seed)
+            videos = PackedVideos.from_frames([tokens.view(*grid, -1)])
+            index = compressor.select(videos).index
+            kept = score_ext.gather(tokens, index)
         with phases("pictures"):
-            columns = torch.tensor([grid[2]], dtype=torch.int32)
-            how = f"{method}, {law}"
-            patches = PackedVideos(*packed[:3], columns)
-            write_pictures(folder, video.name, how, sampled.frames, sampled.timestamps, patches, index)
+            write_pictures(folder, video.name, name, sampled.frames, sampled.timestamps, videos, index)
         with phases("write"):
             _write_tokens(folder / "tokens.safetensors", kept, index, grid, sampled)
+        asked = compressor.retention
         summary = {
             "video": str(video),
             "source": asdict(sampled.source),
-            "method": method,
-            "law": None if isinstance(chosen, IndexMethod) else law,
-            "seed": seed,
-            "retention": {"asked": retention, "got": len(index) / len(tokens)},
+            "method": name,
+            "law": compressor.law_used,
+            "seed": compressor.seed,
+            "retention": {
+                "asked": asdict(asked) if isinstance(asked, AdaptiveRetention) else asked,
+                "got": len(index) / len(tokens),
+            },
             "frames": {
                 "asked": {"frames": num_frames, "fps": fps},
                 "sampled": grid[0],
@@ -121,52 +116,6 @@ def compress_video(
         }
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
-
-
-def _check_options(method: Method, retention: float, law: str, patch: int, size: int) -> None:
-    """Raises ValueError for what cannot work, before any time is spent on the video."""
-    if law not in get_args(Law):
-        raise ValueError(f"there is no law {law!r}; there are {', '.join(get_args(Law))}")
-    if isinstance(method, IndexMethod) and law != "topk":
-        raise ValueError(f"{method.name} selects by a rule of its own and takes no law, got {law!r}")
-    keep_count(1, 1, retention)
-    fit_to_patches(1, 1, patch=patch, size=size)
-
-
-_Packed = tuple[Tensor, Tensor, Tensor, Tensor, int]
-
-
-def _pack(tokens: Tensor, grid: tuple[int, int, int], retention: float) -> _Packed:
-    """One video as a packed batch: tokens [L, D], cu_seqlens, tokens_per_frame, keep (int32 [2], [1], [1]), K."""
-    per_frame = grid[1] * grid[2]
-    keep = keep_count(grid[0], per_frame, retention)
-    cu_seqlens, tokens_per_frame, keeps = (
-        torch.tensor(values, dtype=torch.int32) for values in ([0, len(tokens)], [per_frame], [keep])
-    )
-    return tokens, cu_seqlens, tokens_per_frame, keeps, keep
-
-
-def _compress(
-    method: Method,
-    tokens: Tensor,
-    cu_seqlens: Tensor,
-    tokens_per_frame: Tensor,
-    keep: Tensor,
-    total_keep: int,
-    *,
-    law: Law,
-    seed: int,
-) -> tuple[Tensor, Tensor]:
-    """kept [K, D], index int64 [K]."""
-    if isinstance(method, IndexMethod):
-        index = method.index(tokens, cu_seqlens, tokens_per_frame, keep, seed=seed)
-        return score_ext.gather(tokens, index), index
-    if method.name == "surprise" and law == "topk":  # the op's own score: nothing but the one call
-        scores = None
-    else:
-        scores = method.select_by(tokens, cu_seqlens, tokens_per_frame, keep, law)
-    kept, index, _ = score_ext.compress(tokens, cu_seqlens, tokens_per_frame, keep, total_keep, scores, law)
-    return kept, index
 
 
 def _write_tokens(path: Path, kept: Tensor, index: Tensor, grid: tuple[int, int, int], sampled: SampledVideo) -> None:

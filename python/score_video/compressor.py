@@ -6,25 +6,25 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PretrainedConfig
 
 import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import Law
-from score_video.methods import DEFAULT_METHOD, IndexMethod, Method, find_method
+from score_video.methods import IndexMethod, find_method
 from score_video.output import output_folder
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
 from score_video.position import check_sizes
+from score_video.saved_policy import load_policy_weights, pretrained_policy
 
 if TYPE_CHECKING:
     from score_video.mllm.adapter import Pictures
@@ -76,7 +76,8 @@ class Compressor:
     """Decides which visual tokens of a video a language model gets to see.
 
     Attributes:
-        method: a policy, or the name of a training-free method (:data:`score_video.methods.METHODS`).
+        method: a policy, or the name of a training-free method (:data:`score_video.methods.METHODS`). Given nothing it
+            is :func:`score_video.saved_policy.pretrained_policy`, for tokens of any vision tower.
         retention: the fraction of tokens kept, in (0, 1], exactly ``keep_count`` of each video; or
             :class:`AdaptiveRetention`, which needs a policy.
         law: how :func:`score_ext.select` picks by logits or scores. None: "systematic" for a policy, "topk" for a
@@ -87,7 +88,7 @@ class Compressor:
         TypeError, ValueError: a value of the wrong type, out of range or that does not go with the others.
     """
 
-    method: SurprisePolicy | str = DEFAULT_METHOD
+    method: SurprisePolicy | str = field(default_factory=pretrained_policy)
     retention: float | AdaptiveRetention = 0.1
     law: Law | None = None
     seed: int = 0
@@ -109,6 +110,13 @@ class Compressor:
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed must fit in 64 bits, got {self.seed}")
 
+    @property
+    def law_used(self) -> Law | None:
+        """``law``, or what it stands for where that is None; None for a method that selects by a rule of its own."""
+        if isinstance(self.method, SurprisePolicy):
+            return self.law or "systematic"
+        return None if isinstance(find_method(self.method), IndexMethod) else self.law or "topk"
+
     def __call__(self, model: Any, *, pictures: Pictures | None = None, **inputs: Any) -> CompressedInputs:
         """:func:`score_video.mllm.compress_inputs` of what a processor returned: ``compressor(model, **inputs)``."""
         from score_video.mllm.compress import compress_inputs  # it builds on this module
@@ -122,7 +130,7 @@ class Compressor:
         """Which tokens to keep. Without ``keep`` it waits for the device, because how many there are has to be known.
 
         Args:
-            videos: B videos of L tokens, on the device of the policy.
+            videos: B videos of L tokens. A policy that is on another device is moved to theirs.
             question: [B, E] for a policy that sees the question, else None.
             keep: B counts, 0 to each video's length, to be kept instead of what the retention says: for engines that
                 fix them before there are tokens. A policy with state "residual" and the methods "surprise",
@@ -132,19 +140,21 @@ class Compressor:
             TypeError, ValueError: the videos, the question or ``keep`` do not fit each other or what decides, or
                 (adaptive) a video's logits hold NaN.
         """
-        method = self.method
-        rule: Method | None = None
-        if isinstance(method, str):
-            if question is not None:
-                raise ValueError(f"question must be None: {method!r} does not see it")
+        method, rule, logits = self.method, None, None
+        if isinstance(method, SurprisePolicy):
+            method.to(device=videos.tokens.device)  # type: ignore[call-arg]
+            logits = method(videos, question)
+        elif question is not None:
+            raise ValueError(f"question must be None: {method!r} does not see it")
+        else:
             rule = find_method(method)
-        logits = method(videos, question) if isinstance(method, SurprisePolicy) else None
         counts = self._counts(videos, logits) if keep is None else _given_counts(videos, keep)
         kept = torch.tensor(counts, dtype=torch.int32).to(videos.tokens.device, non_blocking=True)
         packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, kept
         if isinstance(rule, IndexMethod):
             return Selected(rule.index(*packed, seed=self.seed), kept)
-        law = self.law or ("systematic" if rule is None else "topk")
+        law = self.law_used
+        assert law is not None
         scores = logits if rule is None else rule.select_by(*packed, law)
         assert scores is not None
         return Selected(score_ext.select(scores, videos.cu_seqlens, kept, sum(counts), law), kept)
@@ -261,25 +271,6 @@ def _check_keys(path: Path, config: object) -> None:
         raise TypeError(f"{path}: policy must be an object, got {type(config['policy']).__name__}")
     if "policy" in config and (missing := sorted(set(_POLICY_KEYS) - set(config["policy"]))):
         raise ValueError(f"{path}: policy lacks {missing[0]!r}")
-
-
-def load_policy_weights(policy: SurprisePolicy, path: Path) -> None:
-    """Reads a policy's weights from a safetensors file, whose dtype it takes.
-
-    Raises ValueError, which names the file, where it is damaged or holds the weights of another policy.
-    """
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    dtypes = {weight.dtype for weight in weights.values()}
-    if len(dtypes) != 1:
-        raise ValueError(f"{path} must hold weights of one dtype, got {len(dtypes)}")
-    policy.to(dtype=dtypes.pop())  # type: ignore[call-arg]
-    try:
-        policy.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds the weights of another policy: {error}") from None
 
 
 def _file(source: str | Path, name: str, revision: str | None) -> Path:

@@ -18,8 +18,8 @@ from rich.table import Table
 import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import Law
-from score_video import saved
-from score_video.methods import DEFAULT_METHOD, METHODS, IndexMethod
+from score_video import saved_policy
+from score_video.methods import METHODS, IndexMethod
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import (
     Accuracy,
@@ -59,8 +59,8 @@ def find_choice(
 
     Args:
         policy: a folder that ``save_pretrained`` of a policy wrote; or None.
-        method: the name of a training-free method, or "oracle"; or None. With neither it is the method that a
-            ``Compressor`` takes when it is given nothing.
+        method: the name of a training-free method, or "oracle"; or None. With neither it is the policy that comes with
+            the package.
         law: "systematic" or "topk"; None: systematic for a policy, topk for a method that is a score.
         seed: what the method "random" draws from.
         environment: what it is evaluated in.
@@ -73,15 +73,15 @@ def find_choice(
     if law not in (None, "systematic", "topk"):
         raise ValueError(f"there is no law {law!r}; there are topk, systematic")
     chosen: Law | None = law  # type: ignore[assignment]  # just checked
-    if policy is not None:
-        model = load_policy(policy, environment)
+    if method is None:
+        what = "the pretrained policy" if policy is None else f"the policy {policy}"
+        model = saved_policy.pretrained_policy() if policy is None else load_policy(policy, environment)
         how: Law = chosen or "systematic"
-        return Choice(f"the policy {policy}", choose_by_policy(model, how), how, bool(model.config.question_width))
-    name = method or DEFAULT_METHOD
-    if name not in (*METHODS, "oracle"):
-        raise ValueError(f"there is no method {name!r}; there are {', '.join(METHODS)} and oracle")
-    rules = name == "oracle" or isinstance(METHODS[name], IndexMethod)
-    return Choice(name, choose_by_method(name, chosen, seed), None if rules else chosen or "topk")
+        return Choice(what, choose_by_policy(model, how), how, bool(model.config.question_width))
+    if method not in (*METHODS, "oracle"):
+        raise ValueError(f"there is no method {method!r}; there are {', '.join(METHODS)} and oracle")
+    rules = method == "oracle" or isinstance(METHODS[method], IndexMethod)
+    return Choice(method, choose_by_method(method, chosen, seed), None if rules else chosen or "topk")
 
 
 def load_policy(folder: Path, environment: MiniatureEnvironment) -> SurprisePolicy:
@@ -91,7 +91,7 @@ def load_policy(folder: Path, environment: MiniatureEnvironment) -> SurprisePoli
         FileNotFoundError: there is no such folder, or nothing of a policy in it.
         TypeError, ValueError: it holds something else or is damaged, or the policy is for other tokens or questions.
     """
-    policy = saved.load_policy(folder)
+    policy = saved_policy.load_policy(folder)
     config = policy.config
     if config.state == "residual" and config.token_width != environment.token_width:
         raise ValueError(

@@ -1,33 +1,14 @@
-"""Policies and compressors from the folders they were saved in."""
+"""Compressors from the folders they were saved in, or from what a command's options say."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from score_ext.ops import Law
-from score_video.compressor import Compressor, load_policy_weights
-from score_video.policy import SurprisePolicy, SurprisePolicyConfig
-
-
-def load_policy(folder: Path) -> SurprisePolicy:
-    """A policy that its ``save_pretrained`` wrote, on the CPU and frozen.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or nothing of a policy in it.
-        TypeError, ValueError: it holds something else, or is damaged.
-    """
-    if (kind := _kind(folder)) != "score_policy":
-        raise ValueError(f"{folder} must hold a policy (model_type 'score_policy'), got {kind!r}")
-    if not (folder / "model.safetensors").is_file():
-        raise FileNotFoundError(2, "holds no policy (no model.safetensors)", str(folder))
-    policy = SurprisePolicy(SurprisePolicyConfig.from_pretrained(folder))
-    load_policy_weights(policy, folder / "model.safetensors")
-    policy.eval()  # type: ignore[no-untyped-call]
-    frozen: SurprisePolicy = policy.requires_grad_(False)
-    return frozen
+from score_video.compressor import Compressor
+from score_video.saved_policy import kind_of, load_policy
 
 
 def load_compressor(
@@ -44,17 +25,33 @@ def load_compressor(
     """
     given: dict[str, Any] = {"retention": retention, "law": law, "seed": seed}
     changes = {name: value for name, value in given.items() if value is not None}
-    if _kind(folder) == "score_policy":
+    if kind_of(folder) == "score_policy":
         return Compressor(load_policy(folder), **changes)
     return replace(Compressor.from_pretrained(folder), **changes)
 
 
-def _kind(folder: Path) -> object:
-    """The ``model_type`` in a folder's config.json."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(2, "holds no policy (no config.json)", str(folder))
+def find_compressor(
+    policy: Path | None, method: str | None, retention: float | None, law: str | None, seed: int | None
+) -> Compressor:
+    """What the options name; what they leave open is as it was saved, or as :class:`Compressor` has it.
+
+    Args:
+        policy: a folder that ``save_pretrained`` of a policy or of a compressor wrote; or None.
+        method: the name of a training-free method; or None.
+        retention, law, seed: as of a compressor; or None.
+
+    Raises:
+        ValueError, FileNotFoundError: both are given, one does not exist or is damaged, or they do not go together.
+    """
+    if policy is not None and method is not None:
+        raise ValueError("give --policy or --method, not both")
+    if law not in (None, *get_args(Law)):
+        raise ValueError(f"there is no law {law!r}; there are {', '.join(get_args(Law))}")
+    given: dict[str, Any] = {"retention": retention, "law": law, "seed": seed}
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError):
-        raise ValueError(f"{path} is not the configuration of a policy") from None
+        if policy is not None:
+            return load_compressor(policy, **given)
+        given["method"] = method
+        return Compressor(**{name: value for name, value in given.items() if value is not None})
+    except TypeError as error:  # of a config.json
+        raise ValueError(str(error)) from None

@@ -26,8 +26,8 @@ from videos import CLIPS, write_video
 import score_video.kept_pictures
 import score_video.mllm.ask
 from score_ext.budget import keep_count
-from score_video.cli import main
-from score_video.compressor import DEFAULT_METHOD, AdaptiveRetention, Compressor
+from score_video.cli import PRETRAINED, main
+from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.mllm import compress_inputs, supported_models
 from score_video.pictures import Compressed
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
@@ -155,7 +155,7 @@ def test_both_answers_are_those_of_the_stock_model(
     assert lines[:3] == ["load", "decode", "processor"]
     # what would move a terminal's cursor is spelt out
     shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in compressed["answer"])
-    assert f"\n{DEFAULT_METHOD}: {shown}\n" in printed.out
+    assert f"\n{PRETRAINED}: {shown}\n" in printed.out
     assert any(line.split()[:3] == ["visual", "tokens,", "of"] and f" {kept} " in line for line in lines)
 
 

@@ -21,10 +21,12 @@ from videos import CLIPS, write_video
 
 import score_video.compress_video
 from score_ext.budget import keep_count
-from score_video.cli import METHODS_HELP, main
+from score_video.cli import METHODS_HELP, PRETRAINED, main
 from score_video.clip import write_clip
+from score_video.compressor import Compressor
 from score_video.methods import METHODS
 from score_video.patches import to_patches
+from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
 FILES = {"summary.json", "tokens.safetensors", "contact.png", "overlay.mp4"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,11 +109,39 @@ def test_the_kept_tokens_are_those_of_the_video(clip: Path, monkeypatch: pytest.
         return tokens, grid
 
     monkeypatch.setattr(score_video.compress_video, "to_patches", spy)
-    for method in METHODS:
-        assert compress(clip, "--frames", 3, "--method", method, "--out", method) == 0
-        tensors = load_file(Path(method) / "tokens.safetensors")
+    choices = {method: ["--method", method] for method in METHODS}
+    for name, options in {**choices, PRETRAINED: []}.items():
+        assert compress(clip, "--frames", 3, *options, "--out", name) == 0
+        tensors = load_file(Path(name) / "tokens.safetensors")
         assert torch.equal(tensors["tokens"], seen[-1][tensors["index"]])
         assert len(tensors["index"]) == keep_count(3, 12 * 16, 0.1)
+
+
+def test_what_decides_is_in_the_summary(clip: Path) -> None:
+    """The pretrained policy where nothing is said; or a saved one, for any tower or for patches of the size."""
+    for name, config in {"any": {"state": "relative"}, "patches": {"token_width": 3 * 28 * 28}}.items():
+        SurprisePolicy(SurprisePolicyConfig(**config)).save_pretrained(name)
+    Compressor("norm", 0.5, "systematic").save_pretrained("saved")
+    said = [
+        ([], PRETRAINED, "systematic", 0.1),
+        (["--policy", "any"], "any", "systematic", 0.1),
+        (["--policy", "patches", "--law", "topk", "--retention", "0.2"], "patches", "topk", 0.2),
+        (["--policy", "saved"], "saved", "systematic", 0.5),
+        (["--method", "evs"], "evs", "topk", 0.1),
+        (["--method", "vidcom2"], "vidcom2", None, 0.1),
+    ]
+    for options, method, law, retention in said:
+        assert compress(clip, "--frames", 3, *options, "--out", "out", "--overwrite") == 0
+        summary = json.loads(Path("out/summary.json").read_text())
+        assert (summary["method"], summary["law"], summary["retention"]["asked"]) == (method, law, retention)
+        assert summary["kept"] == keep_count(3, 12 * 16, retention)
+
+
+def test_policies_that_cannot_decide(clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Compressor(SurprisePolicy(SurprisePolicyConfig(token_width=64))).save_pretrained("narrow")
+    assert "tokens must be [L, 64], the token_width of this policy" in refused(capfd, clip, "--policy", "narrow")
+    assert "give --policy or --method, not both" in refused(capfd, clip, "--policy", "narrow", "--method", "evs")
+    assert "nowhere" in refused(capfd, clip, "--policy", "nowhere")
 
 
 def test_the_default_folder_is_named_after_the_video(clip: Path) -> None:
@@ -330,7 +360,7 @@ def test_help_needs_no_torch() -> None:
 
 def test_the_rendered_clip(tmp_path: Path) -> None:
     write_clip(tmp_path / "rendered.mp4")
-    assert compress(tmp_path / "rendered.mp4", "--out", "out") == 0
+    assert compress(tmp_path / "rendered.mp4", "--method", "evs-capped", "--out", "out") == 0
     summary = json.loads(Path("out/summary.json").read_text())
     assert summary["source"]["duration"] == pytest.approx(6.0)
     still = [

@@ -15,10 +15,11 @@ from packs import RAGGED, random_frames, random_videos, shapes
 import score_ext
 from score_ext.budget import keep_count
 from score_video import compressor
-from score_video.compressor import DEFAULT_METHOD, AdaptiveRetention, Compressor
+from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.methods import METHODS, ScoreMethod
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
+from score_video.saved_policy import pretrained_policy
 
 
 def policy(**options: Any) -> SurprisePolicy:
@@ -82,6 +83,20 @@ def test_picks_by_the_law(law: Any) -> None:
     assert torch.equal(Compressor("norm", 0.3, law).select(videos).index, by_norm)
 
 
+@pytest.mark.parametrize(
+    ("compressor", "law"),
+    [
+        (Compressor(), "systematic"),
+        (Compressor(law="topk"), "topk"),
+        (Compressor("norm"), "topk"),
+        (Compressor("norm", law="systematic"), "systematic"),
+        (Compressor("vidcom2"), None),
+    ],
+)
+def test_law_used(compressor: Compressor, law: str | None) -> None:
+    assert compressor.law_used == law
+
+
 @pytest.mark.parametrize("kind", ["policy", *(name for name, m in METHODS.items() if isinstance(m, ScoreMethod))])
 def test_law_by_default(kind: str) -> None:
     videos = random_videos()
@@ -91,8 +106,19 @@ def test_law_by_default(kind: str) -> None:
     assert not torch.equal(systematic, topk)
 
 
-def test_given_nothing() -> None:
-    assert torch.equal(Compressor().select(random_videos()).index, make(DEFAULT_METHOD).select(random_videos()).index)
+@pytest.mark.parametrize("width", [1, 6, 40])
+def test_given_nothing(width: int) -> None:
+    """The policy that comes with the package, for tokens of any width; each compressor has one of its own."""
+    videos = PackedVideos.from_frames([random_frames(size, width, number) for number, size in enumerate(RAGGED)])
+    selected = Compressor().select(videos)
+    assert torch.equal(selected.index, Compressor(pretrained_policy()).select(videos).index)
+    assert selected.keep.tolist() == [keep_count(t, rows * columns, 0.1) for t, rows, columns in RAGGED]
+    one, other = Compressor().method, Compressor().method
+    assert isinstance(one, SurprisePolicy)
+    assert one.config.state == "relative"
+    assert one is not other
+    assert not one.training
+    assert not any(parameter.requires_grad for parameter in one.parameters())
 
 
 def test_the_seed_is_what_random_draws_from() -> None:
@@ -268,7 +294,11 @@ def test_damaged_and_missing_weights(tmp_path: Path) -> None:
         ({"method": None}, TypeError, "method must be a SurprisePolicy or a name, got NoneType"),
         ({"retention": 0}, ValueError, "retention must be above 0 and at most 1, got 0"),
         ({"retention": True}, TypeError, "retention must be a number, got True"),
-        ({"retention": AdaptiveRetention(0.1, 0.2)}, ValueError, "retention must be a fraction for 'evs-capped'"),
+        (
+            {"method": "evs", "retention": AdaptiveRetention(0.1, 0.2)},
+            ValueError,
+            "retention must be a fraction for 'evs'",
+        ),
         ({"law": "bottomk"}, ValueError, "law must be 'systematic', 'topk' or None, got 'bottomk'"),
         ({"method": "vidcom2", "law": "topk"}, ValueError, "law must be None for 'vidcom2'"),
         ({"seed": 2**63}, ValueError, "seed must fit in 64 bits, got 9223372036854775808"),

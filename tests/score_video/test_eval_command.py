@@ -108,7 +108,7 @@ def test_a_policy_for_any_tower() -> None:
 def test_what_is_taken_when_nothing_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     assert score("--videos", 2, "--split", "plain") == 0
     printed = capfd.readouterr().out
-    assert "plain: evs-capped, topk; 2 test videos of seed 0" in printed
+    assert "plain: the pretrained policy, systematic; 2 test videos of seed 0" in printed
     assert " 10% " in printed
     assert find_splits([], footage=False) == [name for name in SPLITS if name != "footage"]
     assert find_splits([], footage=True) == list(SPLITS)

@@ -181,7 +181,7 @@ def compress_inputs(
 
     Args:
         model, inputs, pictures: as for :func:`encode_inputs`.
-        compressor: what decides. Its policy must be on the model's device.
+        compressor: what decides.
         straight_through: whether gradients reach the policy's logits: each kept token is multiplied by
             1 + p - p.detach(), p = sigmoid(logit), whose value is 1 (our reading). Needs a policy.
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 VARIABLE = "SCORE_VIDEO_COMPRESSOR"
 """The environment variable. Empty or not set: the plugin does nothing."""
 
+PRETRAINED = "pretrained"
+"""The value for the policy that comes with the package."""
+
 ENGINE_ITSELF = "vllm"
 """The value that leaves the choice to vLLM's own methods, and only mends what keeps them from running on CPUs."""
 
@@ -27,8 +30,9 @@ def load_compressor(setting: str) -> Compressor:
     """What decides which tokens of a video stay. How many is the engine's business: ``retention`` has no say.
 
     Args:
-        setting: the name of a training-free method (:data:`score_video.methods.METHODS`), or the folder or the hub id
-            of a saved :class:`Compressor`. A folder that is called like a method is reached by "./name".
+        setting: ``PRETRAINED``, the name of a training-free method (:data:`score_video.methods.METHODS`), or the folder
+            or the hub id of a saved :class:`Compressor`. A folder that is called like one of the others is reached by
+            "./name".
 
     Raises:
         ValueError: neither; a compressor that is damaged; or one that no engine can use: its count is adaptive, but
@@ -39,13 +43,16 @@ def load_compressor(setting: str) -> Compressor:
     from score_video.methods import METHODS
     from score_video.policy import SurprisePolicy
 
+    if setting == PRETRAINED:
+        return Compressor()
     if setting in METHODS:
         return Compressor(setting)
     try:
         compressor = Compressor.from_pretrained(setting)
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{VARIABLE} must be a folder or a hub id of a saved compressor, or one of {', '.join(METHODS)}, "
+            f"{VARIABLE} must be a folder or a hub id of a saved compressor, or one of "
+            f"{', '.join((PRETRAINED, *METHODS))}, "
             f"got {setting!r}: {error}"
         ) from error
     if isinstance(compressor.retention, AdaptiveRetention):

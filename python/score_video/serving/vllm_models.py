@@ -24,7 +24,6 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 import score_ext
 from score_video.compressor import Compressor
 from score_video.packed import PackedVideos
-from score_video.policy import SurprisePolicy
 from score_video.serving.setting import VARIABLE, load_compressor, read_setting
 from score_video.serving.vllm_positions import grid_positions, place_rows, split_places, with_places
 
@@ -71,8 +70,6 @@ class _Compressing:
         frames, rows, columns = self._merged(grid)
         count = self._count(rows * columns, frames, self.video_pruning_rate)  # type: ignore[attr-defined]
         (compressor,) = self._score
-        if isinstance(compressor.method, SurprisePolicy):
-            compressor.method.to(device=tokens.device)  # type: ignore[call-arg]
         with gpu_sync_allowed():  # some training-free methods wait for the device
             videos = PackedVideos.from_frames([tokens.view(frames, rows, columns, -1)])
             return compressor.select(videos, keep=[count]).index

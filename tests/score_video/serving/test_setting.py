@@ -13,13 +13,19 @@ from engines import save_policy
 from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.methods import METHODS
 from score_video.policy import SurprisePolicy
-from score_video.serving.setting import VARIABLE, load_compressor, read_setting
+from score_video.serving.setting import PRETRAINED, VARIABLE, load_compressor, read_setting
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_s_name(name: str) -> None:
     assert load_compressor(name).method == name
     assert load_compressor(name).law is None
+
+
+def test_the_policy_of_the_package() -> None:
+    policy = load_compressor(PRETRAINED).method
+    assert isinstance(policy, SurprisePolicy)
+    assert policy.config.state == "relative"
 
 
 def test_a_saved_compressor(tmp_path: Path) -> None:
