@@ -9,4 +9,4 @@ make_reader() { python -m score_video.miniature.train_reader --start python/scor
 make_reader --out $here/tower-1.safetensors --seed 1 --token-width 32 --tower-width 64 --tower-depth 1
 make_reader --out $here/tower-2.safetensors --seed 2 --token-width 160 --tower-width 128
 make_reader --out $here/tower-3.safetensors --seed 3 --patch 6 --token-width 96
-make_reader --out $here/tower-4.safetensors --seed 4 --token-width 48 --tower-width 48 --tower-depth 2
+make_reader --out $here/tower-4.safetensors --seed 5 --patch 3 --token-width 80

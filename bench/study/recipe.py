@@ -105,7 +105,7 @@ class Recipe:
     density_split: str = "density"
 
     train_towers: tuple[str, ...] = ("shipped", "tower-1", "tower-3")
-    test_towers: tuple[str, ...] = ("tower-2", "tower-5")
+    test_towers: tuple[str, ...] = ("tower-2", "tower-4")
     tower_settings: Settings = field(default_factory=lambda: {"max_steps": 1000})
     own_tower_seeds: tuple[int, ...] = (0,)
     tower_methods: tuple[str, ...] = ("random", "uniform", "evs-capped", "evs-dithered", "divprune", "oracle")

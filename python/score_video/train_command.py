@@ -75,7 +75,7 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     """A video MLLM of transformers: ``environment_options`` name it, ``data`` the files of questions."""
     import torch
 
-    from score_video.mllm.environment import MllmEnvironment
+    from score_video.mllm.environment import MllmEnvironment, check_options
     from score_video.mllm.load import load_model, load_processor
     from score_video.torchvision_check import check_torchvision
     from score_video.train_config import check_keys
@@ -90,6 +90,7 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     if (dtype := options.get("dtype", "auto")) not in dtypes:
         raise ValueError(f"environment_options: dtype must be one of {', '.join(dtypes)}, got {dtype!r}")
     given = {name: value for name, value in options.items() if name not in own}
+    check_options(given)
     one = given.get("one_question", False)
     train: Any = data.get("train")
     if isinstance(train, Mapping) and "source" not in train:

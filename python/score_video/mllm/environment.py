@@ -38,6 +38,18 @@ class _Payload:
     whole: list[list[Verdict]] | None = None
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises ValueError for a value that :class:`MllmEnvironment` cannot take, before a model is loaded for it."""
+    for name in ("num_frames", "max_pixels", "max_tokens_per_forward"):
+        value = options.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    if not isinstance(one_question := options.get("one_question", False), bool):
+        raise ValueError(f"one_question must be true or false, got {one_question!r}")
+    if not isinstance(cache_dir := options.get("cache_dir"), (str, Path, NoneType)):
+        raise ValueError(f"cache_dir must be a path or None, got {cache_dir!r}")
+
+
 class MllmEnvironment:
     """A frozen MLLM (:class:`score_video.rl.environment.Environment`), of any family that can be compressed.
 
@@ -75,13 +87,7 @@ class MllmEnvironment:
         one_question: bool = False,
     ) -> None:
         numbers = {"num_frames": num_frames, "max_pixels": max_pixels, "max_tokens_per_forward": max_tokens_per_forward}
-        for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-        if not isinstance(one_question, bool):
-            raise ValueError(f"one_question must be true or false, got {one_question!r}")
-        if not isinstance(cache_dir, (str, Path, NoneType)):
-            raise ValueError(f"cache_dir must be a path or None, got {cache_dir!r}")
+        check_options({**numbers, "cache_dir": cache_dir, "one_question": one_question})
         self._adapter = find_adapter(model)
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
