@@ -147,7 +147,10 @@ def test_a_policy_that_sees_the_question(saved: Path, data: Path) -> None:
         ({"environment_options": {}}, "environment_options: model must be a folder or an id on the hub, got None"),
         ({"environment_options": {"model": "x", "dtype": "int8"}}, "dtype must be one of auto, float32"),
         ({"environment_options": {"model": "nowhere/at/all"}}, "nowhere/at/all"),
-        ({"environment_options": {"model": "nowhere/at/all", "num_frames": 0}}, "num_frames must be an integer of at least 1"),
+        (
+            {"environment_options": {"model": "nowhere/at/all", "num_frames": 0}},
+            "num_frames must be an integer of at least 1",
+        ),
         ({"data": {}}, "data.train: must be a file, a saved data set or an id on the hub, got None"),
         ({"data": {"train": "gone.jsonl"}}, "gone.jsonl"),
         ({"data": {"train": {"source": "x", "spilt": "y"}}}, "data.train: there is no 'spilt'; did you mean split"),
