@@ -135,6 +135,11 @@ class Found:
         best = max(rivals, key=lambda one: one.cells[retention].accuracy)
         return best.name, best.cells[retention]
 
+    def commits(self, experiments: Iterable[str]) -> list[str]:
+        """At which commits the results of these experiments were made: what policies are may have changed since."""
+        jobs = [job for name in experiments for job in self.jobs[name]]
+        return sorted({str(self.kept[job.key]["made"]["commit"]) for job in jobs if job.key in self.kept})
+
     def made(self) -> tuple[list[str], float, int]:
         """Where the results were made (a line for each machine and its versions), seconds of a core, and jobs."""
         lines: dict[str, list[Mapping[str, Any]]] = {}

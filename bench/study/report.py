@@ -53,7 +53,7 @@ def _document(found: Found, figures: list[str]) -> str:
             reason = without_towers(found.plan) if name == "relative" else ""
             lines += [reason or found.missing(missing[-1]), ""]
         else:
-            lines += write(found)
+            lines += [f"Run at commit {', '.join(found.commits(needed))}.", "", *write(found)]
     return "\n".join(lines)
 
 
