@@ -303,10 +303,6 @@ def _row_in_video(cu_seqlens: Tensor, length: int) -> Tensor:
     return torch.arange(length, device=cu_seqlens.device) - _of_each_row(cu_seqlens[:-1], cu_seqlens)
 
 
-DEFAULT_METHOD = "evs-capped"
-"""What decides where nobody says: in docs/results.md the best rule without training whose time is linear in
-the tokens. (DivPrune is better there, and takes k passes over them.)"""
-
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
