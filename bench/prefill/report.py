@@ -27,7 +27,8 @@ dtype bfloat16. Decoding the video is not in these times.
 - **compress**: the policy's logits for every token, selection, gathering, and rewriting the prompt
   (`Compressor.select`, `EncodedInputs.compress`). The policy has two hidden layers of 64 and random weights, in float32
   as one is trained and loaded; what `.to(torch.bfloat16)` saves stands in the second table of each model, and beside
-  it the pretrained policy, which comes with the package: its state, for any tower, takes some 20 passes over the tokens.
+  it the pretrained policy, which comes with the package: its state, for any tower, takes about 20 passes over the
+  tokens.
 - **prefill**: from features and ids to the logits of the first token, the cache filled. Both sides run the stock model
   with `sdpa`, on a GPU in the fastest of torch's attention kernels for the prompt's length; neither is compiled.
 - **first token**: vision, the stock model's position ids, compress and prefill together.
