@@ -7,7 +7,7 @@ from torch import Tensor
 
 import score_ext
 from score_video.packed import PackedVideos
-from score_video.position import token_places
+from score_video.position import check_sizes
 
 CHANGE_WIDTH = 2
 """Columns of :func:`change_features`."""
@@ -29,13 +29,13 @@ def change_features(videos: PackedVideos) -> Tensor:
         float32 [L, ``CHANGE_WIDTH``]. Not differentiable.
 
     Raises:
-        TypeError, ValueError: as :func:`score_video.position.token_places`.
+        TypeError, ValueError: as :func:`score_video.position.check_sizes`.
     """
-    places = token_places(videos)
+    check_sizes(videos)
     surprise = score_ext.surprise(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, first=0.0)
     before = (2 * surprise.clamp_min(0)).sqrt()
-    per_frame = places.rows * places.columns
-    following = torch.arange(len(before), device=before.device) + per_frame
-    is_last = places.frame == places.frames - 1
+    video = videos.video_of_token
+    following = torch.arange(len(before), device=before.device) + videos.tokens_per_frame[video]
+    is_last = following >= videos.cu_seqlens[1:][video]
     after = torch.where(is_last, 0.0, before[torch.where(is_last, 0, following)])
     return torch.stack([before, after], dim=1)
