@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import score_ext
-from score_video.compressor import AdaptiveRetention, Compressor
+from score_video.compressor import Compressor
 from score_video.kept_pictures import PICTURES, write_pictures
 from score_video.mllm.ask import Answer, Answers, ask, check_policy, seen_frames
 from score_video.mllm.conversation import Clip
@@ -179,7 +179,6 @@ def _report(
     answers: Answers,
 ) -> dict[str, Any]:
     """Times are in milliseconds, rounded; ``full`` is null unless there is an answer on all tokens."""
-    retention = compressor.retention
     total = len(answers.video.tokens)
     rows, columns = int(answers.video.tokens_per_frame[0]), int(answers.video.columns[0])
     return {
@@ -200,7 +199,7 @@ def _report(
         "law": compressor.law_used,
         "seed": compressor.seed,
         "retention": {
-            "asked": asdict(retention) if isinstance(retention, AdaptiveRetention) else retention,
+            "asked": compressor.plain_retention,
             "got": answers.compressed.visual_tokens / total,
         },
         "tokens": {"visual": total, "grid": [total // rows, rows // columns, columns]},

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import score_ext
-from score_video.compressor import AdaptiveRetention, Compressor
+from score_video.compressor import Compressor
 from score_video.kept_pictures import PICTURES, write_pictures
 from score_video.output import output_folder
 from score_video.packed import PackedVideos
@@ -80,17 +80,13 @@ def compress_video(
             write_pictures(folder, video.name, name, sampled.frames, sampled.timestamps, videos, index)
         with phases("write"):
             _write_tokens(folder / "tokens.safetensors", kept, index, grid, sampled)
-        asked = compressor.retention
         summary = {
             "video": str(video),
             "source": asdict(sampled.source),
             "method": name,
             "law": compressor.law_used,
             "seed": compressor.seed,
-            "retention": {
-                "asked": asdict(asked) if isinstance(asked, AdaptiveRetention) else asked,
-                "got": len(index) / len(tokens),
-            },
+            "retention": {"asked": compressor.plain_retention, "got": len(index) / len(tokens)},
             "frames": {
                 "asked": {"frames": num_frames, "fps": fps},
                 "sampled": grid[0],

@@ -111,6 +111,11 @@ class Compressor:
             raise ValueError(f"seed must fit in 64 bits, got {self.seed}")
 
     @property
+    def plain_retention(self) -> float | dict[str, float]:
+        """``retention`` as JSON has it: the fraction, or floor and cap by name."""
+        return asdict(self.retention) if isinstance(self.retention, AdaptiveRetention) else self.retention
+
+    @property
     def law_used(self) -> Law | None:
         """``law``, or what it stands for where that is None; None for a method that selects by a rule of its own."""
         if isinstance(self.method, SurprisePolicy):
@@ -186,8 +191,7 @@ class Compressor:
                 no parent.
             OSError: it could not be written.
         """
-        retention = asdict(self.retention) if isinstance(self.retention, AdaptiveRetention) else self.retention
-        config = {"model_type": _MODEL_TYPE, "retention": retention, "law": self.law, "seed": self.seed}
+        config = {"model_type": _MODEL_TYPE, "retention": self.plain_retention, "law": self.law, "seed": self.seed}
         with output_folder(Path(folder), (_CONFIG, _WEIGHTS), overwrite=True) as temporary:
             if isinstance(self.method, SurprisePolicy):
                 config["policy"] = {name: getattr(self.method.config, name) for name in _POLICY_KEYS}
