@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from videos import CLIPS, grey, write_video
 
-import score_video.video
+import score_video.video.sampling
 from score_video.video import SampledVideo, VideoError, read_frames
 
 
@@ -185,7 +185,7 @@ def test_impossible_sampling(clip: Path, sampling: dict[str, float]) -> None:
 
 
 def test_more_pixels_than_memory_is_meant_for(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_video.video, "MAX_SAMPLED_BYTES", 3 * 48 * 64 * 3)
+    monkeypatch.setattr(score_video.video.sampling, "MAX_SAMPLED_BYTES", 3 * 48 * 64 * 3)
     assert len(read_frames(clip, fit_small, num_frames=3).frames) == 3
     with pytest.raises(VideoError, match="more than 3 frames of 64x48 pixels asked for: take fewer or smaller"):
         read_frames(clip, fit_small, num_frames=4)
