@@ -7,7 +7,7 @@ To add one: write a file like its neighbours with a subclass of :class:`Adapter`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -83,10 +83,22 @@ class Adapter(ABC):
         del model, inputs
         return prompt.position_ids
 
-    def finish_positions(self, model: Any, whole: Prompt, shorter: Prompt) -> Tensor:
-        """The positions of the shorter prompts, which come with those that their tokens had in the whole ones."""
-        del model, whole
-        return shorter.position_ids
+    def finish_positions(self, shorter: Prompt) -> Tensor:
+        """The positions of the shorter prompts, which come with those that their tokens had in the whole ones.
+
+        Rotary attention sees differences of positions alone. What comes after is counted by the stock model from how
+        many tokens it has seen, so each prompt is moved to end where that count does, and may begin below 0.
+        """
+        moved = shorter.position_ids - shift_to_count(shorter)[:, None]
+        return moved.masked_fill(shorter.attention_mask == 0, 0)
+
+    def before_use(self, model: Any, whole: Prompt, shorter: Prompt) -> Callable[[], None] | None:
+        """What is to be called before the model gets the shorter prompts; None: nothing.
+
+        For models that remember something of their latest prompt. Positions in ``shorter`` are those in ``whole``.
+        """
+        del model, whole, shorter
+        return None
 
     def hand_over(self, model: Any, input_ids: Tensor, parts: Sequence[Features | None]) -> dict[str, Any]:
         """Prompts and features as arguments of the model.
@@ -101,6 +113,12 @@ class Adapter(ABC):
                 rows = part.rows.to(embeds.device, embeds.dtype)
                 embeds = embeds.masked_scatter(part.placeholders[..., None], rows)
         return {"inputs_embeds": embeds}
+
+
+def shift_to_count(shorter: Prompt) -> Tensor:
+    """int64 [B]: how far the last token of each prompt stands behind where its number in the prompt puts it."""
+    last = shorter.position_ids[..., -1].reshape(-1, len(shorter.input_ids)).amax(0)
+    return last + 1 - shorter.attention_mask.sum(1)
 
 
 def grid_videos(tokens: Tensor, grids: Sequence[tuple[int, int, int]]) -> PackedVideos:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,9 @@ from score_video.policy import SurprisePolicy
 class CompressedInputs(Mapping[str, Any]):
     """Arguments for the stock model, ``model.generate(**inputs)`` or ``model(**inputs)``, any number of times.
 
+    Positions are those of the whole prompt, counted so that the last token's is its number in the shorter prompt: what
+    follows on the cache, in the answer and in later turns, is at the right distance (docs/models.md, "The next turn").
+
     Attributes:
         videos: what was there to choose from, V videos in the order of the prompts; None: none, nothing was changed.
         selected: which rows of ``videos`` are kept, and how many of each.
@@ -27,10 +30,18 @@ class CompressedInputs(Mapping[str, Any]):
     """
 
     def __init__(
-        self, arguments: Mapping[str, Any], videos: PackedVideos | None = None, selected: Selected | None = None
+        self,
+        arguments: Mapping[str, Any],
+        videos: PackedVideos | None = None,
+        selected: Selected | None = None,
+        before_use: Callable[[], None] | None = None,
     ) -> None:
-        """Made by :func:`compress_inputs` and :meth:`EncodedInputs.compress`."""
+        """Made by :func:`compress_inputs` and :meth:`EncodedInputs.compress`.
+
+        ``before_use`` is called each time the arguments are unpacked.
+        """
         self._arguments = dict(arguments)
+        self._before_use = before_use
         self.videos = videos
         self.selected = selected
         ids = self._arguments.get("input_ids")
@@ -38,6 +49,8 @@ class CompressedInputs(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         value = self._arguments[name]
+        if name == "position_ids" and self._before_use is not None:  # another prompt may have come in between
+            self._before_use()
         if name == "mm_encoder_outputs":  # generate() changes it in place: each use gets one of its own
             return {modality: type(output)(**output) for modality, output in value.items()}
         return value
@@ -108,7 +121,8 @@ class EncodedInputs:
             raise ValueError(f"inputs['labels'] must be {IGNORED} at padding and at placeholders of videos")
         shortening = Shortening(kept)
         shorter = prompt.shorten(shortening, _pad_token_id(self.model))
-        shorter = replace(shorter, position_ids=self.adapter.finish_positions(self.model, prompt, shorter))
+        before_use = self.adapter.before_use(self.model, prompt, shorter)
+        shorter = replace(shorter, position_ids=self.adapter.finish_positions(shorter))
         rows, *deepstack = (score_ext.gather(part, selected.index) for part in (features.rows, *features.deepstack))
         if gate is not None:
             rows = rows * gate[:, None].to(rows.dtype)
@@ -123,7 +137,7 @@ class EncodedInputs:
             **({} if shorter.labels is None else {"labels": shorter.labels}),
             **self.adapter.hand_over(self.model, shorter.input_ids, parts),
         }
-        return CompressedInputs(arguments, self.visuals.videos, selected)
+        return CompressedInputs(arguments, self.visuals.videos, selected, before_use)
 
 
 def encode_inputs(model: Any, inputs: Mapping[str, Any], *, pictures: Pictures | None = None) -> EncodedInputs | None:
@@ -145,8 +159,9 @@ def encode_inputs(model: Any, inputs: Mapping[str, Any], *, pictures: Pictures |
         ValueError: inputs that contradict each other, or with which compression could not be exact; says why.
     """
     adapter = find_adapter(model)
-    if inputs.get("position_ids") is not None or inputs.get("past_key_values") is not None:
-        raise ValueError("inputs must be a prompt from its beginning, without position_ids or past_key_values")
+    # the cache is called past_key_values up to transformers 5.23
+    if any(inputs.get(name) is not None for name in ("position_ids", "past_key_values", "cache")):
+        raise ValueError("inputs must be a prompt from its beginning, without position_ids, past_key_values or cache")
     if pictures is not None and not adapter.mixes_pictures:
         raise ValueError(f"pictures must be None for {model.config.model_type}: its inputs tell images from videos")
     prompt = read_prompt(inputs)
@@ -154,6 +169,7 @@ def encode_inputs(model: Any, inputs: Mapping[str, Any], *, pictures: Pictures |
     if visuals is None:
         return None
     _check_attention(model, adapter)
+    _check_rotation(model, prompt)
     last = prompt.attention_mask.shape[1] - 1 - prompt.attention_mask.flip(1).argmax(1, keepdim=True)  # [B, 1]
     if visuals.features.placeholders.gather(1, last).any():
         raise ValueError("inputs['input_ids'] must not end with a video: the answer's positions begin after a text's")
@@ -228,6 +244,20 @@ def _check_attention(model: Any, adapter: Adapter) -> None:
         raise ValueError(
             f"model must have layers of full attention only, got {odd[0]!r}: it goes by how many tokens lie between "
             "two, and changes where tokens are dropped"
+        )
+
+
+def _check_rotation(model: Any, prompt: Prompt) -> None:
+    """Raises ValueError where the model's rotary frequencies change with how long the whole prompts are."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind = str(rope.get("rope_type"))
+    longest = int(prompt.attention_mask.sum(1).max())
+    limit = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    if ("dynamic" in kind or kind == "longrope") and longest > limit:
+        raise ValueError(
+            f"inputs['input_ids'] must have at most {limit} tokens in a prompt, got {longest}: beyond, the "
+            f"{kind!r} rotary positions of {model.config.model_type} change with the length of the whole prompt"
         )
 
 

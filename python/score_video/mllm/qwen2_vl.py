@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,12 +72,20 @@ class Qwen2VL(Adapter):
         grid, _ = _core(model).get_rope_index(prompt.input_ids, attention_mask=prompt.attention_mask, **needed)
         return torch.cat([prompt.text_positions()[None], grid.to(prompt.input_ids.device)])
 
-    def finish_positions(self, model: Any, whole: Prompt, shorter: Prompt) -> Tensor:
+    def finish_positions(self, shorter: Prompt) -> Tensor:
         """Row 0 is only for masks: it counts the shorter prompt, or its gaps would look like packed sequences."""
-        # What the stock forward pass leaves behind, for those who decode by hand: next position = length + delta
-        after = whole.position_ids[1:].amax((0, 2)) + 1  # [B]
-        _core(model).rope_deltas = (after - shorter.attention_mask.sum(1))[:, None]
-        return torch.cat([shorter.text_positions()[None], shorter.position_ids[1:]])
+        rows = Prompt(shorter.input_ids, shorter.attention_mask, shorter.position_ids[1:], None)
+        return torch.cat([shorter.text_positions()[None], super().finish_positions(rows)])
+
+    def before_use(self, model: Any, whole: Prompt, shorter: Prompt) -> Callable[[], None]:
+        """Sets what the model adds to the numbers of tokens that follow its latest prompt, as after the whole prompts.
+
+        It adds how far the latest frame stands behind the last token of the text: 0, unless a video is long.
+        """
+        deltas = whole.position_ids[1:].amax((0, 2)) - shorter.position_ids[1:, :, -1].amax(0)  # [B]
+        if bool((deltas == deltas[0]).all()):
+            deltas = deltas[:1]  # holds for any number of answers, too
+        return partial(setattr, _core(model), "rope_deltas", deltas[:, None])
 
     def hand_over(self, model: Any, input_ids: Tensor, parts: Sequence[Features | None]) -> dict[str, Any]:
         outputs = {

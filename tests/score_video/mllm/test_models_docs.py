@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import transformers
+from packaging.version import Version
 from saved_models import save_tiny_model
 
 from score_video.mllm import supported_models
@@ -18,13 +21,18 @@ def test_the_example(
 ) -> None:
     pytest.importorskip("torchvision")
     save_tiny_model(tmp_path / "model", "qwen2_5_vl")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "import" in block)
-    code = code.replace("Qwen/Qwen2.5-VL-3B-Instruct", str(tmp_path / "model")).replace("clip.mp4", str(clip))
+    first, later = (block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "import" in block)
+    first = first.replace("Qwen/Qwen2.5-VL-3B-Instruct", str(tmp_path / "model")).replace("clip.mp4", str(clip))
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "models.md", "exec"), {})
+    names: dict[str, Any] = {}
+    exec(compile(first, "models.md", "exec"), names)
     printed = capsys.readouterr().out.splitlines()[-1]
     kept, whole = map(int, re.fullmatch(r"\[(\d+)\] of \[(\d+)\] visual tokens kept", printed).groups())  # type: ignore[union-attr]
     assert kept == int(whole * 0.1)
+    if Version(transformers.__version__) < Version("5.24.0"):
+        later = later.replace("cache=answer.cache", "past_key_values=answer.past_key_values")
+    exec(compile(later, "models.md, the next turn", "exec"), names)
+    assert names["answer"].sequences.shape[1] > names["question"].shape[1] + 1
 
 
 def test_the_table() -> None:
