@@ -1,12 +1,19 @@
-"""An output folder that is either there and whole, or not there."""
+"""An output folder that is either there and whole, or not there; and what is said where one cannot be written."""
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_WRITERS_ERROR = re.compile("inline_container|PytorchStreamWriter|iostream error|basic_ios")  # torch.save's
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # where the error names no file
+_PROBE = 2**20  # bytes
 
 
 @contextmanager
@@ -25,20 +32,25 @@ def output_folder(out: Path, files: Collection[str], *, overwrite: bool = False)
         FileExistsError, NotADirectoryError, FileNotFoundError: ``out`` is in the way, or its parent is not there.
         OSError: something could not be written; the error names ``out``.
     """
+    check_output_folder(out, files, overwrite=overwrite)
     target = out.resolve()
-    _check_target(out, target, files, overwrite)
     temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
     try:
-        temporary.mkdir()
-        yield temporary
-        _replace(target, temporary)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(out)) from error
+        with write_errors(out, temporary):
+            temporary.mkdir()
+            yield temporary
+            _replace(target, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_target(out: Path, target: Path, files: Collection[str], overwrite: bool) -> None:
+def check_output_folder(out: Path, files: Collection[str], *, overwrite: bool = False) -> None:
+    """Sees that :func:`output_folder` will take ``out``, for what takes long before it is written; makes nothing.
+
+    Raises:
+        FileExistsError, NotADirectoryError, FileNotFoundError: as there.
+    """
+    target = out.resolve()
     if not target.parent.is_dir():
         raise FileNotFoundError(2, "the folder it should be made in does not exist", str(out))
     if not target.exists():
@@ -46,10 +58,13 @@ def _check_target(out: Path, target: Path, files: Collection[str], overwrite: bo
     if not target.is_dir():
         raise NotADirectoryError(20, "exists and is not a folder", str(out))
     present = sorted(entry.name for entry in target.iterdir())
+    # said first: --overwrite would not help
+    if others := [name for name in present if name not in files]:
+        raise FileExistsError(
+            17, f"is not empty: holds files that are not from here ({others[0]}), and is not overwritten", str(out)
+        )
     if present and not overwrite:
         raise FileExistsError(17, "exists and is not empty (--overwrite replaces it)", str(out))
-    if others := [name for name in present if name not in files]:
-        raise FileExistsError(17, f"holds files that are not from here ({others[0]}): not overwritten", str(out))
 
 
 def _replace(target: Path, temporary: Path) -> None:
@@ -76,15 +91,77 @@ def output_file(out: Path) -> Iterator[Path]:
         FileNotFoundError, IsADirectoryError: ``out`` is in no folder, or is one.
         OSError: it could not be written; the error names ``out``.
     """
+    check_output_file(out)
+    temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
+    try:
+        with write_errors(out, out.parent):
+            yield temporary
+            temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_output_file(out: Path) -> None:
+    """Sees that :func:`output_file` will take ``out``; makes nothing. Raises FileNotFoundError, IsADirectoryError."""
     if not out.parent.is_dir():
         raise FileNotFoundError(2, "the folder it should be made in does not exist", str(out))
     if out.is_dir():
         raise IsADirectoryError(21, "is a folder", str(out))
-    temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
+
+
+@contextmanager
+def write_errors(out: Path, folder: Path) -> Iterator[None]:
+    """Whatever stops the block from writing becomes an OSError that names ``out`` and says what the system said.
+
+    torch.save, safetensors and Pillow have errors of their own for a disk without room, and not all of them tell what
+    is the matter: then a file is written in ``folder``, and meets the same. Every other error passes, among them those
+    about other files.
+
+    Args:
+        out: what is being made, to be named.
+        folder: where it is being written.
+    """
     try:
-        yield temporary
-        temporary.replace(out)
+        yield
+    except Exception as error:
+        number = _errno_of(error, out, folder)
+        if number is None:
+            raise
+        said = error.strerror if isinstance(error, OSError) else None
+        raise OSError(number, said or os.strerror(number), str(out)) from error
+
+
+def _errno_of(error: Exception, out: Path, folder: Path) -> int | None:
+    """The system's number behind an error of writing; None for an error of another kind."""
+    if isinstance(error, OSError) and error.errno is not None:
+        ours = error.errno in _OF_DISKS if error.filename is None else _is_within(error.filename, (out, folder))
+        return error.errno if ours else None
+    if told := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors'
+        return int(told[1])
+    if isinstance(error, OSError):
+        return _errno_of_writing(folder)
+    if isinstance(error, RuntimeError) and _WRITERS_ERROR.search(str(error)):
+        return _errno_of_writing(folder) or errno.EIO
+    return None
+
+
+def _is_within(name: object, places: Iterable[Path]) -> bool:
+    path = Path(os.path.abspath(os.fsdecode(name))) if isinstance(name, (str, bytes)) else None
+    return path is not None and any(path.is_relative_to(os.path.abspath(place)) for place in places)
+
+
+def _errno_of_writing(folder: Path) -> int | None:
+    """What a file in the folder meets that is larger than all that are in it; None if nothing is in its way."""
+    probe = folder / f".probe-{secrets.token_hex(4)}"
+    try:
+        size = max((file.stat().st_size for file in folder.iterdir() if file.is_file()), default=0) + _PROBE
+        with probe.open("wb") as file:
+            for _ in range(-(-size // _PROBE)):
+                file.write(bytes(_PROBE))
+                file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(out)) from error
+        return error.errno
     finally:
-        temporary.unlink(missing_ok=True)
+        probe.unlink(missing_ok=True)
+    return None

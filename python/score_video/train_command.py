@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from score_video.terminal import one_line
 
 if TYPE_CHECKING:
     from score_video.rl.config import ScoreConfig
     from score_video.rl.curriculum import Examples
     from score_video.rl.environment import Environment
+    from score_video.run_folder import RunFolder
 
 OUTPUT = "score-train"
 """Where a run goes that says nothing of it."""
-
-RESULTS = ("config.json", "model.safetensors", "train_config.yaml", "trainer_state.json")
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,7 @@ def train(
     output: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
+    resume_from: str | None = None,
     overwrite: bool = False,
     bar: bool = False,
 ) -> dict[str, float] | None:
@@ -150,8 +150,11 @@ def train(
         config_file: YAML, as docs/training.md describes; None: the defaults, or what ``output`` holds to resume.
         output: the run's folder; None: the configuration's ``output_dir``, else ``OUTPUT``.
         settings: of :class:`score_video.rl.config.ScoreConfig`, before those of the file.
-        resume: go on from the latest checkpoint in the folder; from the beginning where there is none.
-        overwrite: delete an earlier run's files in the folder first.
+        resume: go on from the latest checkpoint in the folder; from the beginning, given a ``config_file``, where there
+            is none.
+        resume_from: an older checkpoint to go on from, by its name or its step; later ones, and the result of a run
+            that was done, are moved into a folder ``set-aside-1`` (or 2, ...) beside it.
+        overwrite: delete an earlier run's files in the folder, once this run has done a step.
         bar: draw a progress bar; otherwise lines of metrics are printed.
 
     Returns:
@@ -161,7 +164,8 @@ def train(
     Raises:
         ValueError: something of the configuration is wrong, or the run that is resumed had another.
         FileExistsError: the folder is not empty, and neither ``resume`` nor ``overwrite`` is given.
-        ImportError: what the extra ``train`` installs is not there.
+        OSError: the folder cannot be written.
+        Whatever is raised before the first step is done, the folder stays as it was.
     """
     _check_installed()
     from transformers import set_seed
@@ -170,38 +174,57 @@ def train(
     from score_video.policy import SurprisePolicy, SurprisePolicyConfig
     from score_video.rl.progress import RewardLines
     from score_video.rl.trainer import ScoreTrainer
-    from score_video.train_config import FILE, check_keys, make_training, read_config, write_config
+    from score_video.run_folder import BeginAfterFirstStep, RunFolder
+    from score_video.train_config import FILE, check_keys, make_training, read_config
 
-    if resume and overwrite:
-        raise ValueError("give --resume or --overwrite, not both")
-    if config_file is None and resume and (Path(output or OUTPUT) / FILE).is_file():
-        config_file = Path(output or OUTPUT) / FILE
+    if overwrite and (resume or resume_from is not None):
+        raise ValueError(f"give {'--resume' if resume else '--resume-from'} or --overwrite, not both")
+    if config_file is None and (resume or resume_from is not None):
+        if not (file := Path(output or OUTPUT) / FILE).is_file():
+            raise ValueError(f"{file.parent}: there is no run to resume: it has no {FILE} (--config begins one)")
+        config_file = file
     config = read_config(config_file)
     folder = output or Path(config["training"].get("output_dir") or OUTPUT)
     config["training"] |= settings or {}
     training = make_training({"disable_tqdm": not bar, **config["training"], "output_dir": str(folder)})
     if config["environment"] not in ENVIRONMENTS:
         raise ValueError(f"environment must be one of {', '.join(ENVIRONMENTS)}, got {config['environment']!r}")
-    workplace = ENVIRONMENTS[config["environment"]](config["environment_options"], config["data"], training)
     known = [name for name in _arguments(SurprisePolicyConfig) if name in SurprisePolicyConfig.__annotations__]
     check_keys(config["policy"], known, "policy")
-    sizes = {"token_width": workplace.token_width, "question_width": workplace.question_width}
-    set_seed(training.seed)
-    policy = SurprisePolicy(SurprisePolicyConfig(**{**sizes, **config["policy"]}))
-    trainer = ScoreTrainer(policy, workplace.environment, training, workplace.train, workplace.validation)
-    trainer.remove_callback(PrinterCallback)
-    if training.disable_tqdm:
-        trainer.add_callback(RewardLines)
+    with RunFolder(folder, config, training, resume=resume, resume_from=resume_from, overwrite=overwrite) as run:
+        workplace = ENVIRONMENTS[config["environment"]](config["environment_options"], config["data"], training)
+        sizes = {"token_width": workplace.token_width, "question_width": workplace.question_width}
+        set_seed(training.seed)
+        policy = SurprisePolicy(SurprisePolicyConfig(**{**sizes, **config["policy"]}))
+        trainer = ScoreTrainer(
+            policy,
+            workplace.environment,
+            training,
+            workplace.train,
+            workplace.validation,
+            callbacks=[BeginAfterFirstStep(run)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if training.disable_tqdm:
+            trainer.add_callback(RewardLines)
+        return _run(trainer, run)
+
+
+def _run(trainer: Any, run: RunFolder) -> dict[str, float] | None:
+    """Trains, evaluates and saves. Returns the metrics, in the first process alone."""
+    from score_video.run_folder import save_result
 
     processes = trainer.accelerator
+    trainer.replaces_checkpoints = run.checkpoint is None  # those of a run that is overwritten: RunFolder removes them
+    trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
+    if run.set_aside is not None:
+        print(f"what the run had made after that checkpoint is in {one_line(str(run.set_aside))}")
+    if run.begun:  # before the evaluation, which may end in a video that cannot be read
+        save_result(trainer, run.folder)
+    metrics: dict[str, float] = trainer.evaluate() if trainer.eval_dataset is not None else {}
     if processes.is_main_process:
-        _prepare(folder, config, resume, overwrite)
-        write_config(folder, config, training)
-    processes.wait_for_everyone()
-    trainer.train(resume_from_checkpoint=resume and bool(list(folder.glob("checkpoint-*"))))
-    metrics = trainer.evaluate() if workplace.validation is not None else {}
-    if processes.is_main_process:
-        _save_result(trainer, folder)
+        run.begin()
+        save_result(trainer, run.folder)
     processes.wait_for_everyone()
     return metrics if processes.is_main_process else None
 
@@ -225,56 +248,6 @@ def _check_installed() -> None:
     missing = [name for name in ("accelerate", "datasets", "yaml") if find_spec(name) is None]
     if missing:
         raise ValueError(f"training needs {', '.join(missing)}: install score-video[train]")
-
-
-def _prepare(folder: Path, config: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-    """Makes the folder, or sees that it may be used."""
-    from score_video.train_config import FILE, read_config
-
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(20, "exists and is not a folder", str(folder))
-    present = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
-    if resume and FILE in present:
-        before = read_config(folder / FILE)
-        for key in ("environment", "environment_options", "data", "policy"):
-            if before[key] != config[key]:
-                raise ValueError(f"{folder}: {key} must be what the run began with, {before[key]}, got {config[key]}")
-    elif resume and present:
-        raise ValueError(f"{folder}: is no run to resume: it has no {FILE}")
-    elif present and not overwrite:
-        raise FileExistsError(
-            17, "exists and is not empty (--resume goes on with it, --overwrite replaces it)", str(folder)
-        )
-    elif present:
-        _remove_run(folder, present)
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def _remove_run(folder: Path, present: Sequence[str]) -> None:
-    """Deletes a run; nothing at all where there is anything else."""
-    others = [name for name in present if name not in RESULTS and not _is_of_a_run(name)]
-    if others:
-        raise FileExistsError(17, f"holds files that are not from here ({others[0]}): not overwritten", str(folder))
-    for name in present:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _is_of_a_run(name: str) -> bool:
-    return name.startswith(("checkpoint-", ".checkpoint-", ".train_config.yaml-", ".result-")) or name == "runs"
-
-
-def _save_result(trainer: Any, folder: Path) -> None:
-    """The policy and the trainer's state, each file put in its place when it is whole."""
-    partial = folder / f".result-{os.getpid()}"
-    trainer.save_model(str(partial))
-    trainer.state.save_to_json(str(partial / "trainer_state.json"))
-    for file in partial.iterdir():
-        file.replace(folder / file.name)
-    partial.rmdir()
 
 
 def _arguments(of: Callable[..., Any]) -> list[str]:

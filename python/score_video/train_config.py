@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import secrets
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from score_video.output import output_file
 from score_video.rl.config import FIELDS, ScoreConfig
 
 FILE = "train_config.yaml"
@@ -117,12 +117,10 @@ def write_config(folder: Path, config: Mapping[str, Any], training: ScoreConfig)
     # where it stands says where it is; and what is secret is nobody's to read
     shown = {n: _plain(v) for n, v in settings.items() if n != "output_dir" and not n.endswith("_token")}
     text = yaml.safe_dump({**config, "training": shown}, sort_keys=False, allow_unicode=True)
-    temporary = folder / f".{FILE}-{secrets.token_hex(4)}"
-    with temporary.open("w", encoding="utf-8") as file:
+    with output_file(folder / FILE) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(folder / FILE)
 
 
 def check_keys(given: Mapping[Any, Any], known: Iterable[str], where: str) -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 
-import score_video.train_command
 from score_video.cli import main
 from score_video.miniature.reader import Reader, ReaderConfig
 from score_video.policy import SurprisePolicy
 from score_video.rl.config import ScoreConfig
+from score_video.run_folder import RESULTS
 from score_video.train_config import read_config
 
 
@@ -65,7 +65,7 @@ def test_a_run_and_what_it_leaves(capfd: pytest.CaptureFixture[str]) -> None:
     assert said.count("of 6: reward -") == 3
     assert "trained; on validation videos: reward -" in said
     names = {entry.name for entry in Path("run").iterdir()}
-    assert names == {*score_video.train_command.RESULTS, "checkpoint-4", "checkpoint-6"}
+    assert names == {*RESULTS, "checkpoint-4", "checkpoint-6"}
     policy = SurprisePolicy.from_pretrained("run")
     assert policy.config.hidden_sizes == [8]
     saved = read_config(Path("run/train_config.yaml"))

@@ -13,7 +13,7 @@ from score_video.pseudo_video import MOTIONS
 from score_video.rl.config import FIELDS
 from score_video.rl.curriculum import STAGES
 from score_video.rl.data import load_examples
-from score_video.train_command import RESULTS
+from score_video.run_folder import RESULTS
 from score_video.train_config import SECTIONS, make_training
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")

@@ -12,18 +12,22 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 MANIFEST = "manifest.json"
 RUN = "run.json"
+OPTIMIZER = "optimizer.pt"
+SET_ASIDE = "set-aside-"
 
 _PARTIAL = ".partial"
+_OF_OPTIMIZERS = {"amsgrad", "betas", "dampening", "eps", "fused", "momentum", "nesterov", "weight_decay"}
 
 
 def checkpoint_folder(output: Path, step: int) -> Path:
@@ -40,7 +44,12 @@ def checkpoints(output: Path) -> list[Path]:
     """All checkpoints of a run, oldest first; none where there is no such folder."""
     found = output.iterdir() if output.is_dir() else ()
     steps = {folder: re.fullmatch(r"checkpoint-(\d+)", folder.name) for folder in found if folder.is_dir()}
-    return sorted((folder for folder, match in steps.items() if match), key=lambda folder: int(folder.name[11:]))
+    return sorted((folder for folder, match in steps.items() if match), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """How many steps were done when a checkpoint was saved."""
+    return int(folder.name.removeprefix("checkpoint-"))
 
 
 def remove_partial(output: Path) -> None:
@@ -56,7 +65,7 @@ def publish(partial: Path, folder: Path) -> None:
     for path in (*partial.iterdir(), partial):
         _to_disk(path)
     if folder.exists():
-        _remove(folder)
+        remove(folder)
     partial.rename(folder)
     _to_disk(folder.parent)
 
@@ -68,7 +77,7 @@ def keep_latest(output: Path, limit: int | None, best: Path | None) -> None:
     everything = checkpoints(output)
     removable = [folder for folder in everything[:-1] if best is None or folder.name != best.name]
     for folder in removable[: max(0, len(everything) - limit)]:
-        _remove(folder)
+        remove(folder)
 
 
 def check(folder: Path) -> None:
@@ -84,24 +93,77 @@ def check(folder: Path) -> None:
             f"{folder}: is not a checkpoint of this trainer, or half of one: it has no {MANIFEST}"
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{manifest}: is damaged; resume from an older checkpoint") from None
+        raise ValueError(f"{manifest}: is damaged; {_instead(folder)}") from None
     for name, digest in names.items():
         file = folder / name
         if not file.is_file():
-            raise ValueError(f"{file}: is missing; resume from an older checkpoint")
+            raise ValueError(f"{file}: is missing; {_instead(folder)}")
         if _digest(file) != digest:
-            raise ValueError(f"{file}: is damaged (not what was written); resume from an older checkpoint")
+            raise ValueError(f"{file}: is damaged (not what was written); {_instead(folder)}")
 
 
 def check_run(folder: Path, run: Mapping[str, Any]) -> None:
-    """Raises ValueError if the checkpoint is of a run with other settings than ``run``."""
+    """Raises ValueError if the checkpoint is of a run with other settings than ``run``.
+
+    What only one of the two has is not compared: earlier releases wrote fewer settings down, and other releases of
+    transformers have others.
+    """
     saved = json.loads((folder / RUN).read_text(encoding="utf-8"))
     now = json.loads(json.dumps(run))  # as it would have been read
-    for name in sorted({*saved, *now}):
-        if saved.get(name) != now.get(name):
+    for name in sorted(saved.keys() & now.keys()):
+        if saved[name] != now[name]:
+            raise ValueError(f"{folder}: {name} must be what the run began with, {saved[name]!r}, got {now[name]!r}")
+
+
+def check_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError if the checkpoint's optimiser is of another kind than ``optimizer``, or has other settings.
+
+    Rates and whatever else changes from step to step is not compared.
+    """
+    file = folder / OPTIMIZER
+    groups = torch.load(file, map_location="cpu", weights_only=True)["param_groups"]
+    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in optimizer.param_groups]:
+        raise ValueError(f"{file}: is of a policy with other parameters")
+    for before, now in zip(groups, optimizer.param_groups, strict=True):
+        if kinds := sorted((before.keys() ^ now.keys()) - {"initial_lr"}):
             raise ValueError(
-                f"{folder}: {name} must be what the run began with, {saved.get(name)!r}, got {now.get(name)!r}"
+                f"{file}: the optimiser must be of the kind that the run began with, got {type(optimizer).__name__} "
+                f"(of the two only one has {kinds[0]})"
             )
+        for name in sorted(before.keys() & _OF_OPTIMIZERS):
+            if _listed(before[name]) != _listed(now[name]):
+                raise ValueError(
+                    f"{file}: the optimiser's {name} must be what the run began with, {before[name]!r}, "
+                    f"got {now[name]!r}"
+                )
+
+
+def set_aside(output: Path, step: int, others: Collection[str] = ()) -> Path | None:
+    """Moves what a run has made after a step out of its way, into a new folder ``set-aside-N`` beside it.
+
+    Args:
+        output: the run's folder.
+        step: checkpoints after more steps than these are moved.
+        others: names of files of the run that are moved with them, where they are there.
+
+    Returns:
+        the new folder; None if there was nothing to move.
+    """
+    # the latest first: should this be stopped, a run that is resumed finds those that are left in their order
+    moved = [folder for folder in reversed(checkpoints(output)) if step_of(folder) > step]
+    moved += [output / name for name in others if (output / name).exists()]
+    if not moved:
+        return None
+    number = 1
+    while (output / f"{SET_ASIDE}{number}").exists():
+        number += 1
+    place = output / f"{SET_ASIDE}{number}"
+    place.mkdir()
+    for path in moved:
+        path.rename(place / path.name)
+    _to_disk(place)
+    _to_disk(output)
+    return place
 
 
 def save_run(folder: Path, run: Mapping[str, Any]) -> None:
@@ -120,12 +182,22 @@ def load_tensors(file: Path, device: str) -> dict[str, Tensor]:
         return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Deletes a checkpoint so that no half of it is ever to be seen under its name."""
     hidden = folder.with_name(f".{folder.name}-old{_PARTIAL}")
     shutil.rmtree(hidden, ignore_errors=True)
     folder.rename(hidden)
     shutil.rmtree(hidden)
+
+
+def _instead(folder: Path) -> str:
+    """What to do where a checkpoint cannot be resumed from."""
+    whole = [other.name for other in checkpoints(folder.parent) if step_of(other) < step_of(folder)]
+    return f"resume from an older checkpoint ({', '.join(whole)})" if whole else "there is no older checkpoint"
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _digest(file: Path) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
+from score_video.output import write_errors
 from score_video.rl import checkpoint
 
 
@@ -21,9 +24,19 @@ class ResumableTrainer(Trainer):
 
     The model's weights are safetensors; the states of optimiser, scheduler and random number generators are torch
     files, which Trainer loads with ``weights_only``.
+
+    Attributes:
+        replaces_checkpoints: whether earlier ones in ``args.output_dir`` are nothing to :meth:`train` without
+            ``resume_from_checkpoint``: somebody else sees to them before the first is saved.
     """
 
     model: PreTrainedModel
+    replaces_checkpoints = False
+    _newer_than: int | None = None  # the step that was resumed from, until the first checkpoint after it
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.add_callback(_OwnIntervals)
 
     def settings_of_run(self) -> dict[str, Any]:
         """What must not change between a checkpoint and the run that goes on from it; as JSON can hold it."""
@@ -45,7 +58,8 @@ class ResumableTrainer(Trainer):
 
         Args:
             resume_from_checkpoint: a checkpoint's folder; True: the latest in ``args.output_dir``; None or False: from
-                the beginning.
+                the beginning. Where there are later ones in ``args.output_dir`` than the one that is named, they are
+                moved into ``set-aside-1`` (or 2, ...) there, as soon as this run saves one.
             trial, ignore_keys_for_eval: Trainer's own.
 
         Raises:
@@ -54,8 +68,9 @@ class ResumableTrainer(Trainer):
         """
         output = self._output()
         found = checkpoint.checkpoints(output)
+        self._newer_than = None
         if not resume_from_checkpoint:
-            if found and self.args.save_strategy != "no":
+            if found and self.args.save_strategy != "no" and not self.replaces_checkpoints:
                 raise ValueError(
                     f"{output}: holds checkpoints of an earlier run ({found[-1].name}); resume from them, or take"
                     " another output_dir"
@@ -66,18 +81,47 @@ class ResumableTrainer(Trainer):
         folder = found[-1] if resume_from_checkpoint is True else Path(resume_from_checkpoint)
         checkpoint.check(folder)
         checkpoint.check_run(folder, self.settings_of_run())
+        checkpoint.check_optimizer(folder, self.create_optimizer())
         self.load_more(folder)
+        if folder.resolve().parent == output.resolve():
+            self._newer_than = checkpoint.step_of(folder)
         return super().train(str(folder), trial, ignore_keys_for_eval)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Trainer's own, whose errors are about the settings. Raises ValueError."""
+        with _settings_errors(self.args, "optim", "optim_args"):
+            made: torch.optim.Optimizer = super().create_optimizer(model)
+        return made
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Trainer's own, whose errors are about the settings. Raises ValueError."""
+        with _settings_errors(self.args, "lr_scheduler_type", "lr_scheduler_kwargs"):
+            return super().create_scheduler(num_training_steps, optimizer)
 
     def _output(self) -> Path:
         return Path(str(self.args.output_dir))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        output, step, main = self._output(), self.state.global_step, self.args.should_save
-        partial = checkpoint.partial_folder(output, step)
+        """All of a checkpoint or nothing: what could not be written whole is removed, and the error says why."""
+        output, step = self._output(), self.state.global_step
+        partial, folder = checkpoint.partial_folder(output, step), checkpoint.checkpoint_folder(output, step)
+        try:
+            with write_errors(folder, partial):
+                self._write_checkpoint(partial, folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            whole = checkpoint.checkpoints(output)
+            kept = f"; {whole[-1].name} is whole, and the run can be resumed from it" if whole else ""
+            raise OSError(error.errno, f"{error.strerror}{kept}", str(folder)) from error
+
+    def _write_checkpoint(self, partial: Path, folder: Path) -> None:
+        output, main = self._output(), self.args.should_save
         if main:
+            if self._newer_than is not None:  # from here on this run's checkpoints are the latest
+                checkpoint.set_aside(output, self._newer_than)
             checkpoint.remove_partial(output)
             partial.mkdir(parents=True)
+        self._newer_than = None
         self.accelerator.wait_for_everyone()
         self.save_model(str(partial), _internal_call=True)
         self._save_optimizer_and_scheduler(str(partial))
@@ -93,7 +137,7 @@ class ResumableTrainer(Trainer):
             checkpoint.save_run(partial, self.settings_of_run())
         self.accelerator.wait_for_everyone()
         if main:
-            checkpoint.publish(partial, checkpoint.checkpoint_folder(output, step))
+            checkpoint.publish(partial, folder)
             kept = self.state.best_model_checkpoint
             checkpoint.keep_latest(output, self.args.save_total_limit, None if kept is None else Path(kept))
         self.accelerator.wait_for_everyone()
@@ -111,6 +155,27 @@ class ResumableTrainer(Trainer):
         if self.args.should_save:
             with _no_progress_bars():
                 self.model.save_pretrained(output_dir or self._output(), state_dict=state_dict)
+
+
+class _OwnIntervals(TrainerCallback):
+    """A run that goes on logs, evaluates and saves as often as it is told, not as often as it was told at first."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        state.compute_steps(args, state.max_steps)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _settings_errors(args: TrainingArguments, *names: str) -> Iterator[None]:
+    """What a library raises where nothing but settings can be wrong, as a ValueError that names them."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        given = " and ".join(f"{name} {str(getattr(args, name))!r}" for name in names if getattr(args, name))
+        raise ValueError(f"{given} cannot be used: {' '.join(str(error).split())}") from error
 
 
 @contextmanager

@@ -37,14 +37,7 @@ from score_video.rl.registry import find
 from score_video.rl.resumable import ResumableTrainer
 from score_video.rl.rewards import COMPRESSIONS, REWARDS, TaskReward, check_finite
 from score_video.rl.rollouts import Prepared, budgets, collect, deployed, encode, rewards_of, seen_by_policy
-
-DECISIVE = (
-    *("seed", "num_generations", "num_iterations", "epsilon", "law", "retention", "advantage", "scale_rewards"),
-    *("compression", "compression_weight", "target_retention", "stages", "gradient_accumulation_steps"),
-    *("learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm"),
-)
-"""Settings that a resumed run must share with the one that it goes on from."""
-
+from score_video.rl.run_settings import decisive
 
 class ScoreTrainer(ResumableTrainer):
     """Trains a policy in an environment.
@@ -285,9 +278,12 @@ class ScoreTrainer(ResumableTrainer):
     # ---- Checkpoints
 
     def settings_of_run(self) -> dict[str, Any]:
-        """All that decides what a step does; not how long the run is, nor how many processes share its batches."""
-        settings = {name: getattr(self.args, name) for name in DECISIVE}
-        return settings | {"reward": self.reward_name, "videos_of_a_step": self.get_total_train_batch_size(self.args)}
+        """All that decides what a step does: see :mod:`score_video.rl.run_settings`."""
+        settings = decisive(self.args) | {"reward": self.reward_name}
+        settings["videos_of_a_step"] = self.get_total_train_batch_size(self.args)
+        if self.train_dataset is not None:  # their order depends on their number
+            settings["examples_of_stages"] = [len(data) for data in cast(ScheduledExamples, self.train_dataset).data]
+        return settings
 
     def save_more(self, folder: Path) -> None:
         """The rollouts, if they will be used again."""
