@@ -23,6 +23,16 @@ std::array<StableIValue, sizeof...(Arguments)> call(const char* op, const Argume
   return stack;
 }
 
+// A BLAS takes another path, which rounds differently, where a matrix begins at an odd address: those that do are
+// copied to where torch's own allocator puts one. The tokens' values pass through our kernel first, so theirs does not
+// matter.
+constexpr uintptr_t kAlignment = 64;
+
+Tensor aligned(const Tensor& tensor) {
+  const Tensor plain = torch::stable::contiguous(tensor);
+  return reinterpret_cast<uintptr_t>(plain.const_data_ptr()) % kAlignment == 0 ? plain : torch::stable::clone(plain);
+}
+
 // State formed at a time: enough for efficient products, little beside the tokens themselves.
 constexpr int64_t kStateBytesCpu = int64_t{8} << 20;
 constexpr int64_t kStateBytesGpu = int64_t{32} << 20;
@@ -73,6 +83,9 @@ Tensor policy_logits(
   check_layer("w_out", w_out, b_out, hidden, w1, tokens);
   if (w_out.size(0) != 1) fail(op, "w_out", "must be [1, ", hidden, "], got ", describe(w_out));
 
+  const Tensor weight1 = aligned(w1), bias1 = aligned(b1), weight_out = aligned(w_out), bias_out = aligned(b_out);
+  const std::optional<Tensor> weight2 = w2.has_value() ? std::optional<Tensor>(aligned(*w2)) : std::nullopt;
+  const std::optional<Tensor> bias2 = b2.has_value() ? std::optional<Tensor>(aligned(*b2)) : std::nullopt;
   Tensor logits = torch::stable::new_empty(packed.tokens, {length}, ScalarType::Float);
   const int64_t budget = packed.tokens.is_cpu() ? kStateBytesCpu : kStateBytesGpu;
   const int64_t rows = std::clamp<int64_t>(budget / (columns * static_cast<int64_t>(w1.element_size())), 64, 1 << 16);
@@ -81,9 +94,9 @@ Tensor policy_logits(
     Tensor x = to<Tensor>(call(
         "score::policy_state", packed.tokens, packed.cu_seqlens, packed.tokens_per_frame, position, begin, end,
         w1.scalar_type(), use_token, use_residual, epsilon)[0]);
-    x = gelu(linear(x, w1, b1));
-    if (w2.has_value()) x = gelu(linear(x, *w2, *b2));
-    x = torch::stable::flatten(linear(x, w_out, b_out), 0, 1);
+    x = gelu(linear(x, weight1, bias1));
+    if (weight2.has_value()) x = gelu(linear(x, *weight2, *bias2));
+    x = torch::stable::flatten(linear(x, weight_out, bias_out), 0, 1);
     Tensor slice = torch::stable::narrow(logits, 0, begin, end - begin);
     torch::stable::copy_(slice, x);
   }

@@ -26,14 +26,43 @@ def _previous_row(cu_seqlens: Tensor, tokens_per_frame: Tensor, begin: int, end:
     return torch.where(has_previous, rows - step, rows), has_previous
 
 
+def _aligned(weight: Tensor) -> Tensor:
+    """The weight as ``policy_logits`` has it in the forward pass: csrc/composite.cpp says why."""
+    weight = weight.contiguous()
+    return weight if weight.data_ptr() % 64 == 0 else weight.clone()
+
+
 def _layer_norm_backward(grad: Tensor, normalized: Tensor, scale: Tensor) -> Tensor:
     """Gradient through y = (x - mean) * scale, scale = rsqrt(var + eps) [rows, 1]; all else [rows, D] float32."""
     along = (grad * normalized).mean(1, keepdim=True)
     return scale * (grad - grad.mean(1, keepdim=True) - normalized * along)
 
 
-def _scale(x: Tensor, epsilon: float) -> Tensor:
-    return torch.rsqrt(x.var(1, correction=0, keepdim=True) + epsilon)
+def _largest(x: Tensor) -> Tensor:
+    """Largest magnitude of each row of x [rows, D] -> [rows, 1]."""
+    return x.abs().amax(1, keepdim=True)
+
+
+def _direction(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x / |x| of each row, and |x| as a product of two, [rows, 1] each: it need not be a float, nor the squares. NaN
+    for a zero row."""
+    largest = _largest(x)
+    unit = x / largest
+    norm = unit.norm(dim=1, keepdim=True)
+    return unit / norm, norm, largest
+
+
+def _difference(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """(x - p) * share and share [rows, 1]: 1, or a half where the difference need not be a float."""
+    share = torch.where(torch.maximum(_largest(x), _largest(p)) > 1e38, 0.5, 1.0).to(x.dtype)
+    return x * share - p * share, share
+
+
+def _scale(x: Tensor, share: Tensor | float, epsilon: float) -> Tensor:
+    """1 / sqrt(var + epsilon) of rows x / share, whose squares need not be floats."""
+    size = _largest(x).clamp_min(1)
+    root = (x / size).var(1, correction=0, keepdim=True) + epsilon * (share / size).square()
+    return torch.rsqrt(root) / size * share
 
 
 @torch.library.custom_op("score::surprise_backward", mutates_args=())
@@ -47,15 +76,14 @@ def _surprise_backward(
         x, p = tokens[begin:end].float(), tokens[previous].float()  # [rows, D]
         weight = torch.where(has_previous, grad[begin:end], 0.0)[:, None]
         if metric == "cosine":
-            x_norm, p_norm = x.norm(dim=1, keepdim=True), p.norm(dim=1, keepdim=True)
-            zero = (x_norm == 0) | (p_norm == 0)  # there surprise is the constant 1
-            x_unit, p_unit = x / x_norm, p / p_norm
+            (x_unit, x_norm, x_largest), (p_unit, p_norm, p_largest) = _direction(x), _direction(p)
+            zero = (x_largest == 0) | (p_largest == 0)  # there surprise is the constant 1
             cosine = (x_unit * p_unit).sum(1, keepdim=True)
-            to_x = torch.where(zero, 0.0, (cosine * x_unit - p_unit) / x_norm)
-            to_p = torch.where(zero, 0.0, (cosine * p_unit - x_unit) / p_norm)
+            to_x = torch.where(zero, 0.0, (cosine * x_unit - p_unit) / x_norm / x_largest)
+            to_p = torch.where(zero, 0.0, (cosine * p_unit - x_unit) / p_norm / p_largest)
         else:
-            distance = (x - p).norm(dim=1, keepdim=True)
-            to_x = torch.where(distance == 0, 0.0, (x - p) / distance)  # the subgradient that torch's norm takes
+            direction, _, largest = _direction(_difference(x, p)[0])
+            to_x = torch.where(largest == 0, 0.0, direction)  # the subgradient that torch's norm takes
             to_p = -to_x
         grad_tokens[begin:end] += torch.where(weight == 0, 0.0, weight * to_x)
         grad_tokens.index_add_(0, previous, torch.where(weight == 0, 0.0, weight * to_p))
@@ -101,6 +129,8 @@ def _policy_logits_backward(
 ) -> list[Tensor]:
     """Gradients of w1, b1, w2, b2, w_out, b_out, position, tokens; empty tensors for what is not there or not asked."""
     width = tokens.shape[1]
+    w1, b1, w_out = _aligned(w1), _aligned(b1), _aligned(w_out)
+    w2, b2 = None if w2 is None else _aligned(w2), None if b2 is None else _aligned(b2)
 
     def zeros(like: Tensor | None) -> Tensor:
         # A new empty tensor for each that is not there: an op's results must not be one another.
@@ -108,7 +138,7 @@ def _policy_logits_backward(
         return torch.zeros(shape, dtype=torch.float32, device=tokens.device)
 
     grad_w1, grad_b1, grad_w2, grad_b2 = zeros(w1), zeros(b1), zeros(w2), zeros(b2)
-    grad_w_out, grad_b_out = zeros(w_out), torch.zeros(1, device=w_out.device)
+    grad_w_out, grad_b_out = zeros(w_out), torch.zeros(1, dtype=torch.float32, device=w_out.device)
     grad_position = zeros(position)
     grad_tokens = zeros(tokens if tokens_need_grad else None)
 
@@ -148,12 +178,13 @@ def _policy_logits_backward(
         state = state.float()
         column = 0
         if use_token:
-            grad_tokens[begin:end] += _layer_norm_backward(to_state[:, :width], state[:, :width], _scale(x, epsilon))
+            scale = _scale(x, 1.0, epsilon)
+            grad_tokens[begin:end] += _layer_norm_backward(to_state[:, :width], state[:, :width], scale)
             column = width
         if use_residual:
             previous, has_previous = _previous_row(cu_seqlens, tokens_per_frame, begin, end)
             part = slice(column, column + width)
-            scale = _scale(x - tokens[previous].float(), epsilon)
+            scale = _scale(*_difference(x, tokens[previous].float()), epsilon)
             to_residual = _layer_norm_backward(to_state[:, part], state[:, part], scale) * has_previous[:, None]
             grad_tokens[begin:end] += to_residual
             grad_tokens.index_add_(0, previous, -to_residual)

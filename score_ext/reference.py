@@ -1,7 +1,7 @@
 """Every op in plain torch: what the native kernels are tested against, and readable definitions of what they compute.
 
-Same names and arguments as :mod:`score_ext`. These are slow (loops over videos, the whole state in memory) and
-differentiable by torch's own autograd. What must agree between devices to the bit (:func:`select`, :func:`draw`,
+Same names and arguments as :mod:`score_ext`. These are slow (loops over videos, the whole state in memory, float64
+where the ops have float32) and differentiable by torch's own autograd. What must agree between devices to the bit (:func:`select`, :func:`draw`,
 :func:`sample_bernoulli`) is computed here in the same single operations in the same order, so it agrees to the bit too.
 """
 
@@ -25,15 +25,15 @@ def _videos(cu_seqlens: Tensor) -> Iterator[tuple[int, slice]]:
 
 def _previous(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor) -> tuple[Tensor, Tensor]:
     """The token before each one, [L, D] (itself in a first frame), and whether there is one, [L]."""
-    row = torch.arange(tokens.shape[0])
-    previous, has_previous = row.clone(), torch.zeros(tokens.shape[0], dtype=torch.bool)
+    row = torch.arange(tokens.shape[0], device=tokens.device)
+    previous, has_previous = row.clone(), torch.zeros(tokens.shape[0], dtype=torch.bool, device=tokens.device)
     for video, span in _videos(cu_seqlens):
         step = int(tokens_per_frame[video])
         later = slice(span.start + step, span.stop)
         if later.start < later.stop:
             previous[later] = row[later] - step
             has_previous[later] = True
-    return tokens[previous.to(tokens.device)], has_previous.to(tokens.device)
+    return tokens[previous], has_previous
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
@@ -43,8 +43,8 @@ def surprise(
     tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, metric: str = "cosine", first: float = math.inf
 ) -> Tensor:
     """See :func:`score_ext.surprise`."""
-    previous, has_previous = _previous(tokens.float(), cu_seqlens, tokens_per_frame)
-    x = tokens.float()
+    x = tokens.double()  # the square of no float overflows or underflows
+    previous, has_previous = _previous(x, cu_seqlens, tokens_per_frame)
     if metric == "cosine":
         squares = x.square().sum(1) * previous.square().sum(1)
         zero = squares == 0
@@ -53,7 +53,7 @@ def surprise(
         value = torch.where(value < 0, 0.0, value)
     else:
         value = torch.linalg.vector_norm(x - previous, dim=1)
-    return torch.where(has_previous, value, first)
+    return torch.where(has_previous, value, first).float()
 
 
 def policy_state(
@@ -70,7 +70,7 @@ def policy_state(
 ) -> Tensor:
     """See :func:`score_ext.policy_state`."""
     width = (tokens.shape[1],)
-    x = tokens.float()
+    x = tokens.double()
     previous, has_previous = _previous(x, cu_seqlens, tokens_per_frame)
     parts = []
     if use_token:
@@ -80,7 +80,7 @@ def policy_state(
         parts.append(torch.where(has_previous[:, None], residual, 0.0))
     if position is not None:
         parts.append(position)
-    return torch.cat(parts, dim=1)[begin:end].to(dtype)
+    return torch.cat(parts, dim=1)[begin:end].float().to(dtype)
 
 
 def policy_logits(
@@ -175,7 +175,7 @@ def _philox(counter: list[Tensor], seed: int) -> list[Tensor]:
 
 def _random_words(length: int, seed: int, stream: str, sample: int, video: int) -> Tensor:
     """The random words of one video's tokens: int64 [length], 32 bits each."""
-    quads = torch.arange((length + 3) // 4)
+    quads = torch.arange((length + 3) // 4, device="cpu")
     counter = [quads, *(torch.full_like(quads, value) for value in (sample, video, _STREAMS[stream]))]
     return torch.stack(_philox(counter, seed), dim=1).flatten()[:length]
 
@@ -204,11 +204,11 @@ class _ShiftSolver:
 
     @staticmethod
     def _round(value: float) -> float:
-        return float(torch.tensor(value, dtype=torch.float32))
+        return float(torch.tensor(value, dtype=torch.float32, device="cpu"))
 
     @staticmethod
     def _order(value: float) -> int:
-        bits = int(torch.tensor(value, dtype=torch.float32).view(torch.int32))
+        bits = int(torch.tensor(value, dtype=torch.float32, device="cpu").view(torch.int32))
         return -(bits & 0x7FFFFFFF) if bits < 0 else bits
 
     def _middle(self) -> float:
@@ -217,7 +217,7 @@ class _ShiftSolver:
             return self._round(self.low + self._round(width * 0.5))
         low, high = self._order(self.low), self._order(self.high)
         order = low + int((high - low) / 2)
-        value = torch.tensor(abs(order), dtype=torch.int32).view(torch.float32)
+        value = torch.tensor(abs(order), dtype=torch.int32, device="cpu").view(torch.float32)
         return -float(value) if order < 0 else float(value)
 
     def update(self, total: int, slope: int) -> bool:
@@ -261,7 +261,7 @@ def _inclusion_probabilities(logits: Tensor, keep: int) -> Tensor:
     solver = _ShiftSolver(logits[finite], target, 17, start)
     while not solver.update(*_sums(logits[finite], solver.shift)[1:]):
         pass
-    probability = torch.zeros(len(logits), dtype=torch.int32)
+    probability = torch.zeros(len(logits), dtype=torch.int32, device=logits.device)
     probability[finite] = _sums(logits[finite], solver.shift)[0]
     return probability
 
@@ -269,10 +269,10 @@ def _inclusion_probabilities(logits: Tensor, keep: int) -> Tensor:
 def _systematic(logits: Tensor, keep: int, offset: float) -> Tensor:
     """Positions of one video's tokens that systematic sampling keeps, ascending."""
     if keep == 0:
-        return torch.empty(0, dtype=torch.int64)
+        return torch.empty(0, dtype=torch.int64, device=logits.device)
     certain = logits > 1e30
     finite = logits.abs() <= 1e30
-    kept = torch.zeros(len(logits), dtype=torch.bool)
+    kept = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     for members in (certain, finite, ~(certain | finite)):  # filled in this order
         size = int(members.sum())
         if keep > size:
@@ -287,7 +287,7 @@ def _systematic(logits: Tensor, keep: int, offset: float) -> Tensor:
         spacing = int(running[-1]) // keep
         first = min(int(offset * spacing), spacing - 1)
         passed = torch.where(running > first, (running - first - 1) // spacing + 1, 0).clamp(max=keep)
-        kept |= passed.diff(prepend=torch.zeros(1, dtype=torch.int64)) > 0
+        kept |= passed.diff(prepend=running.new_zeros(1)) > 0
         break
     return kept.nonzero().flatten()
 
@@ -344,7 +344,7 @@ def plackett_luce(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tenso
             if count == 0:
                 log_probs.append(logits.new_zeros(()))
                 continue
-            rest = torch.ones(span.stop - span.start, dtype=torch.bool)
+            rest = torch.ones(span.stop - span.start, dtype=torch.bool, device=logits.device)
             rest[drawn - span.start] = False
             if not bool((logits[span] < math.inf).all()):  # NaN or +inf
                 log_probs.append(logits[span].sum() * math.nan)

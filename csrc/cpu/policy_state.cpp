@@ -4,6 +4,7 @@
 // and the LayerNorm would blow that up.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels.h"
@@ -14,8 +15,9 @@ namespace score::cpu {
 namespace {
 
 // LayerNorm without affine terms, as torch computes it: biased variance, epsilon under the root. row [width] float.
+// False, and nothing written, where the squares are no floats.
 template <typename Out>
-SCORE_INLINE void normalize(const float* row, int64_t width, float epsilon, Out* out) {
+SCORE_INLINE bool normalize(const float* row, int64_t width, float epsilon, Out* out) {
   float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < width; ++i) sum += row[i];
@@ -23,9 +25,26 @@ SCORE_INLINE void normalize(const float* row, int64_t width, float epsilon, Out*
   float squares = 0.0f;
 #pragma omp simd reduction(+ : squares)
   for (int64_t i = 0; i < width; ++i) squares += (row[i] - mean) * (row[i] - mean);
+  // squares that underflow do not show beside epsilon, unless that is tiny itself
+  if (!(squares <= std::numeric_limits<float>::max()) || (epsilon < 1e-20f && squares < 1e-30f)) return false;
   const float scale = 1.0f / std::sqrt(squares / static_cast<float>(width) + epsilon);
 #pragma omp simd
   for (int64_t i = 0; i < width; ++i) out[i] = from_float<Out>((row[i] - mean) * scale);
+  return true;
+}
+
+// The same in double, of x or of x - previous where that is given.
+template <typename In, typename Out>
+SCORE_INLINE void wide_normalize(const In* x, const In* previous, int64_t width, float epsilon, Out* out) {
+  const auto value = [&](int64_t i) {
+    return static_cast<double>(to_float(x[i])) - (previous ? static_cast<double>(to_float(previous[i])) : 0.0);
+  };
+  double sum = 0.0, squares = 0.0;
+  for (int64_t i = 0; i < width; ++i) sum += value(i);
+  const double mean = sum / static_cast<double>(width);
+  for (int64_t i = 0; i < width; ++i) squares += (value(i) - mean) * (value(i) - mean);
+  const double scale = 1.0 / std::sqrt(squares / static_cast<double>(width) + static_cast<double>(epsilon));
+  for (int64_t i = 0; i < width; ++i) out[i] = from_float<Out>(static_cast<float>((value(i) - mean) * scale));
 }
 
 // One row; previous is null in a first frame. scratch [width] float.
@@ -35,7 +54,7 @@ SCORE_INLINE void state_row(
   if (parts.token) {
 #pragma omp simd
     for (int64_t i = 0; i < width; ++i) scratch[i] = to_float(x[i]);
-    normalize(scratch, width, parts.epsilon, out);
+    if (!normalize(scratch, width, parts.epsilon, out)) wide_normalize<In>(x, nullptr, width, parts.epsilon, out);
     out += width;
   }
   if (parts.residual) {
@@ -44,7 +63,7 @@ SCORE_INLINE void state_row(
     } else {
 #pragma omp simd
       for (int64_t i = 0; i < width; ++i) scratch[i] = to_float(x[i]) - to_float(previous[i]);
-      normalize(scratch, width, parts.epsilon, out);
+      if (!normalize(scratch, width, parts.epsilon, out)) wide_normalize(x, previous, width, parts.epsilon, out);
     }
     out += width;
   }

@@ -9,6 +9,7 @@
 
 #include "kernels.h"
 #include "parallel.h"
+#include "score/sums.h"
 #include "simd.h"
 
 namespace score::cpu {
@@ -21,7 +22,7 @@ constexpr int kLanes = 32;                  // independent sums: two AVX-512 or 
 
 struct Sums {
   float product;  // x . p for cosine, |x - p|^2 for l2
-  float square;   // |x|^2
+  float square;   // |x|^2 for cosine; for l2 the sum of |x - p|, which tells no difference from one whose square is 0
 };
 
 // Every sum runs in the same order, so that x == p makes product, |x|^2 and |p|^2 equal to the last bit and the
@@ -31,7 +32,7 @@ template <bool kCosineMetric>
 SCORE_INLINE void accumulate(float a, float b, float& product, float& square) {
   const float difference = a - b;
   product += kCosineMetric ? a * b : difference * difference;
-  square += kCosineMetric ? a * a : 0.0f;
+  square += kCosineMetric ? a * a : std::fabs(difference);
 }
 
 // Lanes kLanes at a time. bfloat16 is read in pairs: of a word, the upper half is a float as it stands and the lower
@@ -81,12 +82,57 @@ SCORE_INLINE Sums row_sums(const T* x, const T* p, int64_t width) {
   return {sum_lanes(product), sum_lanes(square)};
 }
 
-float cosine_surprise(float product, float square, float previous_square) {
-  // In double the product of the squares neither overflows nor rounds.
-  const double squares = static_cast<double>(square) * static_cast<double>(previous_square);
+// In double the product of the squares neither overflows nor underflows, and the root of a square is exact.
+SCORE_INLINE float cosine_surprise(double product, double square, double previous_square) {
+  const double squares = square * previous_square;
   if (squares == 0.0) return 1.0f;  // a zero token has cosine 0 with every token, as in torch's cosine_similarity
-  const float surprise = static_cast<float>(1.0 - static_cast<double>(product) / std::sqrt(squares));
+  const float surprise = static_cast<float>(1.0 - product / std::sqrt(squares));
   return surprise < 0.0f ? 0.0f : surprise;
+}
+
+// The same for rows whose squares, or sums of squares, are no floats. One loop for all sums, so that of equal rows they
+// are equal here too.
+template <bool kCosineMetric, typename T>
+SCORE_INLINE float wide_surprise(const T* x, const T* p, int64_t width) {
+  double product = 0.0, square = 0.0, previous_square = 0.0;
+#pragma omp simd reduction(+ : product, square, previous_square)
+  for (int64_t i = 0; i < width; ++i) {
+    const double a = to_float(x[i]), b = to_float(p[i]);
+    product += kCosineMetric ? a * b : (a - b) * (a - b);
+    square += kCosineMetric ? a * a : 0.0;
+    previous_square += kCosineMetric ? b * b : 0.0;
+  }
+  return kCosineMetric ? cosine_surprise(product, square, previous_square) : static_cast<float>(std::sqrt(product));
+}
+
+#define SCORE_WIDE(T)                                                                                                \
+  SCORE_CLONES float wide_cosine(const T* x, const T* p, int64_t width) { return wide_surprise<true>(x, p, width); } \
+  SCORE_CLONES float wide_l2(const T* x, const T* p, int64_t width) { return wide_surprise<false>(x, p, width); }
+SCORE_WIDE(float)
+SCORE_WIDE(Float16)
+SCORE_WIDE(BFloat16)
+#undef SCORE_WIDE
+
+template <typename T>
+bool is_zero(const T* x, int64_t width) {
+  const T zero{};
+  return std::memcmp(x, &zero, sizeof(T)) == 0 && std::memcmp(x, x + 1, (width - 1) * sizeof(T)) == 0;
+}
+
+template <typename T>
+SCORE_INLINE float row_cosine(const Sums& sums, float previous_square, const T* x, const T* p, int64_t width) {
+  if (sum_is_exact(sums.square) && sum_is_exact(previous_square)) {
+    return cosine_surprise(sums.product, sums.square, previous_square);
+  }
+  // most rows without a square are plain zeros: black pixels, padding
+  if (is_zero(x, width) || is_zero(p, width)) return 1.0f;
+  return wide_cosine(x, p, width);
+}
+
+template <typename T>
+SCORE_INLINE float row_l2(const Sums& sums, const T* x, const T* p, int64_t width) {
+  if (sum_is_exact(sums.product)) return std::sqrt(sums.product);
+  return sums.square == 0.0f ? 0.0f : wide_l2(x, p, width);
 }
 
 // Frames [frame_begin, frame_end) of places [place_begin, place_end) of the video that begins at row `start`.
@@ -112,7 +158,7 @@ SCORE_INLINE void follow(const T* tokens, int64_t width, const Item& item, float
       const T* p = x - n * width;
       if (kCosineMetric && frame == item.frame_begin) square = row_sums<T, true>(p, p, width).square;
       const Sums sums = row_sums<T, kCosineMetric>(x, p, width);
-      out[row] = kCosineMetric ? cosine_surprise(sums.product, sums.square, square) : std::sqrt(sums.product);
+      out[row] = kCosineMetric ? row_cosine(sums, square, x, p, width) : row_l2(sums, x, p, width);
       square = sums.square;
     }
   }

@@ -4,6 +4,7 @@
 // into the L1 cache, the others find them there. Sums use 16-byte loads where rows allow; the output, whose rows may
 // start anywhere because of the position columns, is written one column per thread.
 #include <cub/block/block_reduce.cuh>
+#include <limits>
 
 #include "elements.cuh"
 #include "kernels.h"
@@ -15,17 +16,23 @@ namespace {
 
 constexpr int kThreads = 256;
 
+template <typename Value>
+struct SumStorage {
+  typename cub::BlockReduce<Value, kThreads>::TempStorage reduce;
+  Value sum;
+};
 struct Storage {
-  cub::BlockReduce<float, kThreads>::TempStorage reduce;
-  float sum;
+  SumStorage<float> narrow;
+  SumStorage<double> wide;
 };
 
 // Sum over the block, known to all its threads.
-__device__ float block_sum(float value, Storage& storage) {
-  const float sum = cub::BlockReduce<float, kThreads>(storage.reduce).Sum(value);
+template <typename Value>
+__device__ Value block_sum(Value value, SumStorage<Value>& storage) {
+  const Value sum = cub::BlockReduce<Value, kThreads>(storage.reduce).Sum(value);
   if (threadIdx.x == 0) storage.sum = sum;
   __syncthreads();
-  const float result = storage.sum;
+  const Value result = storage.sum;
   __syncthreads();
   return result;
 }
@@ -56,13 +63,36 @@ __device__ float thread_sum(const T* x, const T* previous, int64_t width, Term t
   return sum;
 }
 
+// As normalise, in double.
+template <typename T, typename Out>
+__device__ void wide_normalise(
+    const T* x, const T* previous, int64_t width, float epsilon, Out* out, SumStorage<double>& storage) {
+  const auto value = [&](int64_t d) {
+    return static_cast<double>(to_float(x[d])) - (previous ? static_cast<double>(to_float(previous[d])) : 0.0);
+  };
+  double sum = 0.0, squares = 0.0;
+  for (int64_t d = threadIdx.x; d < width; d += kThreads) sum += value(d);
+  const double mean = block_sum(sum, storage) / static_cast<double>(width);
+  for (int64_t d = threadIdx.x; d < width; d += kThreads) squares += (value(d) - mean) * (value(d) - mean);
+  squares = block_sum(squares, storage);
+  const double scale = 1.0 / sqrt(squares / static_cast<double>(width) + static_cast<double>(epsilon));
+  for (int64_t d = threadIdx.x; d < width; d += kThreads) {
+    out[d] = from_float<Out>(static_cast<float>((value(d) - mean) * scale));
+  }
+}
+
 // LayerNorm of x, or of x - previous, into out [width].
 template <typename T, typename Out, bool kVector>
 __device__ void normalise(const T* x, const T* previous, int64_t width, float epsilon, Out* out, Storage& storage) {
-  const float sum = block_sum(thread_sum<T, kVector>(x, previous, width, [](float v) { return v; }), storage);
+  const float sum = block_sum(thread_sum<T, kVector>(x, previous, width, [](float v) { return v; }), storage.narrow);
   const float mean = sum / static_cast<float>(width);
   const float squares = block_sum(
-      thread_sum<T, kVector>(x, previous, width, [mean](float v) { return (v - mean) * (v - mean); }), storage);
+      thread_sum<T, kVector>(x, previous, width, [mean](float v) { return (v - mean) * (v - mean); }), storage.narrow);
+  // squares that underflow do not show beside epsilon, unless that is tiny itself
+  if (!(squares <= std::numeric_limits<float>::max()) || (epsilon < 1e-20f && squares < 1e-30f)) {
+    wide_normalise(x, previous, width, epsilon, out, storage.wide);  // the whole block: all its threads know the sum
+    return;
+  }
   const float scale = 1.0f / sqrtf(squares / static_cast<float>(width) + epsilon);
   for (int64_t d = threadIdx.x; d < width; d += kThreads) {
     out[d] = from_float<Out>((half_value(x, previous, d) - mean) * scale);

@@ -12,13 +12,15 @@
 #include "elements.cuh"
 #include "kernels.h"
 #include "launch.cuh"
+#include "score/sums.h"
 #include "videos.cuh"
 #include "walk.cuh"
 
 namespace score::cuda {
 namespace {
 
-// What a comparison of two rows is made of. cosine: x.p, x.x and p.p; l2: only `product`, which is (x-p).(x-p).
+// What a comparison of two rows is made of. cosine: x.p, x.x and p.p; l2: `product`, which is (x-p).(x-p), and in
+// `square` the sum of |x-p|, which tells a difference of 0 from one whose square underflows.
 struct Sums {
   float product;
   float square;
@@ -41,21 +43,73 @@ __device__ void accumulate(float x, float previous, Sums& sums) {
   } else {
     const float difference = x - previous;
     sums.product = fmaf(difference, difference, sums.product);
+    sums.square += fabsf(difference);
   }
+}
+
+// Whether the sums are what they should be; where they are not, the rows are added up once more, in double.
+template <Metric kMetric>
+__device__ bool is_exact(const Sums& sums) {
+  if constexpr (kMetric == Metric::kL2) return sum_is_exact(sums.product) || sums.square == 0.0f;
+  return sum_is_exact(sums.square) && sum_is_exact(sums.previous_square);
+}
+
+template <Metric kMetric>
+__device__ float finish(double product, double square, double previous_square) {
+  if constexpr (kMetric == Metric::kL2) return static_cast<float>(sqrt(product));
+  // The product of the squares is in range, and the root of a square is exact.
+  const double squares = square * previous_square;
+  if (squares == 0.0) return 1.0f;  // a zero row is like no other: cosine 0, as F.cosine_similarity has it
+  const float surprise = static_cast<float>(1.0 - product / sqrt(squares));
+  return surprise < 0.0f ? 0.0f : surprise;
 }
 
 template <Metric kMetric>
 __device__ float finish(const Sums& sums) {
   if constexpr (kMetric == Metric::kL2) return sqrtf(sums.product);
-  // The product of two floats is exact in double, and the root of a square is exact.
-  const double squares = static_cast<double>(sums.square) * static_cast<double>(sums.previous_square);
-  if (squares == 0.0) return 1.0f;  // a zero row is like no other: cosine 0, as F.cosine_similarity has it
-  const float surprise = static_cast<float>(1.0 - static_cast<double>(sums.product) / sqrt(squares));
-  return surprise < 0.0f ? 0.0f : surprise;
+  return finish<kMetric>(sums.product, sums.square, sums.previous_square);
 }
 
-constexpr int kWalkThreads = 256;  // at most; no more than a row needs
-constexpr int kMaxVectors = 6;     // of one thread; three stages of such rows fit every architecture's shared memory
+constexpr int kMaxWarps = 8;
+
+struct WideStorage {
+  cub::WarpReduce<double>::TempStorage reduce[kMaxWarps];
+  double sums[3][kMaxWarps];
+};
+
+// The surprise of one row in double. Called by all threads of the block, at most kMaxWarps warps.
+template <typename T, Metric kMetric>
+__device__ void wide_surprise(const T* x, const T* previous, int64_t width, WideStorage& storage, float* out) {
+  double sums[3] = {};  // as Sums; one loop for all, so that of equal rows they are equal here too
+  for (int64_t d = threadIdx.x; d < width; d += blockDim.x) {
+    const double a = to_float(x[d]), b = to_float(previous[d]);
+    if constexpr (kMetric == Metric::kCosine) {
+      sums[0] = fma(a, b, sums[0]);
+      sums[1] = fma(a, a, sums[1]);
+      sums[2] = fma(b, b, sums[2]);
+    } else {
+      sums[0] = fma(a - b, a - b, sums[0]);
+    }
+  }
+  const unsigned warp = threadIdx.x / 32;
+  for (int s = 0; s < 3; ++s) {
+    __syncwarp();
+    const double sum = cub::WarpReduce<double>(storage.reduce[warp]).Sum(sums[s]);
+    if (threadIdx.x % 32 == 0) storage.sums[s][warp] = sum;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    double total[3] = {};
+    for (int s = 0; s < 3; ++s) {
+      for (unsigned w = 0; w < blockDim.x / 32; ++w) total[s] += storage.sums[s][w];
+    }
+    *out = finish<kMetric>(total[0], total[1], total[2]);
+  }
+  __syncthreads();
+}
+
+constexpr int kWalkThreads = 32 * kMaxWarps;  // at most; no more than a row needs
+constexpr int kMaxVectors = 6;  // of one thread; three stages of such rows fit every architecture's shared memory
 constexpr int kMaxRowVectors = kMaxVectors * kWalkThreads;
 constexpr int kStages = 3;      // rows on their way per block: what keeps a fast memory busy
 constexpr int kFlushRows = 32;  // rows between two barriers
@@ -64,22 +118,36 @@ constexpr int kMinRun = 4;      // positions per block, where there are too few 
 
 // What the warps of a block found out about the last rows, until the block adds it up.
 struct WalkStorage {
-  Sums sums[kFlushRows][kWalkThreads / 32];
+  Sums sums[kFlushRows][kMaxWarps];
   int64_t row[kRowRing];
-  bool first[kRowRing];
+  int64_t previous[kRowRing];  // itself in a first frame
+  bool exact[kFlushRows];
+  WideStorage wide;
 };
 
 // Called by all threads: writes the surprise of rows begin .. end, counted from the start of the block's run.
-template <Metric kMetric>
-__device__ void flush(const WalkStorage& storage, int begin, int end, float first, float* out) {
+template <typename T, Metric kMetric>
+__device__ void flush(
+    WalkStorage& storage, const T* tokens, int64_t width, int begin, int end, float first, float* out) {
   __syncthreads();
   const int at = begin + static_cast<int>(threadIdx.x);
+  bool exact = true;
   if (at < end) {
     Sums sums = {0.0f, 0.0f, 0.0f};
     for (unsigned w = 0; w < blockDim.x / 32; ++w) sums = AddSums()(sums, storage.sums[at % kFlushRows][w]);
-    out[storage.row[at % kRowRing]] = storage.first[at % kRowRing] ? first : finish<kMetric>(sums);
+    const int64_t row = storage.row[at % kRowRing];
+    const bool is_first = storage.previous[at % kRowRing] == row;
+    exact = is_first || is_exact<kMetric>(sums);
+    storage.exact[at % kFlushRows] = exact;
+    if (exact) out[row] = is_first ? first : finish<kMetric>(sums);
   }
-  __syncthreads();
+  if (__syncthreads_or(!exact)) {
+    for (int i = begin; i < end; ++i) {
+      if (storage.exact[i % kFlushRows]) continue;
+      const int64_t row = storage.row[i % kRowRing], previous = storage.previous[i % kRowRing];
+      wide_surprise<T, kMetric>(tokens + row * width, tokens + previous * width, width, storage.wide, out + row);
+    }
+  }
 }
 
 // A block per run of positions; its threads share a row of row_vectors 16-byte vectors, kVectors each. A thread copies
@@ -91,13 +159,15 @@ __global__ void __launch_bounds__(kWalkThreads) surprise_walk(
     float* out) {
   constexpr int kElements = kVectorElements<T>;
   using WarpSum = cub::WarpReduce<float>;
-  __shared__ typename WarpSum::TempStorage reduce[kWalkThreads / 32];
+  __shared__ typename WarpSum::TempStorage reduce[kMaxWarps];
   __shared__ WalkStorage storage;
   SCORE_DYNAMIC_SHARED(uint4, stages);
   const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x), warp = thread / 32;
 
   const int64_t start = static_cast<int64_t>(blockIdx.x) * run;
   const int64_t positions = start + run < batch.num_tokens ? run : batch.num_tokens - start;
+  const T* rows = static_cast<const T*>(tokens);
+  const int64_t width = static_cast<int64_t>(row_vectors) * kElements;
   Walk walk(batch, tokens_per_frame, start);
 
   const auto copy_row = [&](int64_t row, int stage) {
@@ -114,7 +184,7 @@ __global__ void __launch_bounds__(kWalkThreads) surprise_walk(
       copy_row(walk.row(), stage);
       if (thread == 0) {
         storage.row[loaded % kRowRing] = walk.row();
-        storage.first[loaded % kRowRing] = walk.is_first_frame();
+        storage.previous[loaded % kRowRing] = walk.is_first_frame() ? walk.row() : walk.previous_row();
       }
       walk.advance();
       ++loaded;
@@ -162,21 +232,21 @@ __global__ void __launch_bounds__(kWalkThreads) surprise_walk(
     load_next(stage);
     stage = stage + 1 < kStages ? stage + 1 : 0;
     sums.product = warp_sum(sums.product);
+    sums.square = warp_sum(sums.square);
     if constexpr (kMetric == Metric::kCosine) {
-      sums.square = warp_sum(sums.square);
       sums.previous_square = previous_square;
       previous_square = sums.square;
     }
     if (thread % 32 == 0) storage.sums[done % kFlushRows][warp] = sums;
     if (++done == flushed + kFlushRows) {
-      flush<kMetric>(storage, flushed, done, first, out);
+      flush<T, kMetric>(storage, rows, width, flushed, done, first, out);
       flushed = done;
     }
   }
-  flush<kMetric>(storage, flushed, loaded, first, out);
+  flush<T, kMetric>(storage, rows, width, flushed, loaded, first, out);
 }
 
-constexpr int kLoopThreads = 256;
+constexpr int kLoopThreads = 32 * kMaxWarps;
 
 // Rows of any width and alignment, one after the other; both rows are read.
 template <typename T, Metric kMetric>
@@ -184,6 +254,7 @@ __global__ void __launch_bounds__(kLoopThreads) surprise_loop(
     const T* tokens, PackedBatch batch, const int32_t* tokens_per_frame, int64_t width, float first, float* out) {
   using BlockSum = cub::BlockReduce<Sums, kLoopThreads>;
   __shared__ typename BlockSum::TempStorage storage;
+  __shared__ WideStorage wide;
   for (int64_t row = blockIdx.x; row < batch.num_tokens; row += gridDim.x) {
     const int64_t video = find_video(batch, row);
     const int64_t previous = row - frame_tokens(tokens_per_frame, video);
@@ -197,8 +268,12 @@ __global__ void __launch_bounds__(kLoopThreads) surprise_loop(
       }
     }
     __syncthreads();
-    sums = BlockSum(storage).Reduce(sums, AddSums());
-    if (threadIdx.x == 0) out[row] = is_first ? first : finish<kMetric>(sums);
+    sums = BlockSum(storage).Reduce(sums, AddSums());  // known to the first thread
+    const bool exact = threadIdx.x != 0 || is_first || is_exact<kMetric>(sums);
+    if (threadIdx.x == 0 && exact) out[row] = is_first ? first : finish<kMetric>(sums);
+    if (__syncthreads_or(!exact)) {
+      wide_surprise<T, kMetric>(tokens + row * width, tokens + previous * width, width, wide, out + row);
+    }
   }
 }
 
