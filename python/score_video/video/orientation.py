@@ -36,8 +36,8 @@ class Orientation:
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """What the frame's display matrix asks for; the nearest of the eight ways where it is at an angle."""
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
-    if matrix is None or len(raw := bytes(matrix)) < 20:
+    matrices = [data for data in frame.side_data if data.type == Type.DISPLAYMATRIX]
+    if not matrices or len(raw := bytes(matrices[0])) < 20:
         return Orientation()
     # (x, y) -> (a x + c y, b x + d y), x to the right and y down
     a, b, _, c, d = struct.unpack("=5i", raw[:20])

@@ -157,7 +157,8 @@ def numbers_of_frames(
         ticks = np.arange(max(1, count)) / (fps * float(timeline.base))
     # Down to whole ticks, so that no frame is taken before its time; the millionth is for products that should be whole
     whole = np.floor(ticks + 1e-6).astype(np.int64)
-    return np.searchsorted(timeline.times, whole, side="right") - 1
+    on_display: npt.NDArray[np.int64] = np.searchsorted(timeline.times, whole, side="right") - 1
+    return on_display
 
 
 def _sample(
@@ -182,7 +183,7 @@ def _sample(
             progress(done, len(numbers))
     return SampledVideo(
         frames=frames.stack(),
-        timestamps=timeline.times[taken] * float(timeline.base),
+        timestamps=timeline.times[taken].astype(np.float64) * float(timeline.base),
         source=SourceFacts(
             width=frames.displayed[1],
             height=frames.displayed[0],

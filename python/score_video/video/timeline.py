@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
-from av.format import Flags
 from av.video.stream import VideoStream
 
 from score_video.video.container import VideoError, read_packets, time_base
@@ -29,6 +28,7 @@ PLAIN_RATE = Fraction(25)  # frames a second where a file says nothing
 _NO_TIME = -(2**63)
 _LATEST = 2**61  # ticks; leaves room for arithmetic in int64
 _TIMES_ARE_GUESSED = frozenset({"avi", "mpeg"})  # containers in which frames may be without a time of their own
+_JOINED = 0x200  # AVFMT_TS_DISCONT: formats whose times may begin anew by design
 _SHOWN, _KEY = 1, 2
 HIDDEN, EMPTY = -1, -2
 
@@ -122,7 +122,7 @@ def read_timeline(
 
 def by_count(stream: VideoStream, count: int) -> Timeline:
     """Frames of equal length, by the stream's rate, in whatever order they come from the decoder."""
-    rate = stream.average_rate or stream.guessed_rate or PLAIN_RATE
+    rate = stream.guessed_rate or stream.average_rate or PLAIN_RATE  # the average of a raw stream is made up
     return Timeline(np.arange(count, dtype=np.int64), count, 1 / Fraction(rate))
 
 
@@ -160,13 +160,11 @@ def _ticks(time: int | None) -> int:
 
 def _by_time(container: InputContainer, stream: VideoStream, packets: Packets) -> Timeline | None:
     """The timeline that the packets' times make; None where they say nothing."""
-    timed = packets.shown & (packets.pts != _NO_TIME)
-    number = np.flatnonzero(timed)
+    number = np.flatnonzero(packets.shown & (packets.pts != _NO_TIME))
     if not len(number):
         return None
     base = time_base(stream)
-    longest = int(LONGEST_PAUSE / base)
-    sections = _sections(packets, longest, bool(container.format.flags & Flags.ts_discont.value))
+    sections = _sections(packets)
     order = number[np.lexsort((packets.pts[number], sections[number]))]
     pts, section = packets.pts[order], sections[order]
     twice = np.zeros(len(order), dtype=bool)  # the second field of a frame, for one; the decoder will tell
@@ -174,38 +172,50 @@ def _by_time(container: InputContainer, stream: VideoStream, packets: Packets) -
     if container.format.name in _TIMES_ARE_GUESSED:
         reordered = bool((np.diff(packets.pts[number]) < 0).any())
         delayed = bool(stream.codec_context.has_b_frames)
-        if twice.any() or len(number) < packets.shown.sum() or (delayed and not reordered):
+        missing = len(number) < packets.shown.sum()
+        if twice.any() or missing or section[-1] > 0 or (delayed and not reordered):
             return None
     order, pts, section = order[~twice], pts[~twice], section[~twice]
     step = np.diff(pts)
     cut = np.diff(section) != 0
     usual = int(np.median(step[~cut])) if (~cut).any() else max(1, int(1 / PLAIN_RATE / base))
-    step[cut] = usual
-    step[_jumps(step, usual, longest)] = usual
+    joined = bool(container.format.flags & _JOINED)
+    step[cut | _jumps(step, usual, int(LONGEST_PAUSE / base), joined)] = usual
     times = np.concatenate([np.zeros(1, dtype=np.int64), step.cumsum()])
-    end = int(times[-1]) + (int(packets.duration[order[-1]]) or usual)
+    end = int(times[-1]) + _last_duration(stream, packets, order, usual)
     frame_of = np.where(packets.shown, EMPTY, HIDDEN).astype(np.int64)
     frame_of[order] = np.arange(len(order))
     return Timeline(times, end, base, frame_of, order, packets.pts, *_index(packets, frame_of))
 
 
-def _sections(packets: Packets, longest: int, discontinuous: bool) -> Int64s:
-    """int64 [P]: counts up where the times of decoding go back or, in formats that are so joined, far ahead."""
+def _sections(packets: Packets) -> Int64s:
+    """int64 [P]: counts up where the times of decoding go back: there, times begin anew."""
     known = np.flatnonzero(packets.dts != _NO_TIME)
     breaks = np.zeros(len(packets.dts), dtype=np.int64)
-    if len(known) > 1:
-        step = np.diff(packets.dts[known])
-        broken = step < 0
-        if discontinuous:
-            broken |= (step > longest) & (step > RARE * max(1, int(np.median(step))))
-        breaks[known[1:]] = broken
+    breaks[known[1:]] = np.diff(packets.dts[known]) < 0
     return breaks.cumsum()
 
 
-def _jumps(step: Int64s, usual: int, longest: int) -> npt.NDArray[np.bool_]:
-    """Pauses that are no pauses: longer than all the rest of the video, so that hardly a frame of it would be seen."""
+def _jumps(step: Int64s, usual: int, longest: int, joined: bool) -> npt.NDArray[np.bool_]:
+    """Pauses that are no pauses.
+
+    In formats that recorders join, any long and rare one; in others one that is longer than all the rest of the video,
+    so that hardly a frame of the rest would be seen.
+    """
     long = (step > longest) & (step > RARE * usual)
-    return long & (step > step[~long].sum())
+    jumps: npt.NDArray[np.bool_] = long if joined else long & (step > step[~long].sum())
+    return jumps
+
+
+def _last_duration(stream: VideoStream, packets: Packets, order: Int64s, usual: int) -> int:
+    """How long the last frame is shown: by the header where that can be, else by its packet."""
+    first, last = order[0], order[-1]
+    by_packet = int(packets.duration[last])
+    by_header = int(packets.pts[first] - packets.pts[last]) + (stream.duration or 0)
+    if 0 < by_header <= max(by_packet, usual):
+        return by_header
+    # Where frames are stored in another order, a packet's duration is often the time to the next one stored
+    return by_packet if by_packet and (np.diff(order) > 0).all() else usual
 
 
 def _index(packets: Packets, frame_of: Int64s) -> tuple[Int64s, dict[int, int]]:
@@ -228,7 +238,7 @@ def _check_whole(
     A length may count from the first frame or from the container's 0, and an edit list may have changed the one of
     the stream and not that of the file, or the other way round.
     """
-    if container.format.flags & Flags.ts_discont.value:
+    if container.format.flags & _JOINED:
         return  # has no header; libav takes the length from the data
     timed = packets.pts != _NO_TIME
     ends = (packets.pts + packets.duration)[timed]
