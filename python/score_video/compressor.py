@@ -24,7 +24,7 @@ from score_video.output import output_folder
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
 from score_video.position import check_sizes
-from score_video.saved_policy import load_policy_weights, pretrained_policy
+from score_video.saved_policy import load_policy_weights, new_policy, pretrained_policy
 
 if TYPE_CHECKING:
     from score_video.mllm.adapter import Pictures
@@ -154,7 +154,7 @@ class Compressor:
         else:
             rule = find_method(method)
         counts = self._counts(videos, logits) if keep is None else _given_counts(videos, keep)
-        kept = torch.tensor(counts, dtype=torch.int32).to(videos.tokens.device, non_blocking=True)
+        kept = torch.tensor(counts, dtype=torch.int32, device="cpu").to(videos.tokens.device, non_blocking=True)
         packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, kept
         if isinstance(rule, IndexMethod):
             return Selected(rule.index(*packed, seed=self.seed), kept)
@@ -224,9 +224,7 @@ class Compressor:
         try:
             if isinstance(retention := config["retention"], dict):
                 retention = AdaptiveRetention(**retention)
-            method = (
-                config["method"] if "method" in config else SurprisePolicy(SurprisePolicyConfig(**config["policy"]))
-            )
+            method = config["method"] if "method" in config else new_policy(SurprisePolicyConfig(**config["policy"]))
             compressor = Compressor(method, retention, config["law"], config["seed"])
         except TypeError as error:
             raise TypeError(f"{path}: {error}") from None

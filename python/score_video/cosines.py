@@ -138,21 +138,21 @@ def _products(tokens: Tensor, run: Run) -> _Products:
     halo = n * max(offset.frames for offset in offsets)  # rows before the chunk's first
     step = min(frames, max(1, _CHUNK // max(n * width, 1)))  # frames at a time
     chunks = [slice(begin * n, min(begin + step, frames) * n) for begin in range(0, frames, step)]
-    buffer = torch.zeros(halo + step * n, width, device=device)
+    buffer = torch.zeros(halo + step * n, width, dtype=torch.float32, device=device)
 
-    log_norm = torch.empty(len(tokens), device=device)
+    log_norm = torch.empty(len(tokens), dtype=torch.float32, device=device)
     total = torch.zeros(len(run.frames), width, dtype=torch.float64, device=device)
     for chunk in chunks:
         units = buffer[halo : halo + chunk.stop - chunk.start]
-        log_norm[chunk] = _directions(tokens[chunk], units)
+        log_norm[chunk] = directions(tokens[chunk], units)
         total.index_add_(0, video[chunk.start // n : chunk.stop // n], units.view(-1, n, width).sum(1).double())
     mean = (total / (video_frames[:, None] * n)).float()  # [videos, D]
 
-    cosine = torch.empty(len(offsets), len(tokens), device=device)
-    sums = torch.empty(len(tokens), 5, device=device)
+    cosine = torch.empty(len(offsets), len(tokens), dtype=torch.float32, device=device)
+    sums = torch.empty(len(tokens), 5, dtype=torch.float32, device=device)
     for chunk in chunks:
         end = halo + chunk.stop - chunk.start
-        _directions(tokens[chunk], buffer[halo:end])
+        directions(tokens[chunk], buffer[halo:end])
         centre = mean[video[chunk.start // n : chunk.stop // n]]
         sums[chunk] = _centre(buffer[halo:end].view(-1, n, width), centre).view(-1, 5)
         for k, offset in enumerate(offsets):
@@ -164,8 +164,9 @@ def _products(tokens: Tensor, run: Run) -> _Products:
     return _Products(dict(zip(offsets, cosine, strict=True)), log_norm, root, along, squared_mean, to_means)
 
 
-def _directions(tokens: Tensor, out: Tensor) -> Tensor:
-    """Writes x / |x| of tokens [R, D] to float32 out [R, D]; returns log |x| [R]. No finite token overflows."""
+def directions(tokens: Tensor, out: Tensor) -> Tensor:
+    """Writes x / |x| of tokens [R, D] to float32 out [R, D], 0 for a zero token; returns log |x| [R]. Right for every
+    finite token, also where its squares are no floats."""
     largest: Tensor = torch.linalg.vector_norm(tokens, torch.inf, dim=1, keepdim=True).float()
     torch.div(tokens, largest.where(largest > 0, 1.0), out=out)
     norm: Tensor = torch.linalg.vector_norm(out, dim=1, keepdim=True)

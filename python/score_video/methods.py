@@ -20,6 +20,7 @@ from torch import Tensor
 
 import score_ext
 from score_ext.ops import Law
+from score_video.cosines import directions
 
 Scores = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(tokens [L, D], cu_seqlens int32 [B + 1], tokens_per_frame int32 [B], keep int32 [B]) -> float32 [L]."""
@@ -120,8 +121,9 @@ def _surprise_l2(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, k
 
 def _norm(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
     """||x||_2."""
-    norms: Tensor = torch.linalg.vector_norm(tokens, dim=1, dtype=torch.float32)
-    return norms
+    largest = _largest(tokens, 1)
+    norms: Tensor = torch.linalg.vector_norm(tokens / largest, dim=1)
+    return norms * largest[:, 0]
 
 
 def _evs(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ def _spread_over_first_frame(cu_seqlens: Tensor, frame: Tensor, budget: Tensor) 
     """int64 [sum of budget]: rows spread evenly over each video's first ``frame`` tokens; both int32 [B]."""
     length = int(cu_seqlens[-1])
     outside = _row_in_video(cu_seqlens, length) >= _of_each_row(frame, cu_seqlens)
-    equal = torch.zeros(length, device=cu_seqlens.device).masked_fill_(outside, -torch.inf)
+    equal = torch.zeros(length, dtype=torch.float32, device=cu_seqlens.device).masked_fill_(outside, -torch.inf)
     return score_ext.select(equal, cu_seqlens, budget, int(budget.sum()), "systematic")
 
 
@@ -164,7 +166,7 @@ def _evs_dithered(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, 
     """
     surprise = score_ext.surprise(tokens, cu_seqlens, tokens_per_frame, first=0.0)
     lengths = cu_seqlens.diff()
-    total = torch.zeros(len(lengths), device=tokens.device).index_add_(0, _video_of_row(cu_seqlens), surprise)
+    total = surprise.new_zeros(len(lengths)).index_add_(0, _video_of_row(cu_seqlens), surprise)
     mean = total / (lengths - tokens_per_frame).clamp(min=1)
     first_frame = _row_in_video(cu_seqlens, tokens.shape[0]) < _of_each_row(tokens_per_frame, cu_seqlens)
     scores = torch.where(first_frame, _of_each_row(mean, cu_seqlens), surprise)
@@ -173,13 +175,13 @@ def _evs_dithered(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, 
 
 def _uniform(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
     """Every (length / k)-th token in (t, y, x) order: systematic sampling with equal probabilities."""
-    equal = torch.zeros(tokens.shape[0], device=tokens.device)
+    equal = torch.zeros(tokens.shape[0], dtype=torch.float32, device=tokens.device)
     return score_ext.select(equal, cu_seqlens, keep, int(keep.sum()), "systematic")
 
 
 def _random(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
     """Each set of k tokens equally likely; the same seed keeps the same tokens on every device."""
-    equal = torch.zeros(tokens.shape[0], device=tokens.device)
+    equal = torch.zeros(tokens.shape[0], dtype=torch.float32, device=tokens.device)
     seeds = torch.tensor([seed], dtype=torch.int64, device=tokens.device)
     return score_ext.draw(equal, cu_seqlens, keep, int(keep.sum()), 1, seeds)[0][0]
 
@@ -210,8 +212,24 @@ def _vidcom2(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep:
 
 def _least_varying_half(tokens: Tensor) -> Tensor:
     """[L, D] -> [L, max(1, D // 2)], each row of unit length."""
-    channels = tokens.var(0, correction=0).argsort(stable=True)[: max(1, tokens.shape[1] // 2)]
-    return torch.nn.functional.normalize(tokens[:, channels.sort().values], dim=1)
+    largest = _largest(tokens, 0)
+    deviation = (tokens / largest).std(0, correction=0) * largest[0]
+    channels = deviation.argsort(stable=True)[: max(1, tokens.shape[1] // 2)]
+    return _unit_length(tokens[:, channels.sort().values])
+
+
+def _unit_length(tokens: Tensor) -> Tensor:
+    """x / |x| of tokens [L, D], float32; 0 for a zero token."""
+    units = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
+    directions(tokens, units)
+    return units
+
+
+def _largest(tokens: Tensor, dim: int) -> Tensor:
+    """Largest magnitudes over a dimension of tokens, float32, kept as 1 there; 1 where all are 0. What is divided by it
+    has squares that neither overflow nor all vanish."""
+    largest: Tensor = torch.linalg.vector_norm(tokens, torch.inf, dim=dim, keepdim=True).float()
+    return largest.where(largest != 0, 1.0)
 
 
 def _closeness(tokens: Tensor, centre: Tensor) -> Tensor:
@@ -238,7 +256,7 @@ def frame_budgets(uniqueness: list[float], tokens_per_frame: int, keep: int) -> 
         counts, one for each frame, 0 to N each, that sum to ``keep``.
     """
     frames = len(uniqueness)
-    p = torch.tensor(uniqueness, dtype=torch.float64).div(0.01).nan_to_num().softmax(0)
+    p = torch.tensor(uniqueness, dtype=torch.float64, device="cpu").div(0.01).nan_to_num().softmax(0)
     due = keep / frames * (1 + p - 1 / frames)  # [T], sums to keep
     least = 1 if keep >= frames else 0
     count = due.floor().clamp(least, tokens_per_frame)
@@ -258,7 +276,7 @@ def _divprune(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep
     normalised float32 copy of one video, never L * L.
     """
     rows = [
-        start + _spread_out(torch.nn.functional.normalize(tokens[start:end].float(), dim=1), k)
+        start + _spread_out(_unit_length(tokens[start:end]), k)
         for start, end, _, k in _videos(cu_seqlens, tokens_per_frame, keep)
     ]
     return torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64, device=tokens.device)

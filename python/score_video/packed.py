@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,9 +49,10 @@ class PackedVideos:
             raise ValueError("videos must be a non-empty sequence of tensors [frames, rows, columns, width]")
         lengths = [video.shape[0] * video.shape[1] * video.shape[2] for video in videos]
         device = videos[0].device
-        sizes = torch.tensor([(video.shape[1] * video.shape[2], video.shape[2]) for video in videos], dtype=torch.int32)
-        cu_seqlens = torch.zeros(len(videos) + 1, dtype=torch.int32)
-        cu_seqlens[1:] = torch.tensor(lengths).cumsum(0)
+        pairs = [(video.shape[1] * video.shape[2], video.shape[2]) for video in videos]
+        sizes = torch.tensor(pairs, dtype=torch.int32, device="cpu")
+        ends = list(itertools.accumulate(lengths, initial=0))
+        cu_seqlens = torch.tensor(ends, dtype=torch.int32, device="cpu")
         return PackedVideos(
             torch.cat([video.reshape(-1, video.shape[-1]) for video in videos]),
             # non_blocking: a copy that blocks would wait for all that the device has still to do

@@ -77,8 +77,9 @@ def position_features(videos: PackedVideos) -> Tensor:
     places = token_places(videos)
     place = torch.stack([places.frame, places.row, places.column], dim=1)  # [L, 3]
     size = torch.stack([places.frames, places.rows, places.columns], dim=1)
-    unit = place / (size - 1).clamp_min(1)  # float32
-    angle = (unit[:, :, None] * (torch.pi * 2.0 ** torch.arange(_FREQUENCIES, device=unit.device))).flatten(1)
+    unit = place.float() / (size - 1).clamp_min(1)
+    doubling = torch.arange(_FREQUENCIES, dtype=torch.float32, device=unit.device).exp2()
+    angle = (unit[:, :, None] * (torch.pi * doubling)).flatten(1)
     return torch.cat([unit, angle.sin(), angle.cos()], dim=1)
 
 

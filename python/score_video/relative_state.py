@@ -7,6 +7,8 @@ or rotated. SCORE has no such state; this is ours. :mod:`score_video.cosines` sa
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -48,8 +50,8 @@ def relative_state(videos: PackedVideos) -> Tensor:
     """
     places = token_places(videos)
     sizes = torch.stack([videos.lengths, videos.tokens_per_frame, videos.columns], dim=1).tolist()
-    cosines = torch.zeros(len(videos.tokens), len(TEMPORAL) + len(APPEARANCE), device=videos.tokens.device)
-    log_norm = torch.zeros(len(videos.tokens), device=videos.tokens.device)
+    zeros = partial(torch.zeros, dtype=torch.float32, device=videos.tokens.device)
+    cosines, log_norm = zeros(len(videos.tokens), len(TEMPORAL) + len(APPEARANCE)), zeros(len(videos.tokens))
     for run in runs(sizes):
         rows = slice(run.begin, run.end)
         cosines[rows], log_norm[rows] = measure(videos.tokens[rows], run, places.row[rows], places.column[rows])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -35,11 +36,17 @@ def load_policy(folder: Path) -> SurprisePolicy:
         raise ValueError(f"{folder} must hold a policy (model_type 'score_policy'), got {kind!r}")
     if not (folder / "model.safetensors").is_file():
         raise FileNotFoundError(2, "holds no policy (no model.safetensors)", str(folder))
-    policy = SurprisePolicy(SurprisePolicyConfig.from_pretrained(folder))
+    policy = new_policy(SurprisePolicyConfig.from_pretrained(folder))
     load_policy_weights(policy, folder / "model.safetensors")
     policy.eval()  # type: ignore[no-untyped-call]
     frozen: SurprisePolicy = policy.requires_grad_(False)
     return frozen
+
+
+def new_policy(config: SurprisePolicyConfig) -> SurprisePolicy:
+    """A policy to read weights into: on the CPU, whatever torch's default device is."""
+    with torch.device("cpu"):
+        return SurprisePolicy(config)
 
 
 def load_policy_weights(policy: SurprisePolicy, path: Path) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from batches import LAYOUTS, Layout, generator, int32, int64
-from cases import DIFFERENTIABLE, OPS, call, op_arguments, tensor_arguments
+from batches import LAYOUTS, TOKEN_DTYPES, Layout, generator, int32, int64
+from cases import DIFFERENTIABLE, OPS, call, linear_layers, op_arguments, tensor_arguments
 from torch import Tensor
+
+import score_ext
 
 ARGUMENTS = [(op, name) for op, arguments in op_arguments().items() for name in tensor_arguments(arguments)]
 
@@ -26,11 +28,17 @@ def strided_copies(tensor: Tensor) -> Iterator[Tensor]:
     spaced = torch.zeros(2 * tensor.shape[0], *tensor.shape[1:], dtype=tensor.dtype)
     spaced[::2] = tensor
     yield spaced[::2]
-    padded = torch.zeros(tensor.shape[0] + 3, *tensor.shape[1:], dtype=tensor.dtype)
-    padded[3:] = tensor
-    yield padded[3:]  # contiguous, at an address that is not a multiple of 16 bytes
     if tensor.dim() == 2:
         yield tensor.t().contiguous().t()
+    yield from shifted_copies(tensor)
+
+
+def shifted_copies(tensor: Tensor) -> Iterator[Tensor]:
+    """The same values, contiguous, at addresses that are multiples of 4, 8, 16 and 32 bytes and of no more."""
+    for offset in (1, 2, 3, 4, 8, 16):
+        storage = torch.zeros(tensor.numel() + offset, dtype=tensor.dtype)
+        storage[offset:] = tensor.flatten()
+        yield storage[offset:].view(tensor.shape)
 
 
 @pytest.mark.parametrize(("op", "name"), ARGUMENTS)
@@ -40,6 +48,35 @@ def test_strides_change_nothing(op: str, name: str) -> None:
     for copy in strided_copies(arguments[name]):
         assert torch.equal(copy, arguments[name])
         assert_same(call(op, {**arguments, name: copy}), expected)
+
+
+# Wide enough for a BLAS to do its work in blocks; odd sizes, for what is left of them.
+@pytest.mark.parametrize("dtype", TOKEN_DTYPES)
+@pytest.mark.parametrize(("hidden", "rows"), [((64, 64), 300), ((33, 17), 77), ((64,), 128)])
+def test_policy_and_its_gradients_at_any_address(dtype: torch.dtype, hidden: tuple[int, ...], rows: int) -> None:
+    layout = Layout(((rows, 1),))
+    tokens = layout.tokens(48)
+    position = torch.rand(rows, 5, generator=generator(1))
+    layers = linear_layers([2 * 48 + 5, *hidden, 1], dtype)
+
+    def results(weights: list[Tensor], tokens: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+        leaves = [leaf.detach().requires_grad_() for leaf in (*weights, tokens, position)]
+        *weights, tokens, position = leaves
+        pairs = list(zip(weights[::2], weights[1::2], strict=True))
+        logits = score_ext.policy_logits(tokens, layout.cu_seqlens, layout.tokens_per_frame, pairs, position)
+        return logits.detach(), *torch.autograd.grad(logits.square().sum(), leaves)
+
+    given = [tensor for layer in layers for tensor in layer]
+    expected = results(given, tokens, position)
+    for number in range(len(given)):
+        for copy in shifted_copies(given[number]):
+            assert_same(results([*given[:number], copy, *given[number + 1 :]], tokens, position), expected)
+        if given[number].dim() == 2:
+            transposed = given[number].t().contiguous().t()
+            assert_same(results([*given[:number], transposed, *given[number + 1 :]], tokens, position), expected)
+    for copy, other in zip(shifted_copies(tokens), shifted_copies(position), strict=True):
+        assert_same(results(given, copy, position), expected)
+        assert_same(results(given, tokens, other), expected)
 
 
 @pytest.mark.parametrize("op", ["surprise", "policy_logits", "gather", "compress"])
