@@ -26,7 +26,7 @@ MAX_PIXELS = 2**26  # of one frame, 64 megapixels
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,ogg,asf,asf_o,gif,apng,mxf,gxf,nut,"
     "rm,dv,wtv,swf,ivf,obu,av1,h264,hevc,vvc,m4v,h261,h263,mjpeg,vc1,dirac,yuv4mpegpipe,"
-    "png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe"
+    "png_pipe,bmp_pipe,tiff_pipe"
 )
 _HEAD = 12  # bytes that tell a picture's format
 _STILLS = ("heic", "heix", "heim", "heis", "mif1", "avif")  # brands of MP4 files that hold pictures
@@ -52,16 +52,19 @@ def read_head(path: str | Path) -> bytes:
         raise error if isinstance(error, VideoError) else VideoError(f"{path}: {error}") from error
 
 
+def is_for_pillow(head: bytes) -> bool:
+    """Whether a file that begins so is a JPEG or a WebP picture."""
+    return head.startswith(b"\xff\xd8\xff") or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
 @contextmanager
 def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a file and picks its video stream, with libav confined to that file."""
-    head = read_head(path)
+    read_head(path)
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)}
-    # By its name a JPEG would be taken for one of a numbered series of pictures, a format that opens other files
-    known = "jpeg_pipe" if head.startswith(b"\xff\xd8\xff") else None
     try:
         # An absolute path starts with a slash and therefore is never taken for a protocol such as "concat:".
-        container = av.open(str(Path(path).absolute()), "r", format=known, options=options, metadata_errors="replace")
+        container = av.open(str(Path(path).absolute()), "r", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: {_why_not_opened(error)}") from error
     with container:

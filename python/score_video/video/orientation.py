@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +37,15 @@ class Orientation:
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """What the frame's display matrix asks for; the nearest of the eight ways where it is at an angle."""
-    matrices = [data for data in frame.side_data if data.type == Type.DISPLAYMATRIX]
-    if not matrices or len(raw := bytes(matrices[0])) < 20:
+    try:
+        side_data: Iterable[Any] = frame.side_data
+        matrices = [bytes(data) for data in side_data if data.type == Type.DISPLAYMATRIX]
+    except ValueError:  # PyAV's, for a frame with a kind of data that its release does not know
+        return Orientation(rotation=round(frame.rotation / 90) * 90 % 360)
+    if not matrices or len(matrices[0]) < 20:
         return Orientation()
     # (x, y) -> (a x + c y, b x + d y), x to the right and y down
-    a, b, _, c, d = struct.unpack("=5i", raw[:20])
+    a, b, _, c, d = struct.unpack("=5i", matrices[0][:20])
     if abs(a) + abs(d) >= abs(b) + abs(c):
         mirrored = (a < 0) != (d < 0)
         return Orientation(mirrored, 180 if d < 0 else 0)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from score_video.video.container import VideoError, check_frame_size, open_video, read_head
+from score_video.video.container import VideoError, check_frame_size, is_for_pillow, open_video, read_head
 from score_video.video.decoding import Cursor, DisorderedError
 from score_video.video.orientation import Orientation, orientation_of
 from score_video.video.timeline import Timeline, by_count, read_timeline
@@ -105,11 +105,10 @@ def read_frames(
             kind that would open other files; or the sampled frames would exceed ``MAX_SAMPLED_BYTES``.
     """
     _check_sampling(num_frames, fps)
-    head = read_head(path)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        from score_video.video.webp import read_webp  # Pillow reads animated ones, too
+    if is_for_pillow(read_head(path)):
+        from score_video.video.pillow import read_picture  # it builds on this module
 
-        return read_webp(path, fit, num_frames=num_frames, fps=fps, progress=progress)
+        return read_picture(path, fit, num_frames=num_frames, fps=fps, progress=progress)
     try:
         with open_video(path) as searching:
             timeline = read_timeline(path, *searching, allow_truncated=allow_truncated)

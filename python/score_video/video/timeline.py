@@ -128,18 +128,17 @@ def by_count(stream: VideoStream, count: int) -> Timeline:
 
 def _read(path: str | Path, container: InputContainer, stream: VideoStream) -> Packets:
     pts, dts, duration, flags = array("q"), array("q"), array("q"), array("B")
-    ends: dict[tuple[int, Fraction], int] = {}
+    own, ends = stream.index, [0] * len(container.streams)  # when the last packet of each stream ends, in its ticks
     for packet in read_packets(container):
-        if packet.pts is not None and packet.time_base is not None:
-            stream_of = packet.stream_index, packet.time_base
-            ends[stream_of] = max(ends.get(stream_of, 0), packet.pts + (packet.duration or 0))
-        if packet.stream_index != stream.index:
+        index, shown_at, length = packet.stream_index, packet.pts, packet.duration or 0
+        if shown_at is not None and index < len(ends):
+            ends[index] = max(ends[index], shown_at + length)
+        if index != own:
             continue
         if len(pts) == MAX_PACKETS:
             raise VideoError(f"{path}: more than {MAX_PACKETS} packets of video")
-        pts.append(_ticks(packet.pts))
+        pts.append(_ticks(shown_at))
         dts.append(_ticks(packet.dts))
-        length = packet.duration or 0
         duration.append(length if 0 < length < _LATEST else 0)
         flags.append((0 if packet.is_discard else _SHOWN) | (_KEY if packet.is_keyframe else 0))
     bits = np.array(flags, dtype=np.uint8)
@@ -149,7 +148,7 @@ def _read(path: str | Path, container: InputContainer, stream: VideoStream) -> P
         np.array(duration, dtype=np.int64),
         (bits & _SHOWN) != 0,
         (bits & _KEY) != 0,
-        max((float(end * base) for (_, base), end in ends.items()), default=0.0),
+        max(float(end * (of.time_base or 0)) for end, of in zip(ends, container.streams, strict=False)),
     )
 
 
