@@ -1,6 +1,6 @@
-"""As saved_models.py, for families that scale every frame to a square: LLaVA-OneVision and InternVL.
+"""As saved_models.py, for families that scale every frame to a square: LLaVA-OneVision, InternVL and SmolVLM.
 
-Their features go in as embeddings, and their processors hand over whole frames.
+Their features go in as embeddings, and their processors hand over whole frames. SmolVLM's needs num2words.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from transformers import PreTrainedTokenizerFast
 FAMILIES = ("llava_onevision", "internvl")
 SIDE, PATCH = 40, 8  # pixels: frames of 5 x 5 patches, which LLaVA-OneVision pools to 3 x 3
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>", "<img>", "</img>", "<IMG_CONTEXT>"]
+_SPECIAL += ["<fake_token_around_image>", "<global-img>", *(f"<row_{r}_col_{c}>" for r in (1, 2) for c in (1, 2))]
 _NAMED = {
     "image_token": "<image>",
     "video_token": "<video>",
+    "fake_image_token": "<fake_token_around_image>",
+    "global_image_token": "<global-img>",
     "start_image_token": "<img>",
     "end_image_token": "</img>",
     "context_image_token": "<IMG_CONTEXT>",
@@ -37,7 +40,7 @@ _CHAT_TEMPLATE = """\
 
 
 def save_square_model(folder: Path, family: str, width: int = 64) -> None:
-    """Writes a model (float32, random weights of seed 0) and its processor, of one of ``FAMILIES``."""
+    """Writes a model (float32, random weights of seed 0) and its processor, of one of ``FAMILIES`` or smolvlm."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
     tokenizer.save_pretrained(folder)
@@ -46,7 +49,8 @@ def save_square_model(folder: Path, family: str, width: int = 64) -> None:
     text = {"model_type": "qwen2", **sizes, "vocab_size": len(tokenizer), "num_attention_heads": 2}
     text |= {"num_key_value_heads": 2, "eos_token_id": ids["<|im_end|>"], "bos_token_id": None, "pad_token_id": 0}
     vision = {**sizes, "num_attention_heads": 2}
-    model, processor = _llava(text, vision, ids) if family == "llava_onevision" else _internvl(text, vision, ids)
+    make = {"llava_onevision": _llava, "internvl": _internvl, "smolvlm": _smolvlm}[family]
+    model, processor = make(text, vision, ids)
     torch.manual_seed(0)
     for parameter in model.parameters():  # the usual 0.02 is too faint for what is seen to change the answer
         if parameter.ndim > 1:
@@ -56,7 +60,10 @@ def save_square_model(folder: Path, family: str, width: int = 64) -> None:
     kinds = {
         "llava_onevision": ("LlavaOnevisionImageProcessor", "LlavaOnevisionVideoProcessor"),
         "internvl": ("GotOcr2ImageProcessor", "InternVLVideoProcessor"),
+        "smolvlm": ("SmolVLMImageProcessor", "SmolVLMVideoProcessor"),
     }[family]
+    if family == "smolvlm":  # images are cut into up to four tiles
+        size |= {"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}}
     files = {
         "processor_config.json": processor,
         "preprocessor_config.json": {"image_processor_type": kinds[0], **size},
@@ -97,6 +104,19 @@ def _internvl(text: dict[str, Any], vision: dict[str, Any], ids: dict[str, int])
         image_seq_length=16,
     )
     return InternVLForConditionalGeneration(config), {"processor_class": "InternVLProcessor", "image_seq_length": 16}
+
+
+def _smolvlm(text: dict[str, Any], vision: dict[str, Any], ids: dict[str, int]) -> tuple[Any, dict[str, Any]]:
+    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+
+    config = SmolVLMConfig(
+        text_config={**text, "model_type": "llama"},
+        vision_config={**vision, "image_size": SIDE, "patch_size": SIDE // 8},  # 8 x 8 patches, 4 x 4 tokens
+        image_token_id=ids["<image>"],
+        scale_factor=2,
+        pad_token_id=0,
+    )
+    return SmolVLMForConditionalGeneration(config), {"processor_class": "SmolVLMProcessor", "image_seq_len": 16}
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

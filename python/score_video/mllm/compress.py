@@ -149,7 +149,7 @@ def encode_inputs(model: Any, inputs: Mapping[str, Any], *, pictures: Pictures |
         inputs: what its processor returned, as tensors, on the model's device; ``labels`` may be with them.
         pictures: for each prompt what it shows, ``[[("image", 1), ("video", 8)], ...]`` with the number of runs of
             placeholders of each, for families whose processors do not tell images and frames apart (InternVL,
-            SmolVLM). None: a prompt is of one video, or of none.
+            SmolVLM). None: the text in front of each tells, read with the tokenizer beside the model.
 
     Returns:
         what :meth:`EncodedInputs.compress` goes on from; None where there is no video.

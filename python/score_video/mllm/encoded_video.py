@@ -128,7 +128,9 @@ def encode_video(model: Any, processor: Any, clip: Clip) -> EncodedVideo:
         # pixels take the model's dtype; times would lose theirs
         dtype = model.dtype if name.startswith("pixel_") and value.is_floating_point() else value.dtype
         inputs[name] = value.to(model.device, dtype)
-    encoded = encode_inputs(model, inputs)
+    # where frames and images look alike in the inputs, the model is told that these are frames
+    mixes = find_adapter(model).mixes_pictures
+    encoded = encode_inputs(model, inputs, pictures=[[("video", len(clip.frames))]] if mixes else None)
     if encoded is None or encoded.visuals.videos.num_videos != 1:
         found = 0 if encoded is None else encoded.visuals.videos.num_videos
         raise ValueError(f"processor must make one video of one, got {found}")

@@ -82,6 +82,17 @@ def load_processor(source: str) -> Any:
     return processor
 
 
+def local_tokenizer(source: str) -> Any:
+    """The tokenizer in a folder or in the hub's cache; nothing is downloaded. None: there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except _LOADING_ERRORS:
+        return None
+    return tokenizer if len(tokenizer) >= _LEAST_VOCABULARY else None
+
+
 def _check_supported(source: str) -> None:
     kind = _model_type(source)
     if kind not in supported_models():

@@ -205,9 +205,8 @@ def test_what_the_policy_sees_is_what_it_will_see_in_front_of_generate(family: F
     for number, clip in enumerate(clips):
         text = chat_text(processor, OPEN["question"])
         with torch.no_grad():
-            encoded = encode_inputs(
-                family.model, processor_inputs(processor, read_clip(clip, FRAMES, MAX_PIXELS), text)
-            )
+            inputs = processor_inputs(processor, read_clip(clip, FRAMES, MAX_PIXELS), text)
+            encoded = encode_inputs(family.model, inputs, pictures=[[("video", FRAMES)]] if family.told else None)
             assert encoded is not None
             torch.testing.assert_close(batch.question[number], encoded.question()[0])
         videos, first = encoded.visuals.videos, int(batch.videos.cu_seqlens[number])

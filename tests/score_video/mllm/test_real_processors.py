@@ -75,6 +75,16 @@ def test_prompts_are_those_of_the_processor(saved: Path, clip: Clip) -> None:
         video.in_prompt(model, chat_ids(processor, inside))
 
 
+def test_a_video_of_one_frame(saved: Path, clip: Clip) -> None:
+    """Shown twice where the processor wants two; the tokens are those of the frame twice."""
+    model, processor = load_model(str(saved), torch.device("cpu")), load_processor(str(saved))
+    one = Clip(clip.frames[:1], clip.seconds[:1], clip.duration)
+    twice = Clip(clip.frames[:1].repeat(2, 1, 1, 1), clip.seconds[:1].repeat(2), clip.duration)
+    got, want = (encode_video(model, processor, shown).packed().tokens for shown in (one, twice))
+    assert torch.equal(got, want[: len(got)])
+    assert len(got) == len(want) // (1 if "qwen" in saved.name else 2)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")

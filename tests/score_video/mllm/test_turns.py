@@ -246,7 +246,7 @@ def replay(model: Any, inputs: Mapping[str, Any], answers: Tensor) -> Talk:
 @pytest.mark.parametrize("when", ["before", "between"])
 def test_other_prompts_on_the_same_model(family: Family, other: str, when: str) -> None:
     """What the model remembers of its latest prompt does not get into a conversation, nor out of it."""
-    batch, pair = third(family, [[5, ("video", 6), 6]])
+    _, pair = third(family, [[5, ("video", 6), 6]])
     (said,) = texts(1, 1)
     plain = family.batch([[4, ("video", 6), 2]] if other != "text" else [[7]])
     prompt: Any = plain.inputs()
