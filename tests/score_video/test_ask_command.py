@@ -17,6 +17,7 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from saved_models import SavedFamily, save_tiny_model
 from saved_square_models import FAMILIES as SQUARE
@@ -124,6 +125,26 @@ def stock(folder: Path, video: Path, frames: int, max_new_tokens: int) -> tuple[
     output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     new = output[0, inputs["input_ids"].shape[1] :]
     return processor.decode(new, skip_special_tokens=True).strip(), model, processor, inputs
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", *SQUARE])
+def test_few_frames_and_still_pictures(models: dict[str, Path], moving: Path, family: str) -> None:
+    """Processors of some families want two frames or more."""
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3):
+        noise = rng.integers(0, 256, (count, 168, 224, 3), dtype=np.uint8)
+        write_video(Path(f"{count}.mp4"), list(noise), size=(224, 168))
+    Image.fromarray(noise[0]).save("still.png")
+    Image.fromarray(noise[0]).save("still.jpg")
+    asked = {"1.mp4": (1, 32), "2.mp4": (2, 32), "3.mp4": (3, 32), "still.png": (1, 32), "still.jpg": (1, 32)}
+    for name, (frames, wanted) in {**asked, str(moving): (1, 1)}.items():
+        options = ["--method", "uniform", "--retention", 0.5, "--max-new-tokens", 2]
+        if family.startswith("qwen") or name == "1.mp4":
+            options += ["--pictures", "pictures", "--overwrite"]
+        report = ask(name, QUESTION, "--model", models[family], "--frames", wanted, *options)
+        assert report["frames"]["sampled"] == frames
+        assert report["tokens"]["grid"][0] == (-(-frames // 2) if family.startswith("qwen") else frames)
+        assert report["compressed"]["visual_tokens"] == report["tokens"]["visual"] // 2
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", *SQUARE])

@@ -17,7 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from score_video.compressor import Compressor, Selected
 from score_video.mllm.adapter import find_adapter
 from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs
-from score_video.mllm.conversation import Clip, chat_text, processor_inputs
+from score_video.mllm.conversation import Clip, chat_text, frames_for, processor_inputs
 from score_video.packed import PackedVideos
 from score_video.phases import Phases, Progress
 from score_video.policy import SurprisePolicy
@@ -233,7 +233,7 @@ def seen_frames(processor: Any, clip: Clip) -> npt.NDArray[np.uint8]:
     Where the processor cuts frames into patches at once (the Qwen families), which it only scales before, the clip's.
     """
     output = processor.video_processor(
-        [clip.frames.permute(0, 3, 1, 2).contiguous()],
+        [frames_for(processor, clip)],
         do_sample_frames=False,
         do_rescale=False,
         do_normalize=False,

@@ -96,23 +96,37 @@ def processor_inputs(processor: Any, clip: Clip, text: str) -> dict[str, Tensor]
     Args:
         text: of :func:`chat_text`.
     """
+    frames = frames_for(processor, clip)
+    seconds = clip.seconds.tolist()
+    seconds += seconds[-1:] * (len(frames) - len(seconds))
     metadata = {
-        "total_num_frames": max(len(clip.frames), round(clip.duration * _CLOCK)),
+        "total_num_frames": max(len(frames), round(clip.duration * _CLOCK)),
         "fps": _CLOCK,
-        "frames_indices": [round(second * _CLOCK) for second in clip.seconds.tolist()],
+        "frames_indices": [round(second * _CLOCK) for second in seconds],
         "duration": clip.duration,
         "height": clip.frames.shape[1],
         "width": clip.frames.shape[2],
     }
     inputs = processor(
         text=[text],
-        videos=[clip.frames.permute(0, 3, 1, 2).contiguous()],
+        videos=[frames],
         video_metadata=[metadata],
         do_sample_frames=False,
         add_special_tokens=_special_tokens_missing(processor, text),
         return_tensors="pt",
     )
     return {name: torch.as_tensor(value) for name, value in inputs.items()}
+
+
+def frames_for(processor: Any, clip: Clip) -> Tensor:
+    """A clip's frames as a processor takes them, uint8 [T, 3, H, W].
+
+    Where there are fewer than it makes one token of (two, in the Qwen and GLM families), the last is shown again, as
+    those processors do with an odd one at the end.
+    """
+    least = getattr(getattr(processor, "video_processor", None), "temporal_patch_size", None) or 1
+    again = clip.frames[-1:].expand(max(0, least - len(clip.frames)), -1, -1, -1)
+    return torch.cat([clip.frames, again]).permute(0, 3, 1, 2).contiguous()
 
 
 def _special_tokens_missing(processor: Any, text: str) -> bool:
