@@ -64,6 +64,7 @@ def run(
     num_frames: int | None = None,
     fps: float | None = None,
     size: int | None = None,
+    allow_truncated: bool = False,
     max_new_tokens: int = 64,
     compare: bool = False,
     pictures: Path | None = None,
@@ -83,6 +84,7 @@ def run(
         num_frames, fps: how to sample; 32 frames if neither is given.
         size: longest side that frames are read at, in pixels; None: as they are. The model's processor scales them in
             any case to what the model takes.
+        allow_truncated: read what there is of a file that ends early; see :func:`score_video.video.read_frames`.
         max_new_tokens: where an answer is cut off.
         compare: whether the model is to answer on all tokens too.
         pictures: a folder to make for :data:`score_video.kept_pictures.PICTURES`.
@@ -113,7 +115,9 @@ def run(
             model = load_model(source, device, DTYPES[dtype])
             check_policy(model, compressor, name)
         with phases("decode") as step:
-            sampled = read_frames(video, _fit(size), num_frames=num_frames, fps=fps, progress=step)
+            sampled = read_frames(
+                video, _fit(size), num_frames=num_frames, fps=fps, allow_truncated=allow_truncated, progress=step
+            )
         clip = Clip(torch.from_numpy(sampled.frames), torch.from_numpy(sampled.timestamps), sampled.source.duration)
         answers = ask(
             model,

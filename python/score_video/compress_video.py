@@ -37,6 +37,7 @@ def compress_video(
     fps: float | None = None,
     patch: int = 28,
     size: int = 448,
+    allow_truncated: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def compress_video(
         num_frames, fps: how to sample; 32 frames if neither is given.
         patch: side of a patch in pixels.
         size: longest side to which frames are scaled, in pixels.
+        allow_truncated: read what there is of a file that ends early; see :func:`score_video.video.read_frames`.
         overwrite: replace an earlier result.
         progress: told how far things are.
 
@@ -69,7 +71,9 @@ def compress_video(
     with output_folder(out, FILES, overwrite=overwrite) as folder:
         with phases("decode") as report:
             fit = partial(fit_to_patches, patch=patch, size=size)
-            sampled = read_frames(video, fit, num_frames=num_frames, fps=fps, progress=report)
+            sampled = read_frames(
+                video, fit, num_frames=num_frames, fps=fps, allow_truncated=allow_truncated, progress=report
+            )
         with phases("patch"):
             tokens, grid = to_patches(sampled.frames, patch)
         with phases("compress"):
@@ -90,6 +94,7 @@ def compress_video(
             "frames": {
                 "asked": {"frames": num_frames, "fps": fps},
                 "sampled": grid[0],
+                "fewer_because": sampled.why_fewer(num_frames),
                 "height": sampled.frames.shape[1],
                 "width": sampled.frames.shape[2],
                 "decoded": sampled.decoded,

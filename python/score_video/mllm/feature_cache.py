@@ -24,8 +24,8 @@ from torch import Tensor
 
 from score_video.output import output_file
 
-FORMAT = 1
-"""Of the entries; to be raised when anything that they follow from, or their content, is changed here."""
+FORMAT = 2
+"""Of the entries; to be raised when their content changes, or what they follow from: 2, which frames a file shows."""
 
 _ABANDONED = 3600  # seconds: a temporary file as old as that is of a process that was killed
 _SAMPLES = 64  # of each of a model's parameters

@@ -69,6 +69,7 @@ def read_picture(
             ),
             decoded=len(taken) + (len(timeline) if len(timeline) > 1 else 0),
             damaged=0,
+            on_display=len(taken),
         )
 
 

@@ -69,6 +69,22 @@ class SampledVideo:
     damaged: int
     """How many packets the decoder refused, and that were skipped."""
 
+    on_display: int
+    """How many different frames are on display at the times that were sampled; those missing did not decode."""
+
+    def why_fewer(self, asked: int | None) -> str | None:
+        """Why there are fewer frames than were asked for, in a few words; None where there are not."""
+        if asked is None or len(self.frames) >= asked:
+            return None
+        reasons = []
+        if self.source.frames < asked:
+            reasons.append(f"the video has only {self.source.frames}")
+        elif self.on_display < asked:
+            reasons.append(f"some stay on longer than 1/{asked} of the video")
+        if len(self.frames) < self.on_display:
+            reasons.append(f"{self.on_display - len(self.frames)} are damaged")
+        return ", ".join(reasons)
+
 
 def read_frames(
     path: str | Path,
@@ -196,6 +212,7 @@ def _sample(
         ),
         decoded=cursor.decoded,
         damaged=cursor.damaged,
+        on_display=len(np.unique(numbers)),
     )
 
 
