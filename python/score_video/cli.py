@@ -14,9 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
-from score_video.terminal import console, one_line, progress_bar
+from score_video.terminal import console, is_text, one_line, progress_bar
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+data = typer.Typer(add_completion=False, rich_markup_mode="markdown", help="Look at data to train on.")
+app.add_typer(data, name="data")
 
 # The base of typer's errors about the command line, under whatever name the installed release has it
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -25,17 +27,31 @@ METHODS_HELP = "surprise, surprise-l2, norm, evs, evs-capped, evs-dithered, unif
 
 PRETRAINED = "pretrained policy"
 
+
+def _text(value: Any) -> Any:
+    """Of an option or argument that is text. What is not UTF-8 may be a file's name, but nothing else."""
+    for part in value if isinstance(value, list) else [value]:
+        if isinstance(part, str) and not is_text(part):
+            raise typer.BadParameter(f"must be text in UTF-8, got {part!r}")
+    return value
+
+
 Policy = Annotated[
     Path | None,
     typer.Option(help="What decides: a policy or compressor that was saved. [default: the one that comes with score]"),
 ]
-Rule = Annotated[str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}.")]
+Rule = Annotated[str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}.", callback=_text)]
 Retention = Annotated[
     float | None, typer.Option(help="Fraction of the tokens to keep. [default: the compressor's, or 0.1]")
 ]
 Law = Annotated[
     str | None,
-    typer.Option(help="How logits or a score pick. [default: systematic for a policy, topk for a score]"),
+    typer.Option(
+        help="How logits or a score pick. [default: systematic for a policy, topk for a score]", callback=_text
+    ),
+]
+Truncated = Annotated[
+    bool, typer.Option("--allow-truncated", help="Read what there is of a video that ends before its header says so.")
 ]
 Seed = Annotated[int | None, typer.Option(help="What the method random draws from. [default: 0]", min=0, max=2**63 - 1)]
 
@@ -68,6 +84,7 @@ def compress(
     fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
     patch: Annotated[int, typer.Option(help="Side of a patch (one token), in pixels.")] = 28,
     size: Annotated[int, typer.Option(help="Longest side that frames are scaled to, in pixels.")] = 448,
+    allow_truncated: Truncated = False,
     seed: Seed = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make. [default: VIDEO's name with -score, here]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
@@ -100,6 +117,7 @@ def compress(
             fps=fps,
             patch=patch,
             size=size,
+            allow_truncated=allow_truncated,
             overwrite=overwrite,
             progress=progress,
         )
@@ -109,8 +127,10 @@ def compress(
 @app.command()
 def ask(
     video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
-    question: Annotated[str, typer.Argument(help="About the video.")],
-    model: Annotated[str, typer.Option(help="A folder that holds a model, or its id on the hub, owner/name.")],
+    question: Annotated[str, typer.Argument(help="About the video.", callback=_text)],
+    model: Annotated[
+        str, typer.Option(help="A folder that holds a model, or its id on the hub, owner/name.", callback=_text)
+    ],
     policy: Policy = None,
     method: Rule = None,
     retention: Retention = None,
@@ -120,10 +140,13 @@ def ask(
     size: Annotated[
         int | None, typer.Option(help="Longest side that frames are read at, in pixels. [default: as they are]")
     ] = None,
+    allow_truncated: Truncated = False,
     max_new_tokens: Annotated[int, typer.Option(help="Where the answer is cut off.", min=1)] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1... [default: a GPU if there is one]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1... [default: a GPU if there is one]", callback=_text)
+    ] = None,
     dtype: Annotated[
-        str, typer.Option(help="Of the model: float32, bfloat16, float16; auto: as it was saved.")
+        str, typer.Option(help="Of the model: float32, bfloat16, float16; auto: as it was saved.", callback=_text)
     ] = "auto",
     compare: Annotated[bool, typer.Option("--compare", help="Answer on all tokens too, and show both.")] = False,
     pictures: Annotated[
@@ -175,6 +198,7 @@ def ask(
             num_frames=frames,
             fps=fps,
             size=size,
+            allow_truncated=allow_truncated,
             max_new_tokens=max_new_tokens,
             compare=compare,
             pictures=pictures,
@@ -194,12 +218,15 @@ def evaluate(
         Path | None,
         typer.Option(help="A policy: a folder that save_pretrained wrote. [default: the one that comes with score]"),
     ] = None,
-    method: Annotated[str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}, or oracle.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}, or oracle.", callback=_text)] = None,
     retention: Annotated[
-        list[str] | None, typer.Option(help="Fractions to keep: repeat it, or put commas. [default: 0.1]")
+        list[str] | None,
+        typer.Option(help="Fractions to keep: repeat it, or put commas. [default: 0.1]", callback=_text),
     ] = None,
     law: Law = None,
-    split: Annotated[list[str] | None, typer.Option(help="Kind of videos; repeat it. [default: all]")] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Kind of videos; repeat it. [default: all]", callback=_text)
+    ] = None,
     videos: Annotated[int, typer.Option(help="Test videos of each split.", min=1)] = 200,
     seed: Annotated[int, typer.Option(help="Which videos: any seed makes others.", min=0, max=2**63 - 1)] = 0,
     footage: Annotated[Path | None, typer.Option(help="A video, for the backgrounds of the split footage.")] = None,
@@ -221,7 +248,10 @@ def evaluate(
     with progress_bar() as progress:
         from score_video import eval_command
         from score_video.miniature.environment import MiniatureEnvironment
+        from score_video.output import check_output_file
 
+        if json is not None:
+            check_output_file(json)
         splits = eval_command.find_splits(split or [], footage is not None)
         retentions = eval_command.parse_numbers(retention or ["0.1"])
         environment = MiniatureEnvironment(footage=footage)
@@ -242,11 +272,20 @@ def train(
     retention: Annotated[float | None, typer.Option(help="Fraction of the tokens kept in training.")] = None,
     seed: Annotated[int | None, typer.Option(help="What everything is drawn from.")] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; repeat it.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; repeat it.", callback=_text),
     ] = None,
     settings: Annotated[bool, typer.Option("--settings", help="List the settings and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's latest checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in the folder first.")] = False,
+    resume_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Go on from an older one, checkpoint-N; what came after it is set aside.",
+            callback=_text,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")] = False,
 ) -> None:
     """Train a policy by group-wise reinforcement learning on a frozen model. Flags override the file.
 
@@ -259,6 +298,10 @@ def train(
         score train --config train.yaml --set num_generations=16 --output-dir run
 
         score train --resume --output-dir run
+
+    From an older checkpoint, because the latest is damaged, say:
+
+        score train --resume-from checkpoint-200 --output-dir run
 
     In two processes: `torchrun --nproc-per-node 2 -m score_video.cli train --config train.yaml`
     """
@@ -277,6 +320,7 @@ def train(
         output=output_dir,
         settings={**given, **parse_settings(setting or [])},
         resume=resume,
+        resume_from=resume_from,
         overwrite=overwrite,
         bar=sys.stderr.isatty(),
     )
@@ -284,6 +328,36 @@ def train(
         return  # another process says it
     shown = ", ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in metrics.items() if name != "epoch")
     print(f"trained; on validation videos: {shown}" if shown else "trained")
+
+
+@data.command("check")
+def check_data(
+    files: Annotated[
+        list[str],
+        typer.Argument(help="Files of questions: what data.train and data.validation name.", metavar="FILE..."),
+    ],
+    frames: Annotated[int, typer.Option(help="Sample this many of each video: num_frames of the training.")] = 16,
+    split: Annotated[str, typer.Option(help="Of data sets on the hub.", callback=_text)] = "train",
+    workers: Annotated[
+        int | None, typer.Option(help="Files read at a time. [default: one for each core]", min=1)
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the report here too.")] = None,
+) -> None:
+    """Read every row, and every video and image, as a training would; say which are broken, and why.
+
+    Exit status: 0 if nothing is broken, 1 if something is.
+
+        score data check train.jsonl validation.jsonl --frames 64
+    """
+    with progress_bar() as progress:
+        from score_video import data_command
+
+        report = data_command.run(
+            files, num_frames=frames, split=split, workers=workers, json_file=json, progress=progress
+        )
+    data_command.print_report(report)
+    if report["broken"]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -305,13 +379,17 @@ def demo(
     from score_video.demo import FILES, print_results
     from score_video.demo import demo as run
     from score_video.miniature.environment import MiniatureEnvironment
+    from score_video.output import check_output_file, check_output_folder, write_errors
 
+    check_output_folder(out, FILES, overwrite=overwrite)  # before the half an hour that a reader takes
     if from_scratch:
         from score_video.miniature.train_reader import main as make_reader
 
         if reader is None or reader.exists():
             raise ValueError("with --from-scratch, --reader must name a file that is not there yet: where it is kept")
-        make_reader(reader)
+        check_output_file(reader)
+        with write_errors(reader, reader.parent):
+            make_reader(reader)
     bar = sys.stderr.isatty()
     results = run(
         out,
@@ -329,14 +407,14 @@ def demo(
 
 
 def _name(policy: Path | None, method: str | None) -> str:
-    """Of what decides, as the options have it."""
-    return str(policy) if policy is not None else method or PRETRAINED
+    """Of what decides, as the options have it; a folder's name may hold what cannot be drawn or written."""
+    return one_line(str(policy)) if policy is not None else method or PRETRAINED
 
 
 def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]) -> None:
     sampled = summary["frames"]["sampled"]
-    asked = summary["frames"]["asked"]["frames"]
-    fewer = f" (of {asked} asked for: the video shows no more)" if asked and sampled < asked else ""
+    reason = summary["frames"]["fewer_because"]
+    fewer = f" (of {summary['frames']['asked']['frames']} asked for: {reason})" if reason else ""
     print(
         f"kept {summary['kept']} of {summary['tokens']} tokens ({summary['retention']['got']:.2%}) "
         f"of {sampled} frames{fewer} in {summary['seconds']:.2f} s"
@@ -346,7 +424,8 @@ def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command. Returns the exit status: 0, 2 after one line on stderr, 130 after Ctrl-C."""
+    """Runs the command. Returns the exit status: 0, 1 where that is an answer, 2 after a line on stderr, 130 after
+    Ctrl-C."""
     # An end from outside goes through the same clean-up as an error
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
@@ -364,8 +443,18 @@ def main(arguments: list[str] | None = None) -> int:
         short = "DefaultCPUAllocator" in str(error) or type(error).__name__ == "OutOfMemoryError"  # torch's own name
         if isinstance(error, RuntimeError) and not short:
             raise
-        return _fail("not enough memory: take fewer (--frames, --fps) or smaller (--size) frames")
+        return _fail(f"not enough memory{_less_memory(sys.argv[1:] if arguments is None else arguments)}")
     return status if isinstance(status, int) else 0
+
+
+def _less_memory(arguments: list[str]) -> str:
+    """What takes less of it in the command that ran out of it."""
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if command == "train":
+        return ": take a smaller per_device_train_batch_size or num_generations, or max_tokens_per_forward of an MLLM"
+    if command == "data":
+        return ": read fewer files at a time (--workers)"
+    return "" if command in ("eval", "demo") else ": take fewer (--frames, --fps) or smaller (--size) frames"
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

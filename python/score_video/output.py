@@ -146,8 +146,8 @@ def _errno_of(error: Exception, out: Path, folder: Path) -> int | None:
 
 
 def _is_within(name: object, places: Iterable[Path]) -> bool:
-    path = Path(os.path.abspath(os.fsdecode(name))) if isinstance(name, (str, bytes)) else None
-    return path is not None and any(path.is_relative_to(os.path.abspath(place)) for place in places)
+    path = Path(os.fsdecode(name)).resolve() if isinstance(name, (str, bytes)) else None
+    return path is not None and any(path.is_relative_to(place.resolve()) for place in places)
 
 
 def _errno_of_writing(folder: Path) -> int | None:

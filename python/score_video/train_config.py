@@ -6,6 +6,7 @@ import difflib
 import os
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 
 from score_video.output import output_file
 from score_video.rl.config import FIELDS, ScoreConfig
+from score_video.terminal import is_text
 
 FILE = "train_config.yaml"
 """What a run is saved as in its output folder."""
@@ -50,6 +52,8 @@ def read_config(path: Path | None) -> dict[str, Any]:
         raise ValueError(f"{path}{where}: not YAML ({error.problem})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
+    if not _is_text(given):
+        raise ValueError(f"{path}: must be text, and an escape in it stands for half of a character")
     if given is None:
         given = {}
     if not isinstance(given, dict):
@@ -75,6 +79,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             parsed[name] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ValueError(f"--set {name}: not YAML: {value!r}") from None
+        if not _is_text(parsed[name]):
+            raise ValueError(f"--set {name}: must be text, and an escape in it stands for half of a character")
     return parsed
 
 
@@ -86,13 +92,21 @@ def make_training(training: Mapping[str, Any]) -> ScoreConfig:
     """
     check_keys(training, FIELDS, "training")
     hints = typing.get_type_hints(ScoreConfig)
-    return ScoreConfig(**{name: _typed(name, value, hints[name]) for name, value in training.items()})
+    settings = {name: _typed(name, value, hints[name]) for name, value in training.items()}
+    try:
+        return ScoreConfig(**settings)
+    except (ImportError, LookupError, NotImplementedError, RuntimeError, TypeError) as error:
+        # transformers' way of saying that a package is missing, or that a mapping has the wrong keys
+        raise ValueError(f"training: {' '.join(str(error).split())}") from error
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
     kinds = typing.get_args(hint) or (hint,)
     if value is None and NoneType in kinds:
         return value
+    choices = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)), None)
+    if choices is not None and bool not in kinds:
+        return _one_of(name, value, [member.value for member in choices])
     if isinstance(value, bool):
         fits = bool in kinds
     elif float in kinds and isinstance(value, (int, float, str)) and not (isinstance(value, str) and str in kinds):
@@ -106,6 +120,14 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         words = {bool: "true or false", int: "an integer", float: "a number", str: "a string", NoneType: "null"}
         wanted = " or ".join(words.get(kind, f"a {(typing.get_origin(kind) or kind).__name__}") for kind in kinds)
         raise ValueError(f"training: {name} must be {wanted}, got {value!r}")
+    return value
+
+
+def _one_of(name: str, value: Any, choices: Sequence[Any]) -> Any:
+    """YAML reads an unquoted ``no`` as false, and here that can mean nothing else."""
+    value = "no" if value is False and "no" in choices else getattr(value, "value", value)
+    if value not in choices or isinstance(value, bool):
+        raise ValueError(f"training: {name} must be one of {', '.join(map(str, choices))}, got {value!r}")
     return value
 
 
@@ -131,6 +153,15 @@ def check_keys(given: Mapping[Any, Any], known: Iterable[str], where: str) -> No
             close = difflib.get_close_matches(str(key), names, n=2)
             hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
             raise ValueError(f"{where}: there is no {key!r}; {hint}")
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all strings in it can be written in UTF-8: YAML's escapes can make others."""
+    if isinstance(value, Mapping):
+        return all(_is_text(key) and _is_text(entry) for key, entry in value.items())
+    if isinstance(value, list):
+        return all(_is_text(entry) for entry in value)
+    return not isinstance(value, str) or is_text(value)
 
 
 def _entry(name: str) -> Any:

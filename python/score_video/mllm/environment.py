@@ -9,7 +9,6 @@ from types import NoneType
 from typing import Any
 
 import torch
-from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from score_video.mllm.adapter import find_adapter
@@ -20,7 +19,8 @@ from score_video.mllm.feature_cache import FeatureCache, model_identity, process
 from score_video.mllm.scoring import Job, VideoFeatures, log_probabilities
 from score_video.packed import PackedVideos
 from score_video.rl.curriculum import as_pseudo_video
-from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection
+from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection, UnreadableError
+from score_video.video import VideoError
 
 FRAMES_PER_SECOND = 2.0
 """At which frames without times are shown: pseudo-videos. What Qwen's processors take videos at."""
@@ -112,12 +112,19 @@ class MllmEnvironment:
         """Reads the examples' videos, runs the vision side on those that are not in the cache, and puts the questions.
 
         Raises:
-            ValueError: an example that is not as the class says, or a video or image that cannot be read; names the
-                file, or else the example.
+            UnreadableError: a video or image that cannot be read, or that the model cannot take; names the file, or
+                else the example.
+            ValueError: an example that is not as the class says.
+            OSError: an entry of the cache cannot be written.
         """
         if not examples:
             raise ValueError("examples must not be empty")
-        encoded = [self._encode(example) for example in examples]
+        encoded = []
+        for position, example in enumerate(examples):
+            try:
+                encoded.append(self._encode(example))
+            except UnreadableError as error:
+                raise UnreadableError(str(error), position) from error
         questions = []
         embeddings = []
         for number, (example, video) in enumerate(zip(examples, encoded, strict=True)):
@@ -191,22 +198,30 @@ class MllmEnvironment:
     def _encode(self, example: Example) -> EncodedVideo:
         path = example.get("video")
         if path is None or example.get("frames") is not None:
-            return encode_video(self.model, self.processor, _clip_without_file(example, self.num_frames))
+            clip = _clip_without_file(example, self.num_frames)
+            return self._encode_clip(clip, _name(example))
 
         def make() -> EncodedVideo:
-            clip = read_clip(path, self.num_frames, self.max_pixels)
             try:
-                return encode_video(self.model, self.processor, clip)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
+                clip = read_clip(path, self.num_frames, self.max_pixels)
+            except VideoError as error:
+                raise UnreadableError(str(error)) from error
+            return self._encode_clip(clip, str(path))
 
         if self._cache is None:
             return make()
         try:
             entry = self._cache.path(path)
         except OSError as error:
-            raise ValueError(f"{path}: {error.strerror}") from error
+            raise UnreadableError(f"{path}: {error.strerror}") from error
         return EncodedVideo.from_tensors(self._cache.get(entry, lambda: make().tensors(), self.model.device))
+
+    def _encode_clip(self, clip: Clip, name: str) -> EncodedVideo:
+        """Raises UnreadableError for what the processor refuses: a shape, say, that its model cannot take."""
+        try:
+            return encode_video(self.model, self.processor, clip)
+        except ValueError as error:
+            raise UnreadableError(f"{name}: {error}") from error
 
 
 def _outcome(payload: _Payload, verdicts: Sequence[Sequence[Verdict]], with_divergence: bool) -> Tensor:
@@ -233,7 +248,9 @@ def _clip_without_file(example: Example, num_frames: int) -> Clip:
                 raise ValueError(f"must have a video, frames or an image, got {', '.join(example)}")
             example = as_pseudo_video(example, 0, num_frames, "repeat")
         return clip_of_frames(example["frames"], FRAMES_PER_SECOND)
-    except (TypeError, ValueError, UnidentifiedImageError) as error:
+    except UnreadableError:
+        raise
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{_name(example)}: {error}") from error
 
 

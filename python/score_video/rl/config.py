@@ -79,6 +79,11 @@ class ScoreConfig(TrainingArguments):
     report_to: str | list[str] | None = field(
         default_factory=_reporters, metadata={"help": "Where metrics go: tensorboard, wandb, ..., or none."}
     )
+    skip_broken: bool = _setting(
+        False,
+        "Take other examples instead of those whose video or image cannot be read, with a warning and a count; "
+        "otherwise the first of them ends the run.",
+    )
     remove_unused_columns: bool = _setting(False, "Must be false: the environment's columns are not the model's.")
     dataloader_pin_memory: bool = _setting(False, "Whether examples are loaded into pinned memory.")
     train_sampling_strategy: str = _setting("sequential", "Must be sequential: the curriculum shuffles.")
@@ -149,9 +154,36 @@ class ScoreConfig(TrainingArguments):
         for name, value in fixed.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{name} must be {value!r} here, got {getattr(self, name)!r}")
+        self._check_reporters()
         for name in ("deepspeed", "fsdp"):
             if getattr(self, name):
                 raise ValueError(f"{name} is not for policies: they are small, and every device holds all of one")
+
+    def _check_reporters(self) -> None:
+        """transformers finds out that one is missing only when it needs it, and says so in its own type."""
+        from transformers import integrations
+        from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+        if self.report_to is None:
+            self.report_to = "none"
+        names = [self.report_to] if isinstance(self.report_to, str) else self.report_to
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"report_to must be none, all, or names of reporters, got {self.report_to!r}")
+        if names in (["none"], ["all"]):
+            return
+        here = [*integrations.get_available_reporting_integrations()]  # type: ignore[no-untyped-call]
+        here += ["flyte"] if integrations.is_flytekit_available() else []  # type: ignore[no-untyped-call]
+        here += ["azure_ml"] if integrations.is_azureml_available() else []  # type: ignore[no-untyped-call]
+        for name in names:
+            if name not in INTEGRATION_TO_CALLBACK:
+                raise ValueError(
+                    f"report_to must be none, all, or some of {', '.join(INTEGRATION_TO_CALLBACK)}, got {name!r}"
+                )
+            if name not in here:
+                raise ValueError(
+                    f"report_to: what {name} needs is not installed; none is always there"
+                    + (f", and here are {', '.join(here)}" if here else "")
+                )
 
 
 def _check_name(name: str, value: object, registry: dict[str, Any]) -> None:

@@ -12,10 +12,10 @@ not published, ``STAGES`` is our reading. To add one: write a function (example,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from score_video.pseudo_video import pseudo_video
-from score_video.rl.environment import Example
+from score_video.rl.environment import Example, UnreadableError
 
 Transform = Callable[..., Example]
 """(example, seed from 0 to 2^63 - 1, **the stage's options) -> the example as the environment gets it."""
@@ -63,15 +63,68 @@ def as_pseudo_video(example: Example, seed: int, frames: int = 16, motion: str =
 
 
 def _pixels(image: Any) -> Tensor:
-    """A path, a PIL image, an array or a tensor -> [H, W, 3]."""
+    """A path, a PIL image, an array or a tensor -> [H, W, 3]. Raises UnreadableError for a damaged image."""
     from PIL import Image
 
     if isinstance(image, (str, Path)):
-        with Image.open(image) as opened:
-            return _pixels(opened.convert("RGB"))
-    return (
-        torch.from_numpy(np.array(image.convert("RGB"))) if isinstance(image, Image.Image) else torch.as_tensor(image)
-    )
+        try:
+            with Image.open(image) as opened:
+                return torch.from_numpy(np.array(opened.convert("RGB")))
+        except image_errors() as error:
+            raise UnreadableError(f"{image}: {why_unreadable(error)}") from error
+    if isinstance(image, Image.Image):
+        try:
+            return torch.from_numpy(np.array(image.convert("RGB")))
+        except image_errors() as error:
+            raise UnreadableError(f"its image: {why_unreadable(error)}") from error
+    return torch.as_tensor(image)
+
+
+def image_errors() -> tuple[type[Exception], ...]:
+    """What Pillow raises for an image that is damaged, cut off, absurdly large, or none."""
+    import struct
+    import zlib
+
+    from PIL import Image
+
+    return (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+def why_unreadable(error: Exception) -> str:
+    """What one of them says, in one line, of an image whose name is known."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or damaged"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def example_at(data: Examples, row: int) -> Example:
+    """A row of a data set, whose image may be decoded only now.
+
+    Raises:
+        UnreadableError: that cannot be done; names the file, where it is known.
+    """
+    try:
+        return data[row]
+    except image_errors() as error:
+        source = _image_file(data, row)
+        if source is None:  # of a data set that does something else when it is read
+            raise
+        raise UnreadableError(f"{source}: {why_unreadable(error)}") from error
+
+
+def _image_file(data: Any, row: int) -> str | None:
+    """Where a row of a ``datasets.Dataset`` has its image from, without decoding it; None for other data sets."""
+    import datasets
+
+    data, row = (data.examples, data.row_of(row)) if hasattr(data, "row_of") else (data, row)
+    if not isinstance(data, datasets.Dataset) or not isinstance(data.features.get("image"), datasets.Image):
+        return None
+    image = data.cast_column("image", datasets.Image(decode=False))[row]["image"]
+    return None if image is None else image["path"] or "its image"
 
 
 STAGES: dict[str, Transform] = {"pseudo_video": as_pseudo_video, "video": as_video}
@@ -186,14 +239,30 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """Stands in a batch for an example that could not be read, and says why."""
+
+    reason: str
+
+
+class Item(NamedTuple):
+    """An example, its video's seed, from 0 to 2^63 - 1, and its number in the data set that it comes from."""
+
+    example: Example | Unread
+    seed: int
+    number: int
+
+
+@dataclass(frozen=True)
 class Drawn:
-    """Examples of one process's part of a batch, and each video's seed, from 0 to 2^63 - 1."""
+    """One process's part of a batch: of each :class:`Item` the example, the seed and the number."""
 
-    examples: list[Example]
+    examples: list[Example | Unread]
     seeds: list[int]
+    items: list[int]
 
 
-class ScheduledExamples(Dataset[tuple[Example, int]]):
+class ScheduledExamples(Dataset[Item]):
     """All examples of a training, in the order in which they are seen; read it sequentially.
 
     With ``num_iterations`` m, m steps in a row see the same batch: they share a rollout.
@@ -224,17 +293,50 @@ class ScheduledExamples(Dataset[tuple[Example, int]]):
     def __len__(self) -> int:
         return self.schedule.max_steps * self.batch
 
-    def __getitem__(self, item: int) -> tuple[Example, int]:
+    def __getitem__(self, item: int) -> Item:
         """The example, through its stage's transform, and its video's seed."""
+        seed = video_seed(self.seed, item // self.batch // self.num_iterations, item % self.batch)
+        try:
+            return Item(self.read(item, self.row_of(item)[1]), seed, item)
+        except UnreadableError as error:
+            return Item(Unread(str(error)), seed, item)
+
+    def read(self, item: int, row: int) -> Example:
+        """An example of the item's stage, as it is in the item's place. Raises UnreadableError."""
+        step, position = divmod(item, self.batch)
+        number = self.schedule.number_at(step)
+        stage, seed = self.schedule.stages[number], video_seed(self.seed, step // self.num_iterations, position)
+        return STAGES[stage.name](example_at(self.data[number], row), seed, **stage.options)
+
+    def row_of(self, item: int) -> tuple[int, int]:
+        """The number of the item's data set (of several stages' own the first one's), and the row in it."""
         step, position = divmod(item, self.batch)
         number = self.schedule.number_at(step)
         rollout = step // self.num_iterations
         first_rollout = self.schedule.first_steps[number] // self.num_iterations
         epoch, place = divmod((rollout - first_rollout) * self.batch + position, len(self.data[number]))
         # through int: not every data set takes numpy's
-        example = self.data[number][int(self._shuffled(number, epoch)[place])]
-        stage, seed = self.schedule.stages[number], video_seed(self.seed, rollout, position)
-        return STAGES[stage.name](example, seed, **stage.options), seed
+        return self._data_number(number), int(self._shuffled(number, epoch)[place])
+
+    def others(self, item: int) -> Iterator[tuple[int, int]]:
+        """All other rows of the item's data set, as :meth:`row_of` has them, in an order that is the item's own."""
+        step, position = divmod(item, self.batch)
+        first = self.row_of(item)
+        drawn = np.random.SeedSequence([self.seed, step // self.num_iterations, position, 1])
+        generator = np.random.Generator(np.random.Philox(drawn))
+        for row in generator.permutation(len(self.data[first[0]])).tolist():
+            if row != first[1]:
+                yield first[0], row
+
+    def name_of(self, number: int, row: int | None = None) -> str:
+        """Of a data set, or of one of its rows, to be shown."""
+        stage = self.schedule.stages[number]
+        several = any(data is not self.data[0] for data in self.data)
+        name = f"the training data {stage.data or stage.name}" if several else "the training data"
+        return name if row is None else f"row {row + 1} of {name}"
+
+    def _data_number(self, stage: int) -> int:
+        return next(number for number, data in enumerate(self.data) if data is self.data[stage])
 
     def _shuffled(self, number: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The order in which a stage's data is seen in one of its epochs; the latest is kept."""
@@ -244,9 +346,10 @@ class ScheduledExamples(Dataset[tuple[Example, int]]):
         return self._order[1]
 
 
-def collate(items: Sequence[tuple[Example, int]]) -> dict[str, Drawn]:
+def collate(items: Sequence[Item]) -> dict[str, Drawn]:
     """What a data loader yields: a mapping, as Trainer asks, around what it must not look into."""
-    return {"drawn": Drawn([example for example, _ in items], [seed for _, seed in items])}
+    examples, seeds, numbers = zip(*items, strict=True)
+    return {"drawn": Drawn([*examples], [*seeds], [*numbers])}
 
 
 def video_seed(seed: int, rollout: int, position: int) -> int:

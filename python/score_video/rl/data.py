@@ -6,14 +6,20 @@ row is checked when it is loaded, so that a mistake in the last line does not en
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from score_video.terminal import is_text
+
 if TYPE_CHECKING:
     import datasets
+
+MakeExample = Callable[[], dict[str, Any]]
 
 MEDIA = ("video", "image")
 ASKED = ("question", "answer", "options")
@@ -38,26 +44,49 @@ def load_examples(source: str | Path, *, split: str = "train") -> datasets.Datas
         ValueError: a row is wrong; the text names the file, the line (the row, where there are no lines) and the key.
         FileNotFoundError: there is no such file.
     """
-    import datasets
+    return _to_dataset([make() for _, make in rows_of(source, split=split)], str(source))
 
+
+def rows_of(source: str | Path, *, split: str = "train") -> Iterator[tuple[str, MakeExample]]:
+    """The rows of a source one by one, so that all that are wrong can be told.
+
+    Args:
+        source, split: as for :func:`load_examples`.
+
+    Yields:
+        (where: the file and the line or row; what makes the row's example, or raises as :func:`load_examples` does).
+
+    Raises:
+        ValueError, FileNotFoundError: the source is none.
+    """
     path = Path(source)
     if path.suffix == ".jsonl":
-        rows = _rows_of_jsonl(path)
-        return _to_dataset([_example(row, where, number, path.parent) for number, row, where in rows], str(source))
+        return _rows_of_jsonl(path)
+    table = _table(source, path, split)
+    folder = path if path.is_dir() else path.parent if path.exists() else Path()
+    return _rows_of_dataset(table, str(source), folder)
+
+
+def _table(source: str | Path, path: Path, split: str) -> datasets.Dataset:
+    import datasets
+
     # PIL images and such pass through as they are stored; ours are decoded when they are read
-    if path.suffix == ".parquet":
-        _must_exist(path)
-        table = datasets.Dataset.from_parquet(str(path))
-    elif path.is_dir():
-        table = datasets.load_from_disk(str(path))
-    elif path.exists() or path.is_absolute() or path.suffix == ".json":
-        raise ValueError(f"{source}: must be a .jsonl or .parquet file, a saved data set, or an id on the hub")
-    else:
-        table = datasets.load_dataset(str(source), split=split)
+    try:
+        if path.suffix == ".parquet":
+            _must_exist(path)
+            table = datasets.Dataset.from_parquet(str(path))
+        elif path.is_dir():
+            table = datasets.load_from_disk(str(path))
+        elif path.exists() or path.is_absolute() or path.suffix == ".json":
+            raise ValueError(f"{source}: must be a .jsonl or .parquet file, a saved data set, or an id on the hub")
+        else:
+            table = datasets.load_dataset(str(source), split=split)
+    except datasets.exceptions.DatasetsError as error:
+        cause = error.__cause__ or error  # what stands there is the library's "An error occurred"
+        raise ValueError(f"{source}: cannot be read as a data set: {' '.join(str(cause).split())}") from error
     if not isinstance(table, datasets.Dataset):
         raise ValueError(f"{source}: must be one data set, got {type(table).__name__} of {', '.join(map(str, table))}")
-    folder = path if path.is_dir() else path.parent if path.exists() else Path()
-    return _to_dataset(list(_rows_of_dataset(table, str(source), folder)), str(source))
+    return table
 
 
 class OneQuestionEach:
@@ -70,7 +99,7 @@ class OneQuestionEach:
     """
 
     def __init__(self, examples: datasets.Dataset) -> None:
-        self._examples = examples
+        self.examples = examples
         self._places = [
             (row, question) for row, questions in enumerate(examples["questions"]) for question in range(len(questions))
         ]
@@ -80,8 +109,12 @@ class OneQuestionEach:
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         row, question = self._places[number]
-        example = self._examples[row]
+        example = self.examples[row]
         return {**example, "questions": [example["questions"][question]]}
+
+    def row_of(self, number: int) -> int:
+        """Which of ``examples`` asks the question."""
+        return self._places[number][0]
 
 
 def _to_dataset(examples: list[dict[str, Any]], source: str) -> datasets.Dataset:
@@ -97,30 +130,33 @@ def _to_dataset(examples: list[dict[str, Any]], source: str) -> datasets.Dataset
     return datasets.Dataset.from_list(examples, features=features)
 
 
-def _rows_of_jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any], str]]:
-    """(line number, object, "file, line n") of each line that is not blank."""
+def _rows_of_jsonl(path: Path) -> Iterator[tuple[str, MakeExample]]:
+    """Of each line that is not blank."""
     _must_exist(path)
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        where = f"{path}, line {number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{where}: not UTF-8 at byte {error.start + 1}") from None
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}, column {error.colno}: not JSON ({error.msg})") from None
-        except RecursionError:
-            raise ValueError(f"{where}: nested too deeply") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}: must be a JSON object, got {_shown(row)}")
-        _check_keys(row, KEYS, where)
-        yield number, row, where
+        if line.strip() and line != codecs.BOM_UTF8:
+            where = f"{path}, line {number}"
+            yield where, partial(_example_of_line, line, number, where, path.parent)
 
 
-def _rows_of_dataset(table: datasets.Dataset, source: str, folder: Path) -> Iterator[dict[str, Any]]:
+def _example_of_line(line: bytes, number: int, where: str, folder: Path) -> dict[str, Any]:
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not UTF-8 at byte {error.start + 1}") from None
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}, column {error.colno}: not JSON ({error.msg})") from None
+    except RecursionError:
+        raise ValueError(f"{where}: nested too deeply") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: must be a JSON object, got {_shown(row)}")
+    _check_keys(row, KEYS, where)
+    return _example(row, where, number, folder)
+
+
+def _rows_of_dataset(table: datasets.Dataset, source: str, folder: Path) -> Iterator[tuple[str, MakeExample]]:
     """Columns of other names are left out: data sets on the hub have many."""
     import datasets
 
@@ -129,16 +165,23 @@ def _rows_of_dataset(table: datasets.Dataset, source: str, folder: Path) -> Iter
     embedded = "image" in known and isinstance(table.features["image"], datasets.Image)
     if embedded:
         table = table.cast_column("image", datasets.Image(decode=False))
-    for number, row in enumerate(table, start=1):
-        where = f"{source}, row {number}"
-        image = row.get("image")
-        if embedded and image is not None:
-            # as bytes, or as the path of the file that the column was made from
-            if image["bytes"] is None:
-                _must_exist(Path(image["path"]), f"{where}: image")
-            yield {**_example({**row, "image": "embedded"}, where, number, None), "image": image}
-        else:
-            yield _example(row, where, number, folder)
+    for number in range(len(table)):
+        where = f"{source}, row {number + 1}"
+        yield where, partial(_example_of_row, table, number, where, embedded, folder)
+
+
+def _example_of_row(table: datasets.Dataset, number: int, where: str, embedded: bool, folder: Path) -> dict[str, Any]:
+    try:
+        row = table[number]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not UTF-8 ({error.reason})") from None
+    image = row.get("image")
+    if embedded and image is not None:
+        # as bytes, or as the path of the file that the column was made from
+        if image["bytes"] is None:
+            _must_exist(Path(image["path"]), f"{where}: image")
+        return {**_example({**row, "image": "embedded"}, where, number + 1, None), "image": image}
+    return _example(row, where, number + 1, folder)
 
 
 def _example(row: Mapping[str, Any], where: str, number: int, folder: Path | None) -> dict[str, Any]:
@@ -180,7 +223,7 @@ def _question(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     options = row.get("options")
     if options is None or (isinstance(options, Sequence) and len(options) == 0):
         return {"question": question, "answer": answer, "options": []}
-    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+    if not isinstance(options, list) or not all(isinstance(option, str) and is_text(option) for option in options):
         raise ValueError(f"{where}: 'options' must be a list of strings, got {_shown(options)}")
     if len(set(options)) < max(2, len(options)):
         raise ValueError(f"{where}: 'options' must be at least two different strings, got {_shown(options)}")
@@ -195,6 +238,8 @@ def _text(row: Mapping[str, Any], key: str, where: str) -> str:
     value = row[key]
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{where}: {key!r} must be a string that is not empty, got {_shown(value)}")
+    if not is_text(value):
+        raise ValueError(f"{where}: {key!r} must be text, and an escape in it stands for half of a character")
     return value
 
 

@@ -18,6 +18,19 @@ Example = Mapping[str, Any]
 """One row of a dataset: a video (or where to find it), its questions and their answers; the environment's own keys."""
 
 
+class UnreadableError(ValueError):
+    """The video or image of an example cannot be read; nothing is wrong with the others of the batch.
+
+    Args:
+        message: names the file, or else the example, and says why.
+        position: of the example in the batch.
+    """
+
+    def __init__(self, message: str, position: int = 0) -> None:
+        super().__init__(message)
+        self.position = position
+
+
 @dataclass(frozen=True)
 class EncodedBatch:
     """Examples after the vision tower.
@@ -66,7 +79,12 @@ class Environment(Protocol):
     """A frozen MLLM. Nothing in it is trained; it never builds a graph."""
 
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
-        """Runs the vision tower on the examples. Raises ValueError for one that it cannot read."""
+        """Runs the vision tower on the examples.
+
+        Raises:
+            UnreadableError: the video or image of one of them cannot be read: it may be left out.
+            ValueError: an example is not as it should be.
+        """
         ...
 
     def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:

@@ -11,6 +11,7 @@ CPU, and several processes do what one would with their batches together, up to 
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,24 +21,29 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, SequentialSampler, Subset
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PreTrainedModel
 from transformers.trainer_callback import ProgressCallback
 
 from score_video.policy import expected_count
 from score_video.rl import checkpoint
 from score_video.rl.advantages import ADVANTAGES
+from score_video.rl.broken import BrokenExamples, NumberedExamples, encode_readable
 from score_video.rl.config import ScoreConfig
 from score_video.rl.curriculum import Drawn, Examples, Schedule, ScheduledExamples, collate, data_of_stages
-from score_video.rl.environment import Environment
+from score_video.rl.environment import EncodedBatch, Environment
 from score_video.rl.laws import LAWS
 from score_video.rl.objective import policy_gradient_loss
 from score_video.rl.progress import RewardBar
 from score_video.rl.registry import find
 from score_video.rl.resumable import ResumableTrainer
 from score_video.rl.rewards import COMPRESSIONS, REWARDS, TaskReward, check_finite
-from score_video.rl.rollouts import Prepared, budgets, collect, deployed, encode, rewards_of, seen_by_policy
+from score_video.rl.rollouts import Prepared, budgets, collect, deployed, rewards_of, seen_by_policy
 from score_video.rl.run_settings import decisive
+
+_SKIPPED = "SkippedExamples"
+"""Under which name trainer_state.json has the examples that were skipped."""
+
 
 class ScoreTrainer(ResumableTrainer):
     """Trains a policy in an environment.
@@ -91,13 +97,14 @@ class ScoreTrainer(ResumableTrainer):
         if args.n_gpu > 1:
             raise ValueError(f"several devices must have a process each (torchrun), got {args.n_gpu} devices in one")
         if train_dataset is not None:
-            self.train_dataset = ScheduledExamples(
+            scheduled = ScheduledExamples(
                 data_of_stages(self.schedule.stages, train_dataset),
                 self.schedule,
                 self.get_total_train_batch_size(args),
                 args.num_iterations,
                 args.seed,
             )
+            self.train_dataset, self._broken = scheduled, BrokenExamples(scheduled, args.skip_broken)
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(RewardBar)
@@ -127,7 +134,7 @@ class ScoreTrainer(ResumableTrainer):
         collected = [
             collect(
                 self.environment,
-                encode(self.environment, batch.examples),
+                encoded,
                 self.model,
                 self.model.device,
                 self.law,
@@ -137,8 +144,12 @@ class ScoreTrainer(ResumableTrainer):
                 seeds=batch.seeds,
                 again=self.args.num_iterations > 1,
             )
-            for batch in drawn
+            for batch, encoded in ((batch, self._encode(batch)) for batch in drawn)
         ]
+        if self.args.skip_broken:  # every process knows what all have found
+            from accelerate.utils import gather_object
+
+            self._broken.share(gather_object(self._broken.found), self.is_world_process_zero())
         prepared = [batch for batch, _ in collected]
         advantage = self._advantages(self._gather([results for _, results in collected]))
         own = sum(batch.videos.num_videos for batch in prepared)
@@ -148,6 +159,12 @@ class ScoreTrainer(ResumableTrainer):
             prepared[number] = replace(batch, advantage={name: a[:, first:last] for name, a in advantage.items()})
             first = last
         return prepared
+
+    def _encode(self, drawn: Drawn) -> EncodedBatch:
+        try:
+            return self._broken.encode(self.environment, drawn)
+        except ValueError as error:
+            raise ValueError(f"step {self.state.global_step + 1}: {error}") from error
 
     def _gather(self, results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """[G, B] of each batch of this process -> [G, all videos of the step], process by process."""
@@ -214,6 +231,8 @@ class ScoreTrainer(ResumableTrainer):
             logs |= dict(zip(names, self.accelerator.gather(means[None]).mean(0).tolist(), strict=True))
             if self.args.stages is not None:
                 logs["stage"] = 1 + self.schedule.number_at(self.state.global_step - 1)
+            if self.args.skip_broken:
+                logs["skipped"] = len(self._broken.known)
             self._metrics.clear()
         super().log(logs, start_time)
 
@@ -229,8 +248,9 @@ class ScoreTrainer(ResumableTrainer):
         and at least 1. Nothing is drawn.
 
         Returns:
-            ``eval_reward`` (of the task), ``eval_accuracy``, ``eval_kept_ratio``: means over the videos; for several
-            data sets ``eval_NAME_reward`` and so on.
+            ``eval_reward`` (of the task), ``eval_accuracy``, ``eval_kept_ratio``: means over the videos; with
+            ``args.skip_broken`` over those that can be read, and ``eval_skipped``, how many cannot. For several data
+            sets ``eval_NAME_reward`` and so on.
         """
         data = self.eval_dataset if eval_dataset is None else eval_dataset
         if data is None:
@@ -241,21 +261,27 @@ class ScoreTrainer(ResumableTrainer):
                 metrics |= self.evaluate(examples, ignore_keys, f"{metric_key_prefix}_{name}")
             return metrics
         self.model.eval()  # type: ignore[no-untyped-call]
-        sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
+        sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)
         loader = self.callback_handler.eval_dataloader = self._eval_loader(cast(Examples, data))
         for batch in loader:
-            encoded = encode(self.environment, batch["drawn"].examples)
+            encoded, skipped = encode_readable(self.environment, batch["drawn"], self.args.skip_broken)
+            sums[4] += skipped
+            if encoded is None:
+                continue
             outcome, ratio = deployed(
                 self.environment, encoded, self.model, self.model.device, self.reward, self._deployed_count
             )
             values = (self.reward(outcome), outcome.correct, ratio)
-            sums += torch.stack([*(value.double().sum() for value in values), sums.new_tensor(len(values[0][0]))])
+            sums[:4] += torch.stack([*(value.double().sum() for value in values), sums.new_tensor(len(values[0][0]))])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        reward, accuracy, kept, count = self.accelerator.gather(sums[None]).sum(0).tolist()
+        reward, accuracy, kept, count, skipped = self.accelerator.gather(sums[None]).sum(0).tolist()
         if count == 0:
-            raise ValueError("eval_dataset must have examples, got none")
+            unread = f" that can be read (of {int(skipped)})" if skipped else ""
+            raise ValueError(f"eval_dataset must have examples{unread}, got none")
         named = {"reward": reward, "accuracy": accuracy, "kept_ratio": kept}
         metrics = {f"{metric_key_prefix}_{name}": total / count for name, total in named.items()}
+        if self.args.skip_broken:
+            metrics[f"{metric_key_prefix}_skipped"] = skipped
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -264,9 +290,9 @@ class ScoreTrainer(ResumableTrainer):
         """Every process takes its share, without padding."""
         own = range(self.args.process_index, len(data), self.args.world_size)
         return DataLoader(
-            Subset(data, own),  # type: ignore[arg-type]  # a list will do
+            NumberedExamples(data, own),
             batch_size=self.args.per_device_eval_batch_size,
-            collate_fn=lambda examples: collate([(example, 0) for example in examples]),
+            collate_fn=collate,
             num_workers=self.args.dataloader_num_workers,
         )
 
@@ -294,6 +320,9 @@ class ScoreTrainer(ResumableTrainer):
 
     def load_more(self, folder: Path) -> None:
         """See :meth:`save_more`. Raises ValueError where other processes shared the rollouts."""
+        states = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8")).get("stateful_callbacks", {})
+        if self.args.skip_broken and _SKIPPED in states:
+            self._broken.restore(states[_SKIPPED])
         self._rollouts, self._saved_rollouts = None, {}
         if list(folder.glob("rollout-*")):
             file = folder / self._rollout_file()
@@ -304,6 +333,11 @@ class ScoreTrainer(ResumableTrainer):
                 )
             self._saved_rollouts = checkpoint.load_tensors(file, str(self.model.device))
 
+    def _states_of_callbacks(self) -> Any:
+        """With the examples that were skipped."""
+        states = super()._states_of_callbacks()
+        return {**states, _SKIPPED: self._broken.state()} if self.args.skip_broken else states
+
     def _rollout_file(self) -> str:
         return f"rollout-{self.args.process_index + 1}-of-{self.args.world_size}.safetensors"
 
@@ -311,7 +345,7 @@ class ScoreTrainer(ResumableTrainer):
         """The rollouts that a checkpoint held; their videos are encoded again."""
         return [
             Prepared.restore(
-                *seen_by_policy(encode(self.environment, batch.examples), self.model.device),
+                *seen_by_policy(self._encode(batch), self.model.device),
                 self._saved_rollouts,
                 str(number),
             )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from score_video.rl.curriculum import (
+    Item,
     Schedule,
     ScheduledExamples,
     Stage,
@@ -85,9 +86,9 @@ def test_seeds_differ_and_are_what_they_were() -> None:
 
 
 def test_collate_keeps_examples_whole() -> None:
-    drawn = collate([({"id": "a", "frames": torch.zeros(2)}, 3), ({"id": "b"}, 4)])["drawn"]
+    drawn = collate([Item({"id": "a", "frames": torch.zeros(2)}, 3, 7), Item({"id": "b"}, 4, 8)])["drawn"]
     assert [example["id"] for example in drawn.examples] == ["a", "b"]
-    assert drawn.seeds == [3, 4]
+    assert (drawn.seeds, drawn.items) == ([3, 4], [7, 8])
 
 
 def test_pseudo_videos_of_every_kind_of_still(tmp_path: Path) -> None:
