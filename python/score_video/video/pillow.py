@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from score_video.video.container import VideoError, check_frame_size
@@ -45,11 +47,9 @@ def read_picture(
         orientation = _EXIF_ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1), Orientation())
         frames = ScaledFrames(path, fit)
         frames.settle(image.height, image.width, orientation)
-        height, width = frames.stored_size
         for done, number in enumerate(taken.tolist(), start=1):
             image.seek(number)
-            picture = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-            frames.add(np.asarray(picture))
+            frames.add(partial(_scaled, image))
             if progress is not None:
                 progress(done, len(taken))
         kind = str(image.format).lower()
@@ -71,6 +71,10 @@ def read_picture(
             damaged=0,
             on_display=len(taken),
         )
+
+
+def _scaled(image: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    return np.asarray(image.convert("RGB").resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 def _timeline(image: Image.Image) -> Timeline:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -192,7 +193,7 @@ def _sample(
             check_frame_size(path, frame.width, frame.height)
             frames.settle(*_square_pixels(stream, frame), orientation_of(frame))
         if not taken or number > taken[-1]:
-            frames.add(_to_rgb(frame, frames.stored_size))
+            frames.add(partial(_to_rgb, frame))
             taken.append(number)
         if progress is not None:
             progress(done, len(numbers))
@@ -237,15 +238,21 @@ class ScaledFrames:
         size = self._fit(*self.displayed)
         self.stored_size = size[::-1] if orientation.turns_sides else size
 
-    def add(self, frame: npt.NDArray[np.uint8]) -> None:
-        """Takes a frame uint8 [H, W, 3] of ``stored_size``. Raises VideoError when there are too many."""
-        if (len(self._frames) + 1) * frame.nbytes > MAX_SAMPLED_BYTES:
-            height, width = frame.shape[1::-1] if self.orientation.turns_sides else frame.shape[:2]
+    def add(self, scale: Callable[[tuple[int, int]], npt.NDArray[np.uint8]]) -> None:
+        """Takes a frame: ``scale`` makes it, uint8 [H, W, 3], of a (height, width).
+
+        Raises:
+            VideoError: there are too many; nothing was scaled.
+        """
+        height, width = self.stored_size
+        if (len(self._frames) + 1) * height * width * 3 > MAX_SAMPLED_BYTES:
+            if self.orientation.turns_sides:
+                height, width = width, height
             raise VideoError(
                 f"{self._path}: more than {len(self._frames)} frames of {width}x{height} pixels asked for: "
                 "take fewer or smaller ones"
             )
-        self._frames.append(self.orientation.apply(frame))
+        self._frames.append(self.orientation.apply(scale(self.stored_size)))
 
     def stack(self) -> npt.NDArray[np.uint8]:
         """uint8 [T, H, W, 3], as shown."""
