@@ -118,7 +118,8 @@ def _power_of_two(exponent: Tensor) -> Tensor:
 def _exp_negative(a: Tensor) -> Tensor:
     a = torch.where(a < 88.0, a, 88.0)
     n = (a * 1.44269504 + 0.5).to(torch.int32)
-    r = (a - n * 0.693359375) - n * -2.12194440e-4
+    whole = n.float()  # an integer times a number would have torch's default dtype
+    r = (a - whole * 0.693359375) - whole * -2.12194440e-4
     p = torch.full_like(a, -1.98412698e-4)
     for coefficient in (1.38888889e-3, -8.33333333e-3, 4.16666667e-2, -1.66666667e-1, 0.5, -1.0, 1.0):
         p = p * r + coefficient
@@ -144,7 +145,8 @@ def _log_positive(x: Tensor) -> Tensor:
     bits = _float_bits(x)
     n = (bits - 0x3F3504F3) >> 23
     m = (bits - (n << 23)).view(torch.float32)
-    return n * 0.693359375 + (n * -2.12194440e-4 + _log1p_small(m - 1.0))
+    whole = n.float()
+    return whole * 0.693359375 + (whole * -2.12194440e-4 + _log1p_small(m - 1.0))
 
 
 def _gumbel(word: Tensor) -> Tensor:

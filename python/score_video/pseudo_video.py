@@ -71,7 +71,7 @@ def _pan(image: Tensor, frames: int, generator: torch.Generator) -> Tensor:
     angle = 2 * math.pi * _uniform(generator)
     reach = (1 - PAN_WINDOW) / max(abs(math.cos(angle)), abs(math.sin(angle)))  # to the border, in half images
     along = reach * (2 * _ease(frames) - 1)
-    return _look(image, torch.full((frames,), PAN_WINDOW), along * math.cos(angle), along * math.sin(angle))
+    return _look(image, torch.full_like(along, PAN_WINDOW), along * math.cos(angle), along * math.sin(angle))
 
 
 def _zoom(image: Tensor, frames: int, generator: torch.Generator) -> Tensor:
@@ -86,7 +86,7 @@ def _zoom(image: Tensor, frames: int, generator: torch.Generator) -> Tensor:
 
 def _noise(image: Tensor, frames: int, generator: torch.Generator) -> Tensor:
     """The image under Gaussian noise, new in each frame; held within the range of values."""
-    noise = torch.randn((frames, *image.shape), generator=generator)
+    noise = torch.randn((frames, *image.shape), generator=generator, dtype=torch.float32, device="cpu")
     return (image + NOISE_SD * noise).clamp(0, 1)
 
 
@@ -97,12 +97,12 @@ def _mixed(image: Tensor, frames: int, generator: torch.Generator) -> Tensor:
 
 
 def _uniform(generator: torch.Generator) -> float:
-    return float(torch.rand((), generator=generator, dtype=torch.float64))
+    return float(torch.rand((), generator=generator, dtype=torch.float64, device="cpu"))
 
 
 def _ease(frames: int) -> Tensor:
     """float32 [T] from 0 to 1, slow at both ends; 0 for a single frame."""
-    time = torch.linspace(0, 1, frames)
+    time = torch.linspace(0, 1, frames, dtype=torch.float32, device="cpu")
     return time * time * (3 - 2 * time)
 
 
@@ -110,7 +110,7 @@ def _look(image: Tensor, window: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """The image [3, H, W] through a camera: ``window`` [T] is the fraction of it that is seen, ``x`` and ``y`` [T] its
     middle in half images from the image's middle. Bilinear; a window within the image sees nothing else."""
     frames = window.shape[0]
-    camera = torch.zeros(frames, 2, 3)
+    camera = window.new_zeros(frames, 2, 3)
     camera[:, 0, 0] = camera[:, 1, 1] = window
     camera[:, 0, 2], camera[:, 1, 2] = x, y
     size = [frames, *image.shape]

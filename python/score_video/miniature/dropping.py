@@ -44,16 +44,16 @@ def drop(videos: Videos, shown: Tensor, tokens: Tensor, columns: int, keep: int,
     frames = videos.pixels.shape[1]
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
 
-    frame = torch.arange(n) // (n // frames)
+    frame = torch.arange(n, device="cpu") // (n // frames)
     change = (pixel_change(videos, columns) + 1e-3).log()
     live = live_tokens(shown).float()
     things = torch.einsum("bnc,bc->bn", (shown > 1).float(), normal(batch, NUM_THINGS))
     looks = torch.einsum("bnd,bd->bn", tokens - tokens.mean(1, keepdim=True), normal(batch, tokens.shape[2]))
     looks = looks / looks.std(1, keepdim=True).clamp(min=1e-6)
     weights, scores = zip(
-        (1.5, torch.zeros(batch, n)),  # by chance
+        (1.5, torch.zeros(batch, n, dtype=torch.float32, device="cpu")),  # by chance
         (0.5, 8 * normal(batch, frames)[:, frame]),  # whole frames
         (2.0, change),
         (3.0, 2 * live + 0.5 * change),
@@ -64,8 +64,8 @@ def drop(videos: Videos, shown: Tensor, tokens: Tensor, columns: int, keep: int,
         (0.5, change + 100 * (frame == 0)),  # the first frame, then by change
         strict=True,
     )
-    way = torch.multinomial(torch.tensor(weights), batch, replacement=True, generator=generator)
-    strength = 0.5 + torch.rand(batch, 1, generator=generator)
-    score = torch.stack(scores)[way, torch.arange(batch)] * strength
-    uniform = torch.rand(batch, n, generator=generator).clamp(1e-9, 1 - 1e-7)
+    way = torch.multinomial(tokens.new_tensor(weights), batch, replacement=True, generator=generator)
+    strength = 0.5 + torch.rand(batch, 1, generator=generator, dtype=torch.float32, device="cpu")
+    score = torch.stack(scores)[way, torch.arange(batch, device="cpu")] * strength
+    uniform = torch.rand(batch, n, generator=generator, dtype=torch.float32, device="cpu").clamp(1e-9, 1 - 1e-7)
     return (score - (-uniform.log()).log()).topk(keep, 1).indices.sort(1).values

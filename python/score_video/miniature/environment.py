@@ -132,9 +132,9 @@ class MiniatureEnvironment:
         groups: dict[tuple[str, Partition, int], list[int]] = {}
         for position, example in enumerate(examples):
             groups.setdefault((example["split"], example["partition"], example["seed"]), []).append(position)
-        videos: list[Tensor] = [torch.empty(0)] * len(examples)
+        videos: list[Tensor] = [torch.empty(0, device="cpu")] * len(examples)
         shown = list(videos)
-        answers = torch.full((len(examples), len(TASKS)), NOT_ASKED)
+        answers = torch.full((len(examples), len(TASKS)), NOT_ASKED, device="cpu")
         for key, positions in groups.items():
             made = self.world(*key).videos([examples[position]["number"] for position in positions])
             for row, position in enumerate(positions):
@@ -199,7 +199,7 @@ class MiniatureEnvironment:
         """[B, tasks, A] on all tokens; computed once for a batch."""
         payload: MiniaturePayload = batch.payload
         if payload.log_probabilities is None:
-            everything = Selection(torch.arange(len(batch.videos.tokens)), batch.videos.lengths[None])
+            everything = Selection(torch.arange(len(batch.videos.tokens), device="cpu"), batch.videos.lengths[None])
             payload.log_probabilities = self.log_probabilities(batch, everything)[0]
         return payload.log_probabilities
 
@@ -217,8 +217,8 @@ class MiniatureEnvironment:
 
     def _read(self, batch: EncodedBatch, rows: Tensor, keep: Tensor) -> Tensor:
         longest = max(1, int(keep.max()))
-        mask = torch.arange(longest) < keep[:, None]  # [samples, n]
-        padded = torch.zeros(mask.shape, dtype=torch.int64)
+        mask = torch.arange(longest, device="cpu") < keep[:, None]  # [samples, n]
+        padded = torch.zeros(mask.shape, dtype=torch.int64, device="cpu")
         padded[mask] = rows
         tokens, place = batch.videos.tokens[padded], batch.payload.place[padded]
         return self.reader.read(tokens, place, None if bool(mask.all()) else mask)[2]
@@ -258,7 +258,7 @@ def _spans(keep: list[int]) -> list[tuple[int, int]]:
 
 def _ask_one(answers: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Leaves one of each video's questions, by a number of the video's: answers, and which one, float32 [B, tasks]."""
-    question = torch.zeros(answers.shape)
+    question = torch.zeros(answers.shape, dtype=torch.float32, device="cpu")
     for video, number in enumerate(numbers):
         asked = (answers[video] != NOT_ASKED).nonzero()[:, 0]
         question[video, asked[number % len(asked)]] = 1

@@ -206,6 +206,6 @@ def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:
     there = (shown[:, things] >= 4).float()
     there = torch.cat([there, ((shown[:, PARKED_DISC] >= 4) & still).float()[:, None]], 1)
     there = torch.cat([there, (shown[:, BACKGROUND] >= 12).float()[:, None]], 1)  # [L, things]
-    totals = torch.zeros(videos.num_videos, there.shape[1]).index_add_(0, videos.video_of_token, there)
+    totals = there.new_zeros(videos.num_videos, there.shape[1]).index_add_(0, videos.video_of_token, there)
     shares = (there / totals.clamp(min=1)[videos.video_of_token]).amax(1)
     return score_ext.select(shares.clamp(min=1e-9).log(), videos.cu_seqlens, keep, int(keep.sum()), "systematic")

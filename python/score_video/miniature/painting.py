@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,17 +24,18 @@ from score_video.miniature.vocabulary import (
     Split,
 )
 
-_COLOUR_RGB = torch.tensor([[0.90, 0.15, 0.15], [0.15, 0.80, 0.20], [0.20, 0.35, 1.00], [0.95, 0.85, 0.10]])
-_WHITE = torch.tensor([0.97, 0.97, 0.97])
-_TINT_RGB = torch.tensor([[0.46, 0.32, 0.46], [0.28, 0.46, 0.44], [0.48, 0.40, 0.26], [0.36, 0.36, 0.40]])
-_GLYPHS = torch.tensor(  # 4 x 4 pixels each: bars across, bars upright, a chequer, a frame
+# float32 on the CPU, as everything here is, whatever torch's defaults are when this is imported
+_float32 = partial(torch.tensor, dtype=torch.float32, device="cpu")
+_COLOUR_RGB = _float32([[0.90, 0.15, 0.15], [0.15, 0.80, 0.20], [0.20, 0.35, 1.00], [0.95, 0.85, 0.10]])
+_WHITE = _float32([0.97, 0.97, 0.97])
+_TINT_RGB = _float32([[0.46, 0.32, 0.46], [0.28, 0.46, 0.44], [0.48, 0.40, 0.26], [0.36, 0.36, 0.40]])
+_GLYPHS = _float32(  # 4 x 4 pixels each: bars across, bars upright, a chequer, a frame
     [
         [[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]],
         [[1, 0, 1, 0], [1, 0, 1, 0], [1, 0, 1, 0], [1, 0, 1, 0]],
         [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]],
         [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]],
     ],
-    dtype=torch.float32,
 )
 
 
@@ -52,7 +54,7 @@ def render(draws: Draws, plan: Plan, split: Split, footage: Tensor | None) -> tu
     batch, frames = len(plan.tint), split.frames
     luma = _texture(draws, plan, frames) if footage is None else _crops(draws, footage, frames)
     pixels = _TINT_RGB[plan.tint][:, None, :, None, None] + luma[:, :, None]  # [B, T, 3, S, S]
-    things = torch.zeros(batch, frames, SIZE, SIZE, dtype=torch.uint8)
+    things = torch.zeros(batch, frames, SIZE, SIZE, dtype=torch.uint8, device="cpu")
     paint = _Painter(pixels, things)
 
     for number in range(8):  # parked: there for the whole video
@@ -73,7 +75,7 @@ def render(draws: Draws, plan: Plan, split: Split, footage: Tensor | None) -> tu
         paint(_square(plan.square_path[:, colour]), plan.squares[:, colour, None], _COLOUR_RGB[colour], SQUARE + colour)
     paint(_disc(plan.disc_path), plan.disc[:, None], _WHITE, DISC)
     _paint_glyphs(pixels, things, plan)
-    at = torch.arange(frames)
+    at = torch.arange(frames, device="cpu")
     during = (at >= plan.cross_frame[:, None]) & (at <= plan.cross_frame[:, None] + 1)
     paint(_cross(plan.cross_place[:, None]), plan.cross[:, None] & during, _WHITE, CROSS)
     during = at == plan.flash_frame[:, None]
@@ -83,8 +85,8 @@ def render(draws: Draws, plan: Plan, split: Split, footage: Tensor | None) -> tu
     return pixels.clamp_(0, 1), things
 
 
-_Y = torch.arange(SIZE).float()[:, None] + 0.5
-_X = torch.arange(SIZE).float()[None, :] + 0.5
+_Y = torch.arange(SIZE, device="cpu").float()[:, None] + 0.5
+_X = torch.arange(SIZE, device="cpu").float()[None, :] + 0.5
 
 
 def _offsets(place: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +132,7 @@ class _Painter:
         """As above; picture broadcasts to [B, T, 3, S, S]."""
         mask = (shape & there[..., None, None]).expand(self.things.shape)
         torch.where(mask[:, :, None], picture, self.pixels, out=self.pixels)
-        number = torch.as_tensor(thing, dtype=torch.uint8).expand(len(self.things))
+        number = torch.as_tensor(thing, dtype=torch.uint8, device="cpu").expand(len(self.things))
         torch.where(mask, number[:, None, None, None], self.things, out=self.things)
 
 
@@ -154,7 +156,7 @@ def _texture(draws: Draws, plan: Plan, frames: int) -> Tensor:
     amplitude = draws.uniform(waves, 0.0, 0.07)
     along = (frequency * angle.sin())[..., None, None] * _Y + (frequency * angle.cos())[..., None, None] * _X
     along = along + phase[..., None, None]  # [B, waves, S, S]
-    moved = drift[:, :, None] * torch.arange(frames)  # [B, waves, T]
+    moved = drift[:, :, None] * torch.arange(frames, device="cpu")  # [B, waves, T]
     # sin(a + b) by its parts: T x S x S products instead of as many sines
     weight = torch.stack([amplitude[..., None] * moved.cos(), amplitude[..., None] * moved.sin()], 1)
     basis = torch.stack([along.sin(), along.cos()], 1)  # [B, 2, waves, S, S]

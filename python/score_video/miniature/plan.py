@@ -107,7 +107,7 @@ def draw_plan(draws: Draws, split: Split) -> Plan:
     jitter = draws.uniform(2 * CELLS * CELLS, -1, 1).view(-1, CELLS * CELLS, 2)
     places = torch.stack([cells // CELLS, cells % CELLS], 2) * side + side / 2 + jitter  # [B, 16, 2]
 
-    parked = draws.happens(split.parked, 8) | (torch.arange(8) == 4) & ~moving[:, None]  # a still always has its disc
+    parked = draws.happens(split.parked, 8) | (torch.arange(8, device="cpu") == 4) & ~moving[:, None]  # a still always has its disc
     parked_colour = (flash_colour[:, None] + 1 + draws.order_of(3)[:, :2]) % 4  # never the flashing one's
     return Plan(
         tint=draws.one_of(4)[:, 0],
@@ -139,7 +139,7 @@ def _progress(draws: Draws, count: int, frames: int) -> Tensor:
     """[B, count, T] from 0 to 1: things rest for up to a quarter of the video before and after they move."""
     begin = draws.uniform(count, 0, 0.25)[..., None]
     end = draws.uniform(count, 0.75, 1)[..., None]
-    return ((torch.linspace(0, 1, frames) - begin) / (end - begin)).clamp(0, 1)
+    return ((torch.linspace(0, 1, frames, dtype=torch.float32, device="cpu") - begin) / (end - begin)).clamp(0, 1)
 
 
 def _paths(draws: Draws, count: int, frames: int) -> Tensor:
@@ -148,7 +148,7 @@ def _paths(draws: Draws, count: int, frames: int) -> Tensor:
     start = draws.uniform(2 * count, low, high).view(-1, count, 2)
     far = torch.where(start < SIZE / 2, high - draws.uniform(2 * count, 0, 1.5).view_as(start), low + 1.0)
     anywhere = draws.uniform(2 * count, low, high).view_as(start)
-    main_axis = draws.one_of(2, count)[..., None] == torch.arange(2)
+    main_axis = draws.one_of(2, count)[..., None] == torch.arange(2, device="cpu")
     end = torch.where(main_axis, far, anywhere)
     progress = _progress(draws, count, frames)[..., None]
     return start[:, :, None] + (end - start)[:, :, None] * progress

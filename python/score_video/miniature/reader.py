@@ -186,7 +186,8 @@ class Reader(nn.Module):
             with safe_open(path, framework="pt") as file:
                 config = ReaderConfig(**json.loads(file.metadata()["config"]))
                 weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  (not a dict)
-            reader = cls(config)
+            with torch.device("cpu"):
+                reader = cls(config).float()
             missing, unexpected = reader.load_state_dict(weights, strict=False)
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from None
@@ -209,8 +210,8 @@ def place_features(place: Tensor) -> Tensor:
 
 def grid_places(frames: int, columns: int) -> Tensor:
     """float32 [frames * columns * columns, 3]: t, y, x of each token of a video, in [0, 1]."""
-    t = torch.linspace(0, 1, frames)
-    s = (torch.arange(columns) + 0.5) / columns
+    t = torch.linspace(0, 1, frames, dtype=torch.float32, device="cpu")
+    s = (torch.arange(columns, dtype=torch.float32, device="cpu") + 0.5) / columns
     return torch.stack(torch.meshgrid(t, s, s, indexing="ij"), 3).flatten(0, 2)
 
 

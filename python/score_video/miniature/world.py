@@ -165,8 +165,8 @@ def _answers(plan: Plan) -> Tensor:
         "quadrant": quadrant,
     }
     table = torch.stack([answers[name] for name in TASK_NAMES], 1)
-    still = torch.tensor([name in ("glyph", "tint", "quadrant") for name in TASK_NAMES])
-    moving = torch.tensor([name != "quadrant" for name in TASK_NAMES])
+    still = torch.tensor([name in ("glyph", "tint", "quadrant") for name in TASK_NAMES], device="cpu")
+    moving = torch.tensor([name != "quadrant" for name in TASK_NAMES], device="cpu")
     return table.masked_fill(~torch.where(plan.moving[:, None], moving, still), NOT_ASKED)
 
 
@@ -183,5 +183,5 @@ def thing_counts(things: Tensor, patch: int) -> Tensor:
     rows = size // patch
     patches = things.view(batch, frames, rows, patch, rows, patch).transpose(3, 4)
     flat = patches.reshape(batch, -1, patch * patch).long()
-    counts = torch.zeros(*flat.shape[:2], NUM_THINGS, dtype=torch.uint8)
-    return counts.scatter_add_(2, flat, torch.ones(flat.shape, dtype=torch.uint8))
+    counts = torch.zeros(*flat.shape[:2], NUM_THINGS, dtype=torch.uint8, device=flat.device)
+    return counts.scatter_add_(2, flat, torch.ones_like(flat, dtype=torch.uint8))

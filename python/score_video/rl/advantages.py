@@ -157,7 +157,7 @@ def _left_out_among(x: Tensor, members: Tensor, scale: bool) -> Tensor:
     others = (number - 1).clamp(min=1)  # with a single member centred is 0 already
     if scale:
         centred = centred / ((centred.square().sum(0) / others).sqrt() + _EPSILON)
-    return centred * (number / others)
+    return centred * (number.float() / others)
 
 
 def _batch_deviation(centred: Tensor) -> Tensor:

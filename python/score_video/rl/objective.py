@@ -65,7 +65,7 @@ def policy_gradient_loss(
     else:
         losses, clipped = [], []
         for factor in log_prob:
-            root = decisions[factor].clamp(min=1).sqrt()  # of no decision the log-probability is 0
+            root = decisions[factor].clamp(min=1).float().sqrt()  # of no decision the log-probability is 0
             ratio = ((log_prob[factor] - old_log_prob[factor].detach()) / root).exp()
             weighted = advantage[factor].detach() * ratio
             bounded = advantage[factor].detach() * ratio.clamp(1 - epsilon, 1 + epsilon)

@@ -85,7 +85,7 @@ def hinged(kept_ratio: Tensor, target: float) -> Tensor:
 def kept_ratio(selection: Selection, videos: PackedVideos) -> Tensor:
     """float32 [G, B]: the fraction of each video's tokens that each sample keeps; 0 for an empty video."""
     lengths = videos.lengths
-    return selection.keep / torch.where(lengths > 0, lengths, 1)
+    return selection.keep.float() / torch.where(lengths > 0, lengths, 1)
 
 
 def check_finite(name: str, reward: Tensor) -> Tensor:
