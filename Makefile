@@ -14,7 +14,7 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test test-vllm lint sanitize cuda gpu bench bench-vllm results compat clean
+.PHONY: help demo test fuzz test-vllm lint sanitize cuda gpu bench bench-vllm results compat clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,11 @@ demo: $(VENV)/package.stamp  ## train a policy on the miniature; compress VIDEO,
 
 test: $(VENV)/package.stamp $(VENV)/torchvision.stamp  ## all tests that need no GPU
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+READS ?= 2000
+SEED ?= 0
+fuzz: $(VENV)/package.stamp  ## the video reader against a plain decode: READS=2000 of random files, from SEED=0 on
+	$(BIN)/python tests/score_video/fuzz_video.py $(READS) $(SEED)
 
 # SHORT=1: Qwen2.5-VL alone.
 test-vllm: $(VENV)/package.stamp  ## the vLLM plugin on the real engine, in an environment of its own

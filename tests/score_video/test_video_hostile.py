@@ -221,10 +221,16 @@ def test_nothing_decodable(tmp_path: Path, faststart: Path) -> None:
     assert "none of its frames can be decoded" in refusal(path)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi", "flv", "gif", "mpg"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi", "flv", "gif", "mpg", "h264", "webp", "jpg"])
 def test_flipped_bits(tmp_path: Path, suffix: str) -> None:
     codec, pix_fmt = {"gif": ("gif", "rgb8"), "mpg": ("mpeg2video", "yuv420p")}.get(suffix, ("libx264", "yuv420p"))
-    source = write_video(tmp_path / f"clip.{suffix}", 20, rate=25, codec=codec, pix_fmt=pix_fmt, options={})
+    source = tmp_path / f"clip.{suffix}"
+    if suffix in ("webp", "jpg"):
+        noise = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), dtype=np.uint8)
+        first, *others = map(Image.fromarray, noise)
+        first.save(source, **({"save_all": True, "append_images": others, "duration": 40} if suffix == "webp" else {}))
+    else:
+        write_video(source, 20, rate=25, codec=codec, pix_fmt=pix_fmt, options={})
     whole = source.read_bytes()
     path = tmp_path / f"flipped.{suffix}"
     outcomes = {True: 0, False: 0}
