@@ -107,6 +107,7 @@ def make(choose: random.Random, folder: Path) -> Clip:
     }.get(codec, {})
     if codec == "libx264" and gop > 1 and choose.random() < 0.2:
         options["x264-params"] = choose.choice(["open-gop=1", "intra-refresh=1"])
+    refreshed = "intra-refresh=1" in options.values()
     story: dict[str, object] = {"suffix": suffix, "codec": codec, "rate": rate, "count": count, "offset": offset}
     story |= {"options": options, "uneven": len(set(steps)) > 1}
     jump = 0
@@ -134,7 +135,8 @@ def make(choose: random.Random, folder: Path) -> Clip:
         )
         path.write_bytes(path.read_bytes() + other.read_bytes())
         length += length
-    elif suffix in ("mp4", "mov") and count > 6 and not jump and choose.random() < 0.4:
+    # not after an intra refresh, of which a player that begins at the cut misses the first frames
+    elif suffix in ("mp4", "mov") and count > 6 and not jump and not refreshed and choose.random() < 0.4:
         front, back = choose.randrange(count // 2), choose.randrange(1, count // 3)
         begin, end = (Fraction(times[i], rate) - Fraction(offset, rate) for i in (front, count - back))
         story["edit"] = (front, back)
