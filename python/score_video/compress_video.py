@@ -123,7 +123,7 @@ def _write_tokens(path: Path, kept: Tensor, index: Tensor, grid: tuple[int, int,
     tensors = {
         "tokens": kept,
         "index": index,
-        "grid": torch.tensor(grid, dtype=torch.int64),
+        "grid": torch.tensor(grid, dtype=torch.int64, device="cpu"),
         "timestamps": torch.from_numpy(sampled.timestamps),
     }
     metadata = {"score": score_ext.__version__, "layout": "t, y, x", "mean": str(MEAN), "std": str(STD)}

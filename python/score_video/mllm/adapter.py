@@ -123,11 +123,12 @@ def shift_to_count(shorter: Prompt) -> Tensor:
 
 def grid_videos(tokens: Tensor, grids: Sequence[tuple[int, int, int]]) -> PackedVideos:
     """Packs videos whose tokens [L, D] stand one after the other; grids: frames, rows, columns of each."""
-    lengths = torch.tensor([frames * rows * columns for frames, rows, columns in grids])
+    lengths = torch.tensor([frames * rows * columns for frames, rows, columns in grids], device="cpu")
     if int(lengths.sum()) != len(tokens):
         raise ValueError(f"the inputs' grids are of {int(lengths.sum())} tokens, the vision tower gave {len(tokens)}")
     cu_seqlens = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
-    sizes = torch.tensor([(rows * columns, columns) for _, rows, columns in grids], dtype=torch.int32)
+    frame_sizes = [(rows * columns, columns) for _, rows, columns in grids]
+    sizes = torch.tensor(frame_sizes, dtype=torch.int32, device="cpu")
     device = tokens.device
     return PackedVideos(
         tokens, cu_seqlens.to(device), sizes[:, 0].contiguous().to(device), sizes[:, 1].contiguous().to(device)

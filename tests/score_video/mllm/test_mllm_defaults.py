@@ -1,0 +1,58 @@
+"""torch's default dtype and device are nothing to the compression of a model's inputs, nor to that of a file."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from defaults import DEFAULTS, assert_same_under, torch_default
+from safetensors.torch import load_file
+from tiny import FAMILIES, Family
+
+from score_video.compress_video import compress_video
+from score_video.compressor import Compressor
+from score_video.mllm import compress_inputs
+
+def stock_model_works(family: Family, inputs: dict[str, Any], default: torch.dtype | str) -> bool:
+    with torch.no_grad():
+        expected = family.model(**inputs).logits
+        try:
+            with torch_default(default):
+                actual = family.model(**inputs).logits
+        except (RuntimeError, TypeError, ValueError, NotImplementedError):
+            return False
+        return actual.device == expected.device and torch.equal(actual, expected)
+
+
+made = functools.cache(lambda name: FAMILIES[name]())
+
+
+@pytest.mark.parametrize("default", DEFAULTS, ids=str)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_compress_inputs(name: str, default: torch.dtype | str) -> None:
+    family = made(name)
+    batch = family.batch([[3, ("video", 4), 2], [2, ("video", 4), 5]])
+    inputs = batch.inputs()
+    pictures = batch.pictures if family.told else None
+    compressor = Compressor(retention=0.4)
+    if not stock_model_works(family, inputs, default):
+        pytest.skip("the stock model itself raises, or gives something else")
+
+    def run() -> Any:
+        compressed = compress_inputs(family.model, dict(inputs), compressor, pictures=pictures)
+        return dict(compressed), compressed.selected, compressed.kept
+
+    assert_same_under(default, run)
+
+
+@pytest.mark.parametrize("default", DEFAULTS, ids=str)
+def test_compress_video(clip: Path, default: torch.dtype | str, tmp_path: Path) -> None:
+    def run() -> Any:
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        compress_video(clip, folder, Compressor(retention=0.2), name="test", num_frames=6, patch=14, size=56)
+        return {path.name: load_file(path, device="cpu") for path in sorted(folder.glob("*.safetensors"))}
+
+    assert_same_under(default, run)
