@@ -175,6 +175,24 @@ def test_sliding_windows_are_refused(changes: dict[str, Any], monkeypatch: pytes
         THIRD(family.model, **inputs)
 
 
+@pytest.mark.parametrize(("kind", "limit"), [("dynamic", 4096), ("longrope", 20)])
+def test_rotations_that_change_with_the_length_are_refused(
+    kind: str, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only prompts that are long enough for them to change, as they are uncompressed."""
+    family, inputs = inputs_of("llava_next_video", [2, CLIP, 3])
+    config = family.model.config.text_config
+    rope = {**config.rope_parameters, "rope_type": kind, "factor": 2.0}
+    monkeypatch.setattr(config, "rope_parameters", rope | {"original_max_position_embeddings": limit})
+    if limit > 41:
+        assert THIRD(family.model, **inputs).videos is not None
+        rope.pop("original_max_position_embeddings", None)
+        monkeypatch.setattr(config, "rope_parameters", rope)
+        monkeypatch.setattr(config, "max_position_embeddings", limit := 40)
+    with pytest.raises(ValueError, match=rf"at most {limit} tokens in a prompt, got 41: beyond, the '{kind}' rotary"):
+        THIRD(family.model, **inputs)
+
+
 def test_straight_through_needs_a_policy() -> None:
     family, inputs = inputs_of("qwen2_5_vl", [2, CLIP, 3])
     with pytest.raises(ValueError, match="straight_through needs a policy: 'random' has no logits"):

@@ -65,7 +65,7 @@ def test_times_to_a_millisecond() -> None:
     clip = Clip(torch.randint(256, (3, 4, 6, 3), dtype=torch.uint8), seconds, 2.0)
     processor = Recorder()
     inputs = processor_inputs(processor, clip, "text")
-    (video,), (metadata,) = processor.given["videos"], processor.given["video_metadata"]
+    ((video,),), (metadata,) = processor.given["videos"], processor.given["video_metadata"]
     assert torch.equal(video, clip.frames.permute(0, 3, 1, 2))
     assert [number / metadata["fps"] for number in metadata["frames_indices"]] == [0.2, 0.733, 1.9]
     assert len(metadata["frames_indices"]) / metadata["total_num_frames"] * metadata["fps"] == 1.5  # frames a second

@@ -196,5 +196,5 @@ def test_killed_while_writing(qwen: Family, clip: Path, tmp_path: Path, monkeypa
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError, match="file"):
+    with pytest.raises(NotADirectoryError, match="file"):
         FeatureCache(tmp_path / "file", {})

@@ -16,6 +16,7 @@ from score_video.compress_video import compress_video
 from score_video.compressor import Compressor
 from score_video.mllm import compress_inputs
 
+
 def stock_model_works(family: Family, inputs: dict[str, Any], default: torch.dtype | str) -> bool:
     with torch.no_grad():
         expected = family.model(**inputs).logits

@@ -236,7 +236,7 @@ def test_pseudo_videos_and_images(qwen: Family, tmp_path: Path) -> None:
     videos = batch.videos.tokens.split(batch.videos.lengths.tolist())
     assert all(torch.equal(video, videos[0]) for video in videos)
     assert batch.videos.lengths.tolist() == [18] * 4
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert not (tmp_path / "cache").exists()
 
 
 def refused(environment: MllmEnvironment, *examples: Any) -> str:

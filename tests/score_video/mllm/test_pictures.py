@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,11 @@ class Loaded:
         generator = torch.Generator().manual_seed(len(str(prompts)))
         texts: list[str] = []
         images: list[list[Tensor]] = []
-        videos: list[Tensor] = []
+        videos: list[list[Tensor]] = []
         for prompt in prompts:
             texts.append("")
             images.append([])
+            videos.append([])
             for part in prompt:
                 if isinstance(part, str):
                     texts[-1] += part
@@ -54,13 +56,15 @@ class Loaded:
                 if kind == "image":
                     images[-1].append(pixels[0])
                 else:
-                    videos.append(pixels)
+                    videos[-1].append(pixels)
         given: dict[str, Any] = {}
+        nested = self.family == "smolvlm"  # InternVL's takes all pictures of a batch in one list
         if any(images):
-            flat = [image for row in images for image in row]
-            given["images"] = flat if self.family == "internvl" else images
-        if videos:
-            given |= {"videos": videos, "do_sample_frames": False, "video_metadata": [_metadata(v) for v in videos]}
+            given["images"] = images if nested else list(chain(*images))
+        if any(videos):
+            flat = list(chain(*videos))
+            given |= {"videos": videos if nested else flat, "do_sample_frames": False}
+            given["video_metadata"] = [_metadata(video) for video in flat]
         output = self.processor(text=texts, **given, return_tensors="pt", padding=len(texts) > 1, padding_side="left")
         return {name: torch.as_tensor(value) for name, value in output.items()}
 

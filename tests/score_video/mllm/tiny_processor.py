@@ -45,9 +45,9 @@ class TinyProcessor:
     def to_json_string(self) -> str:
         return json.dumps({"family": type(self._family.model).__name__})
 
-    def __call__(self, text: Sequence[str], videos: Sequence[Tensor], **options: Any) -> dict[str, Tensor]:
+    def __call__(self, text: Sequence[str], videos: Sequence[Sequence[Tensor]], **options: Any) -> dict[str, Tensor]:
         self.calls += 1
-        (prompt,), (frames,), (metadata,) = text, videos, options["video_metadata"]
+        (prompt,), ((frames,),), (metadata,) = text, videos, options["video_metadata"]
         assert options["return_tensors"] == "pt" and not options["do_sample_frames"]
         assert len(metadata["frames_indices"]) == len(frames) and frames.shape[1] == 3
         # in front of a prompt that has no place for it
