@@ -388,7 +388,7 @@ def demo(
         if reader is None or reader.exists():
             raise ValueError("with --from-scratch, --reader must name a file that is not there yet: where it is kept")
         check_output_file(reader)
-        with write_errors(reader, reader.parent):
+        with write_errors(reader, reader):
             make_reader(reader)
     bar = sys.stderr.isatty()
     results = run(

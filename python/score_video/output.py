@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def output_file(out: Path) -> Iterator[Path]:
     check_output_file(out)
     temporary = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
     try:
-        with write_errors(out, out.parent):
+        with write_errors(out, temporary):
             yield temporary
             temporary.replace(out)
     finally:
@@ -109,35 +109,51 @@ def check_output_file(out: Path) -> None:
         raise IsADirectoryError(21, "is a folder", str(out))
 
 
+def check_folder_to_write(folder: Path) -> None:
+    """Sees that files can be written into a folder, which may not be there yet with some of those it is in; makes none.
+
+    Raises:
+        NotADirectoryError, PermissionError: they cannot.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(20, "exists and is not a folder", str(folder))
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(20, "cannot be made: a part of its path is not a folder", str(folder))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(13, "may not be written", str(folder))
+
+
 @contextmanager
-def write_errors(out: Path, folder: Path) -> Iterator[None]:
+def write_errors(out: Path, written: Path) -> Iterator[None]:
     """Whatever stops the block from writing becomes an OSError that names ``out`` and says what the system said.
 
     torch.save, safetensors and Pillow have errors of their own for a disk without room, and not all of them tell what
-    is the matter: then a file is written in ``folder``, and meets the same. Every other error passes, among them those
+    is the matter: then a file is written there too, and meets the same. Every other error passes, among them those
     about other files.
 
     Args:
         out: what is being made, to be named.
-        folder: where it is being written.
+        written: the file or folder that is being written to that end.
     """
     try:
         yield
     except Exception as error:
-        number = _errno_of(error, out, folder)
+        number = _errno_of(error, written)
         if number is None:
             raise
         said = error.strerror if isinstance(error, OSError) else None
         raise OSError(number, said or os.strerror(number), str(out)) from error
 
 
-def _errno_of(error: Exception, out: Path, folder: Path) -> int | None:
+def _errno_of(error: Exception, written: Path) -> int | None:
     """The system's number behind an error of writing; None for an error of another kind."""
     if isinstance(error, OSError) and error.errno is not None:
-        ours = error.errno in _OF_DISKS if error.filename is None else _is_within(error.filename, (out, folder))
+        ours = error.errno in _OF_DISKS if error.filename is None else _is_within(error.filename, written)
         return error.errno if ours else None
     if told := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors'
         return int(told[1])
+    folder = written if written.is_dir() else written.parent
     if isinstance(error, OSError):
         return _errno_of_writing(folder)
     if isinstance(error, RuntimeError) and _WRITERS_ERROR.search(str(error)):
@@ -145,9 +161,8 @@ def _errno_of(error: Exception, out: Path, folder: Path) -> int | None:
     return None
 
 
-def _is_within(name: object, places: Iterable[Path]) -> bool:
-    path = Path(os.fsdecode(name)).resolve() if isinstance(name, (str, bytes)) else None
-    return path is not None and any(path.is_relative_to(place.resolve()) for place in places)
+def _is_within(name: object, place: Path) -> bool:
+    return isinstance(name, (str, bytes)) and Path(os.fsdecode(name)).resolve().is_relative_to(place.resolve())
 
 
 def _errno_of_writing(folder: Path) -> int | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from score_video.output import write_errors
+from score_video.output import check_folder_to_write, write_errors
 from score_video.rl import checkpoint
 from score_video.rl.config import ScoreConfig
 from score_video.train_config import FILE, read_config, write_config
@@ -27,7 +27,8 @@ POLICY = ("config.json", "model.safetensors", "trainer_state.json")
 RESULTS = (*POLICY, FILE)
 
 _OF_A_RUN = ("checkpoint-", ".checkpoint-", f".{FILE}-", ".result-", checkpoint.SET_ASIDE)
-_LOGS = "runs"  # TensorBoard's
+LOGS = "runs"
+"""Where TensorBoard's files are."""
 
 
 class RunFolder:
@@ -66,7 +67,7 @@ class RunFolder:
         self.set_aside: Path | None = None
         self.checkpoint: Path | None = None
         self._go_back = resume_from is not None
-        _check_writable(folder)
+        check_folder_to_write(folder)
         self._present = set(folder.rglob("*")) if folder.is_dir() else set()
         # what does not exist yet, from the folder upwards
         self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -136,16 +137,6 @@ def _find(folder: Path, name: str) -> Path:
     raise ValueError(f"{folder}: there is no checkpoint {name!r}; there are {there}")
 
 
-def _check_writable(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(20, "exists and is not a folder", str(folder))
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise NotADirectoryError(20, "cannot be made: a part of its path is not a folder", str(folder))
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(13, "may not be written", str(folder))
-
-
 def _check_same_run(folder: Path, names: Sequence[str], config: Mapping[str, Any]) -> None:
     if FILE not in names:
         if foreign := [name for name in names if not _is_of_a_run(name)]:
@@ -168,7 +159,7 @@ def _check_replaceable(folder: Path, names: Sequence[str], overwrite: bool) -> N
 
 
 def _is_of_a_run(name: str) -> bool:
-    return name in (*RESULTS, _LOGS) or name.startswith(_OF_A_RUN)
+    return name in (*RESULTS, LOGS) or name.startswith(_OF_A_RUN)
 
 
 def _remove(path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from score_video.output import write_errors
 from score_video.terminal import one_line
 
 if TYPE_CHECKING:
@@ -212,11 +215,12 @@ def train(
 
 def _run(trainer: Any, run: RunFolder) -> dict[str, float] | None:
     """Trains, evaluates and saves. Returns the metrics, in the first process alone."""
-    from score_video.run_folder import save_result
+    from score_video.run_folder import LOGS, save_result
 
     processes = trainer.accelerator
     trainer.replaces_checkpoints = run.checkpoint is None  # those of a run that is overwritten: RunFolder removes them
-    trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
+    with write_errors(run.folder, run.folder / LOGS), _errors_of_threads_once():
+        trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
     if run.set_aside is not None:
         print(f"what the run had made after that checkpoint is in {one_line(str(run.set_aside))}")
     if run.begun:  # before the evaluation, which may end in a video that cannot be read
@@ -227,6 +231,22 @@ def _run(trainer: Any, run: RunFolder) -> dict[str, float] | None:
         save_result(trainer, run.folder)
     processes.wait_for_everyone()
     return metrics if processes.is_main_process else None
+
+
+@contextmanager
+def _errors_of_threads_once() -> Iterator[None]:
+    """TensorBoard writes in a thread, whose error is raised in the trainer too: it is not to be shown twice."""
+    shown = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not issubclass(arguments.exc_type, OSError):
+            shown(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = shown
 
 
 def describe_settings() -> list[tuple[str, str, str]]:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from score_video.output import output_file
+from score_video.output import check_folder_to_write, output_file
 
 FORMAT = 2
 """Of the entries; to be raised when their content changes, or what they follow from: 2, which frames a file shows."""
@@ -35,13 +35,16 @@ class FeatureCache:
     """A folder of entries.
 
     Args:
-        folder: made if it is not there.
+        folder: made with the first entry if it is not there.
         identity: whatever an entry follows from beside the video, as JSON can hold it: model, processor, sampling.
+
+    Raises:
+        NotADirectoryError, PermissionError: the folder cannot be made, or may not be written.
     """
 
     def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        check_folder_to_write(self.folder)
         self._identity = dict(identity)
         for file in self.folder.glob(".*.safetensors-*"):
             with suppress(FileNotFoundError):  # another process may be cleaning up too
@@ -69,6 +72,7 @@ class FeatureCache:
             warnings.warn(f"{entry} is damaged and made again: {error}", stacklevel=2)
         tensors = {name: tensor.contiguous() for name, tensor in make().items()}
         on_disk = {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # none shares memory with another
+        self.folder.mkdir(parents=True, exist_ok=True)
         with output_file(entry) as temporary:
             # not save_file, whose files are for their owner alone
             temporary.write_bytes(save(on_disk, metadata={"sha256": _digest_of_tensors(on_disk)}))
