@@ -190,6 +190,8 @@ def main() -> None:
             try:
                 clip = make(choose, Path(folder))
             except av.error.FFmpegError:  # a combination that libav itself does not write or read
+                clip = None
+            if clip is None or sorted(set(clip.shown)) != sorted(clip.shown):  # or an encoder blurred the stripes
                 number += 1
                 continue
             try:
