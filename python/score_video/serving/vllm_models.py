@@ -146,13 +146,16 @@ class Qwen2_5_VLForConditionalGeneration(_Compressing, qwen2_5_vl.Qwen2_5_VLForC
         return item[:1] * (frames * rows * columns)
 
     def _postprocess_video_embeds_evs(self, video_embeds_split: Sequence[Tensor], video_input: Any) -> Any:
-        """[T * N, D] of each video -> [k, D] of each, with places."""
-        seconds = video_input.get("second_per_grid_ts")
-        if seconds is None:
-            raise ValueError("second_per_grid_ts must be among the inputs of a video that is compressed")
+        """[T * N, D] of each video -> [k, D] of each, with places.
+
+        A request with ``video_embeds`` may come without ``second_per_grid_ts``. vLLM then gives the whole prompt the
+        positions of a second for each step in time, and so do we; its own pruning raises, in the middle of a step.
+        """
         grids = video_input["video_grid_thw"].tolist()
+        given = video_input.get("second_per_grid_ts")
+        seconds = [1.0] * len(grids) if given is None else given.tolist()
         videos = []
-        for tokens, grid, second in zip(video_embeds_split, grids, seconds.tolist(), strict=True):
+        for tokens, grid, second in zip(video_embeds_split, grids, seconds, strict=True):
             index = self._kept(tokens, grid)
             step = second * self.config.vision_config.tokens_per_second
             positions = grid_positions(*self._merged(grid), step).to(tokens.device, non_blocking=True)

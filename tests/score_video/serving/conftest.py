@@ -40,7 +40,7 @@ def _job(name: str, model: Path, setting: str | None, rate: float, **options: An
 
 @pytest.fixture(scope="session")
 def compressed(model: Path, policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Results of engines with the plugin on: "plain", "chunked", "keep all", "rate 0"."""
+    """Results of engines with the plugin on: "plain", "chunked", "keep all", "rate 0"; of Qwen2.5-VL "embedded"."""
     small_chunks = {"max_num_batched_tokens": 24, "max_num_seqs": AT_ONCE}
     jobs = [
         _job("plain", model, str(policy), RATE, enable_prefix_caching=False),
@@ -48,6 +48,9 @@ def compressed(model: Path, policy: Path, tmp_path_factory: pytest.TempPathFacto
         _job("keep all", model, str(policy), KEEP_ALL),
         _job("rate 0", model, str(policy), 0.0),
     ]
+    if model.name == "qwen2_5_vl":  # vLLM's Qwen3-VL takes no features without times
+        job = _job("embedded", model, str(policy), RATE, enable_mm_embeds=True)
+        jobs.append({**job, "requests": [["video"], ["text and video"]], "embedded": True})
     return run_engines(tmp_path_factory.mktemp("compressed"), jobs)
 
 

@@ -2,7 +2,8 @@
 
     python engine_process.py jobs.json results.json
 
-A job: {"name", "model", "rate", "method", "setting", "options", "requests": lists of names, each list at once}.
+A job: {"name", "model", "rate", "method", "setting", "options", "requests": lists of names, each list at once,
+"embedded": whether the features of videos are sent in their place}.
 A result: {"answers": {name: {"prompt": token ids, "output": token ids}}, "kept": one list of rows for each video
 encoded}; "state": what of score-video and vLLM is loaded and patched in the end.
 """
@@ -13,10 +14,11 @@ import gc
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from workload import prompt
+from workload import contents, prompt
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -31,17 +33,33 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     if job["rate"]:
         options |= {"video_pruning_rate": job["rate"], "video_pruning_method": job["method"]}
     engine = LLM(job["model"], dtype="float32", enforce_eager=True, distributed_executor_backend="uni", **options)
+    ask = partial(embedded_prompt, job["model"]) if job.get("embedded") else prompt
     kept = record_kept()
     sampling = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
     answers = {}
     for names in job["requests"]:
-        for name, output in zip(names, engine.generate([prompt(name) for name in names], sampling), strict=True):
+        for name, output in zip(names, engine.generate([ask(name) for name in names], sampling), strict=True):
             ids = {"prompt": list(output.prompt_token_ids), "output": list(output.outputs[0].token_ids)}
             answers[name] = ids
     del engine
     gc.collect()
     cleanup_dist_env_and_memory()
     return {"answers": answers, "kept": kept}
+
+
+def embedded_prompt(model: str, name: str) -> dict[str, Any]:
+    """The request with what transformers' vision tower makes of its one video; nothing says how fast it goes."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    text, (video,), _ = contents()[name]
+    processor = AutoProcessor.from_pretrained(model)
+    inputs = processor.video_processor([video], do_sample_frames=False, return_tensors="pt")
+    pixels, grid = inputs["pixel_values_videos"], inputs["video_grid_thw"]
+    with torch.no_grad():
+        network = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
+        features = torch.cat(list(network.get_video_features(pixels, grid, return_dict=True).pooler_output))
+    return {"prompt": text, "multi_modal_data": {"video": {"video_embeds": features, "video_grid_thw": grid}}}
 
 
 def record_kept() -> list[list[int]]:
