@@ -174,7 +174,8 @@ def _settings_errors(args: TrainingArguments, *names: str) -> Iterator[None]:
     except (ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        given = " and ".join(f"{name} {str(getattr(args, name))!r}" for name in names if getattr(args, name))
+        values = {name: getattr(args, name) for name in names if getattr(args, name)}
+        given = " and ".join(f"{name} {getattr(value, 'value', value)!r}" for name, value in values.items())
         raise ValueError(f"{given} cannot be used: {' '.join(str(error).split())}") from error
 
 

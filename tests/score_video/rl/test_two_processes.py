@@ -7,12 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from toy import UNDECIDED, assert_close, trainer, weights
+from toy import UNDECIDED, assert_close, examples, trainer, weights
 
 TOY = str(Path(__file__).with_name("toy.py"))
 
@@ -21,6 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # normalised over the batch, which is that of all processes
     "by objective": {"advantage": "by_objective", "scale_rewards": True, "law": "counted", "compression": "linear"},
     "accumulation": {"gradient_accumulation_steps": 2},
+    "a third of the data cannot be read": {"skip_broken": True},
 }
 
 
@@ -63,8 +65,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", [*SETTINGS, "resumed"])
 def test_two_processes_agree_with_one(folder: Path, tmp_path: Path, name: str) -> None:
     settings = SETTINGS.get(name, {})
-    one = trainer(tmp_path, per_device_train_batch_size=4, **settings)
-    one.train()
+    data = examples(broken=settings.get("skip_broken", False))
+    one = trainer(tmp_path, data=data, per_device_train_batch_size=4, **settings)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="skipped")
+        one.train()
     two = load_file(folder / name / "final" / "model.safetensors")
     assert_close(two, weights(one.model), but=() if "law" in settings else UNDECIDED)
     for line, other in zip(log(tmp_path), log(folder / name), strict=True):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from score_video.packed import PackedVideos
 from score_video.rl.config import ScoreConfig
-from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection
+from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection, UnreadableError
 
 WIDTH = 6
 GRID = 3
@@ -28,8 +28,12 @@ UNDECIDED = ("output.bias",)
 of the usual size of that."""
 
 
-def examples(count: int = 24, frames: int = 4) -> list[Mapping[str, Any]]:
-    return [{"number": number, "frames": frames, "note": "a string"} for number in range(count)]
+def examples(count: int = 24, frames: int = 4, broken: bool = False) -> list[Mapping[str, Any]]:
+    """broken: every third cannot be read."""
+    return [
+        {"number": number, "frames": frames, "note": "a string", "broken": broken and number % 3 == 0}
+        for number in range(count)
+    ]
 
 
 class ToyEnvironment:
@@ -41,6 +45,9 @@ class ToyEnvironment:
         self.selections: list[Selection] = []
 
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
+        for position, example in enumerate(examples):
+            if example.get("broken"):
+                raise UnreadableError(f"{example['number']}.mp4: is broken", position)
         self.encoded.append(list(examples))
         videos = [
             torch.randn(e["frames"], GRID, GRID, WIDTH, generator=torch.Generator().manual_seed(e["number"]))
@@ -111,7 +118,7 @@ def main(runs: Sequence[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     for settings in runs:
         output, resume = Path(settings.pop("output")), settings.pop("resume", None)
-        run = trainer(output, **settings)
+        run = trainer(output, data=examples(broken=settings.get("skip_broken", False)), **settings)
         run.train(resume_from_checkpoint=resume)
         if run.args.should_save:
             run.model.save_pretrained(output / "final")
