@@ -186,7 +186,10 @@ def test_videos_do_not_touch_each_other(op: str) -> None:
             alone["position"] = arguments["position"][span]
         if "end" in arguments:
             alone["end"] = single.length
-        torch.testing.assert_close(call(op, alone)[0], together[span], rtol=1e-5, atol=1e-6)
+        if op == "policy_logits":  # the products of another number of rows may be summed in another order
+            torch.testing.assert_close(call(op, alone)[0], together[span], rtol=1e-5, atol=1e-6)
+        else:
+            assert_same(call(op, alone), (together[span],))
 
 
 def test_seeds_of_any_sign_and_size() -> None:

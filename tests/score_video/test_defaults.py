@@ -146,7 +146,9 @@ def test_reinforcement(law: str, advantage: str, scale: bool, default: torch.dty
         rewards = Rewards(task, 1 - kept_ratio(rollout.selection, VIDEOS), correct, rollout.decisions)
         advantages = ADVANTAGES[advantage](rewards, 0.3, scale, LAWS[law].factors)
         old = {name: value.detach() - 0.1 for name, value in log_prob.items()}
-        losses = [policy_gradient_loss(log_prob, old, advantages, epsilon, rollout.decisions) for epsilon in (None, 0.2)]
+        losses = [
+            policy_gradient_loss(log_prob, old, advantages, epsilon, rollout.decisions) for epsilon in (None, 0.2)
+        ]
         gradients = [torch.autograd.grad(loss, leaf, retain_graph=True) for loss, _ in losses]
         return rollout, log_prob, advantages, losses, gradients
 

@@ -6,7 +6,8 @@ the environment stays outside of it, without gradients and out of every checkpoi
 
 What is drawn depends on the seed, the step and a video's place in the batch over all processes, and on nothing else
 (:mod:`score_video.rl.curriculum`). So a run that was killed and resumed ends in the same weights, bit for bit on the
-CPU, and several processes do what one would with their batches together, up to the rounding of sums.
+CPU (of the same machine, with as many threads), and several processes do what one would with their batches together,
+up to the rounding of sums.
 """
 
 from __future__ import annotations
