@@ -147,6 +147,12 @@ def test_few_frames_and_still_pictures(models: dict[str, Path], moving: Path, fa
         assert report["compressed"]["visual_tokens"] == report["tokens"]["visual"] // 2
 
 
+def test_a_picture_that_the_processor_refuses(models: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.zeros((4, 1000, 3), dtype=np.uint8)).save("strip.png")
+    error = refused(capfd, "strip.png", QUESTION, "--model", models["qwen3_vl"])
+    assert "the model's processor refuses the video: absolute aspect ratio must be smaller than 200" in error
+
+
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", *SQUARE])
 def test_both_answers_are_those_of_the_stock_model(
     models: dict[str, Path], moving: Path, family: str, capfd: pytest.CaptureFixture[str]

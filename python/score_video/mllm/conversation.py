@@ -95,6 +95,9 @@ def processor_inputs(processor: Any, clip: Clip, text: str) -> dict[str, Tensor]
 
     Args:
         text: of :func:`chat_text`.
+
+    Raises:
+        ValueError: the processor refuses it, and why.
     """
     frames = frames_for(processor, clip)
     seconds = clip.seconds.tolist()
@@ -107,14 +110,19 @@ def processor_inputs(processor: Any, clip: Clip, text: str) -> dict[str, Tensor]
         "height": clip.frames.shape[1],
         "width": clip.frames.shape[2],
     }
-    inputs = processor(
-        text=[text],
-        videos=[[frames]],  # by prompt: SmolVLM's, before transformers 5.24, takes frames of a plain list for videos
-        video_metadata=[metadata],
-        do_sample_frames=False,
-        add_special_tokens=_special_tokens_missing(processor, text),
-        return_tensors="pt",
-    )
+    try:
+        inputs = processor(
+            text=[text],
+            videos=[
+                [frames]
+            ],  # by prompt: SmolVLM's, before transformers 5.24, takes frames of a plain list for videos
+            video_metadata=[metadata],
+            do_sample_frames=False,
+            add_special_tokens=_special_tokens_missing(processor, text),
+            return_tensors="pt",
+        )
+    except ValueError as error:  # of a library whose words are about its own arguments
+        raise ValueError(f"the model's processor refuses the video: {' '.join(str(error).split())}") from error
     return {name: torch.as_tensor(value) for name, value in inputs.items()}
 
 

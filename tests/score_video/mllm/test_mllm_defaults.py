@@ -11,10 +11,13 @@ import torch
 from defaults import DEFAULTS, assert_same_under, torch_default
 from safetensors.torch import load_file
 from tiny import FAMILIES, Family
+from tiny_processor import TinyProcessor
 
 from score_video.compress_video import compress_video
 from score_video.compressor import Compressor
 from score_video.mllm import compress_inputs
+from score_video.mllm.environment import MllmEnvironment
+from score_video.rl.environment import Selection
 
 
 def stock_model_works(family: Family, inputs: dict[str, Any], default: torch.dtype | str) -> bool:
@@ -55,5 +58,25 @@ def test_compress_video(clip: Path, default: torch.dtype | str, tmp_path: Path) 
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         compress_video(clip, folder, Compressor(retention=0.2), name="test", num_frames=6, patch=14, size=56)
         return {path.name: load_file(path, device="cpu") for path in sorted(folder.glob("*.safetensors"))}
+
+    assert_same_under(default, run)
+
+
+@pytest.mark.parametrize("default", DEFAULTS, ids=str)
+def test_training_environment(clip: Path, default: torch.dtype | str, tmp_path: Path) -> None:
+    """Its model, the processor and the video of an example; read anew, and from the cache."""
+    family = made("qwen2_5_vl")
+    example = {"video": str(clip), "questions": [{"question": "what is it?", "answer": "a cat"}]}
+
+    def run() -> Any:
+        results = []
+        for _ in range(2):
+            environment = MllmEnvironment(family.model, TinyProcessor(family), tmp_path / str(default), num_frames=4)
+            batch = environment.encode([example])
+            length = len(batch.videos.tokens)
+            index = torch.arange(0, length, 2, device="cpu")
+            keep = torch.tensor([[len(index)]], dtype=torch.int32, device="cpu")
+            results.append((batch.videos, environment.answer(batch, Selection(index, keep), divergence=True)))
+        return results
 
     assert_same_under(default, run)

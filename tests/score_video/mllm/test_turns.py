@@ -61,8 +61,16 @@ class Talk:
     mask: Tensor | None = None
     cache: Any = None
 
-    def turn(self, text: Tensor | None = None, *, short: bool = False, **options: Any) -> tuple[Tensor, ...]:
-        """The logits of an answer; ``text`` [B, N] is said first. ``short``: without the ids that are in the cache."""
+    def turn(
+        self, text: Tensor | None = None, *, short: bool = False, ended: Sequence[int] = (), **options: Any
+    ) -> tuple[Tensor, ...]:
+        """The logits of an answer.
+
+        Args:
+            text: [B, N], what is said first.
+            short: without the ids that are in the cache.
+            ended: how many tokens at the end of each answer only fill it up.
+        """
         if text is None:
             given: dict[str, Any] = dict(self.inputs)
         else:
@@ -87,6 +95,8 @@ class Talk:
         new = answer.sequences[:, -ANSWER:]
         self.ids = torch.cat([self.ids, new], 1)
         self.mask = torch.cat([self.mask, torch.ones_like(new)], 1)  # type: ignore[list-item]
+        for row, count in enumerate(ended):
+            self.mask[row, self.mask.shape[1] - count :] = 0
         self.cache = getattr(answer, cache_name(self.model))
         return answer.logits  # type: ignore[no-any-return]
 
@@ -96,7 +106,7 @@ def texts(rows: int, turns: int) -> list[Tensor]:
     return [torch.randint(20, 90, (rows, 3 + turn), generator=generator) for turn in range(turns)]
 
 
-def positions_of_turns(family: Family, batch: Batch, said: Sequence[Tensor]) -> list[Tensor]:
+def positions_of_turns(family: Family, batch: Batch, said: Sequence[Tensor], ended: Sequence[int] = ()) -> list[Tensor]:
     """What the stock model's decoder is told on the whole prompts, nothing masked, at the beginning of later turns."""
     seen: list[Tensor] = []
     hook = family.model.get_decoder().register_forward_pre_hook(
@@ -104,7 +114,7 @@ def positions_of_turns(family: Family, batch: Batch, said: Sequence[Tensor]) -> 
     )
     try:
         talk, found = Talk(family.model, batch.inputs()), []
-        talk.turn()
+        talk.turn(ended=ended)
         for text in said:
             seen.clear()
             talk.turn(text)
@@ -135,6 +145,16 @@ def test_later_turns_by_generate(family: Family, name: str, short: bool) -> None
         assert difference(ours.turn(text, short=short), wanted) <= TOLERANCE
     assert ours.mask is not None and masked.mask is not None
     assert ours.mask.sum() < masked.mask.shape[1] * len(batch.ids)
+
+
+def test_answers_that_ended_earlier(family: Family) -> None:
+    batch, pair = third(family, BATCHES["padded"])
+    said, ended = texts(2, 2), (1, 0)
+    positions = positions_of_turns(family, batch, said, ended)
+    ours, masked = Talk(family.model, pair.compressed), Talk(family.model, pair.masked)
+    assert difference(ours.turn(ended=ended), masked.turn(ended=ended)) <= TOLERANCE
+    for text, place in zip(said, positions, strict=True):
+        assert difference(ours.turn(text), masked.turn(text, position_ids=place)) <= TOLERANCE
 
 
 def test_the_position_of_a_later_turn_matters(family: Family) -> None:
