@@ -80,6 +80,10 @@ def run(
     """
     if find_spec("datasets") is None:
         raise ValueError("reading data needs datasets: install score-video[train]")
+    import datasets
+
+    datasets.disable_progress_bars()  # there is one of ours
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would say is raised too
     for name, value in (("frames", num_frames), ("workers", 1 if workers is None else workers)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")

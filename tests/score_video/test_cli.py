@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import av
 import pytest
@@ -21,7 +22,7 @@ from videos import CLIPS, write_video
 
 import score_video.compress_video
 from score_ext.budget import keep_count
-from score_video.cli import METHODS_HELP, PRETRAINED, main
+from score_video.cli import METHODS_HELP, PRETRAINED, app, data, main
 from score_video.clip import write_clip
 from score_video.compressor import Compressor
 from score_video.methods import METHODS
@@ -344,6 +345,58 @@ def test_help_teaches(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["compress", "--help"]) == 0
     assert "score compress holiday.mp4" in capfd.readouterr().out
     assert METHODS_HELP.replace(" or ", ", ").split(", ") == [*METHODS]
+
+
+def text_options() -> list[tuple[str, list[str]]]:
+    """(command, arguments with one that is not UTF-8) for each option and argument of each command that is text."""
+    rest = {"ask": ["clip.mp4", "What?", "--model", "m"], "compress": ["clip.mp4"], "check": ["a.jsonl"]}
+    found = []
+    for info in (*app.registered_commands, *data.registered_commands):
+        assert info.callback is not None
+        command = info.name or info.callback.__name__
+        prefix = ["data", command] if info in data.registered_commands else [command]
+        for name, hint in get_type_hints(info.callback, include_extras=True).items():
+            kinds = {part for part in (*get_args(get_args(hint)[0]), get_args(hint)[0])} if get_args(hint) else set()
+            if not kinds & {str, list[str]} or name == "files":  # those are names of files
+                continue
+            option = next((o for o in getattr(get_args(hint)[1], "param_decls", None) or ()), None)
+            given = rest.get(command, [])
+            if name == "question":
+                arguments = [given[0], "caf\udce9?", *given[2:]]
+            else:
+                arguments = [*given, option or f"--{name.replace('_', '-')}", "caf\udce9"]
+            found.append((name, [*prefix, *arguments]))
+    return found
+
+
+def test_text_that_is_not_utf_8(capfd: pytest.CaptureFixture[str]) -> None:
+    """As an argument in Latin-1 comes in: with its bytes escaped. Names of files may be so."""
+    options = text_options()
+    names = {name for name, _ in options}
+    assert names >= {"question", "model", "device", "dtype", "method", "law", "split", "retention", "setting"}
+    for name, arguments in options:
+        assert main(arguments) == 2, name
+        error = capfd.readouterr().err
+        assert "must be text in UTF-8" in error and error.count("\n") == 1, name
+    assert "No such file" in refused(capfd, "caf\udce9.mp4")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [("train", "per_device_train_batch_size"), ("eval", "not enough memory\n"), ("data", "--workers")],
+)
+def test_out_of_memory_elsewhere(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, says: str
+) -> None:
+    """What is to be done differs: not every command has frames."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("score_video.cli.app", fail)
+    assert main([command]) == 2
+    error = capfd.readouterr().err
+    assert says in error and "--frames" not in error
 
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +183,71 @@ def test_every_setting_is_listed(capfd: pytest.CaptureFixture[str]) -> None:
     assert "num_generations = 8\n" in said
     for name in vars(ScoreConfig)["__annotations__"]:
         assert f"{name} = " in said
+
+
+@pytest.mark.parametrize("name", ["save_strategy", "eval_strategy", "logging_strategy"])
+def test_yaml_s_no_is_the_setting_s_no(capfd: pytest.CaptureFixture[str], name: str) -> None:
+    config = write(training={**BASE["training"], name: False})
+    assert score("--config", config, "--output-dir", "run") == 0
+    assert read_config(Path("run/train_config.yaml"))["training"][name] == "no"
+    assert score("--config", write(), "--output-dir", "again", "--set", f"{name}=no") == 0
+    assert f"{name} must be one of no, steps, epoch" in refused(capfd, "--config", config, "--set", f"{name}=yes")
+    assert "bf16 must be true or false, got 'no'" in refused(capfd, "--config", config, "--set", 'bf16="no"')
+
+
+@pytest.mark.parametrize("given", ["none", "null", "[]"])
+def test_no_reporter(given: str) -> None:
+    assert score("--config", write(), "--output-dir", "run", "--set", f"report_to={given}") == 0
+    assert not Path("run/runs").exists()
+
+
+def test_going_back_and_what_becomes_of_the_rest(capfd: pytest.CaptureFixture[str]) -> None:
+    assert score("--config", write(), "--output-dir", "run") == 0
+    before = {name: (Path("run") / name).read_bytes() for name in RESULTS}
+    capfd.readouterr()
+    assert score("--resume-from", "checkpoint-2", "--output-dir", "run") == 0
+    assert "is in run/set-aside-1" in capfd.readouterr().out
+    assert {name: (Path("run/set-aside-1") / name).read_bytes() for name in RESULTS} == before
+    assert Path("run/set-aside-1/checkpoint-4").is_dir()
+    # with the same settings it is the same run
+    assert Path("run/model.safetensors").read_bytes() == before["model.safetensors"]
+    assert score("--resume-from", "2", "--output-dir", "run", "--steps", "3") == 0
+    assert Path("run/set-aside-2/checkpoint-4").is_dir()
+    assert {path.name for path in Path("run").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+    assert score("--config", write(), "--output-dir", "run", "--overwrite") == 0
+    assert not list(Path("run").glob("set-aside-*"))
+    assert "not both" in refused(capfd, "--resume-from", "2", "--overwrite", "--output-dir", "run")
+
+
+@pytest.mark.parametrize("limit", [4_000, 20_000])
+def test_a_full_disk(limit: int) -> None:
+    """A limit on the size of files stands in for it: of torch's files, or of TensorBoard's; then there is room."""
+    config = write(training={**BASE["training"], "logging_steps": 1}, policy={"hidden_sizes": [64, 64]})
+    command = [sys.executable, "-m", "score_video.cli", "train", "--config", config, "--output-dir", "run"]
+    assert score("--config", config, "--output-dir", "whole") == 0
+    done = subprocess.run([*command, "--steps", "2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first = Path("run/checkpoint-2/model.safetensors").read_bytes()
+    done = subprocess.run(
+        [*command, "--resume"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 2
+    assert done.stderr[done.stderr.index("score: error") :].count("\n") == 1 and "Traceback" not in done.stderr
+    assert "File too large" in done.stderr and "run" in done.stderr
+    if "checkpoint-4" in done.stderr:
+        assert "checkpoint-2 is whole, and the run can be resumed from it" in done.stderr
+    assert Path("run/checkpoint-2/model.safetensors").read_bytes() == first
+    assert not list(Path("run").glob(".*"))
+    assert score("--resume", "--output-dir", "run") == 0
+    assert {path.name for path in Path("run").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+
+
+def test_text_that_is_none(capfd: pytest.CaptureFixture[str]) -> None:
+    config = write()
+    assert "must be text in UTF-8" in refused(capfd, "--config", config, "--set", "run_name=caf\udce9")
+    assert "--set run_name: must be text" in refused(capfd, "--config", config, "--set", 'run_name="\\ud800"')
+    Path("half.yaml").write_text('training: {run_name: "\\ud800"}\n')
+    assert "half.yaml: must be text" in refused(capfd, "--config", "half.yaml")

@@ -69,6 +69,7 @@ def rows_of(source: str | Path, *, split: str = "train") -> Iterator[tuple[str, 
 
 def _table(source: str | Path, path: Path, split: str) -> datasets.Dataset:
     import datasets
+    import pyarrow
 
     # PIL images and such pass through as they are stored; ours are decoded when they are read
     try:
@@ -81,7 +82,7 @@ def _table(source: str | Path, path: Path, split: str) -> datasets.Dataset:
             raise ValueError(f"{source}: must be a .jsonl or .parquet file, a saved data set, or an id on the hub")
         else:
             table = datasets.load_dataset(str(source), split=split)
-    except datasets.exceptions.DatasetsError as error:
+    except (datasets.exceptions.DatasetsError, pyarrow.ArrowInvalid) as error:
         cause = error.__cause__ or error  # what stands there is the library's "An error occurred"
         raise ValueError(f"{source}: cannot be read as a data set: {' '.join(str(cause).split())}") from error
     if not isinstance(table, datasets.Dataset):
