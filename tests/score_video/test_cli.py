@@ -356,16 +356,14 @@ def text_options() -> list[tuple[str, list[str]]]:
         command = info.name or info.callback.__name__
         prefix = ["data", command] if info in data.registered_commands else [command]
         for name, hint in get_type_hints(info.callback, include_extras=True).items():
-            kinds = {part for part in (*get_args(get_args(hint)[0]), get_args(hint)[0])} if get_args(hint) else set()
+            typed = get_args(hint)[0] if get_args(hint) else None
+            kinds = {typed, *get_args(typed)}
             if not kinds & {str, list[str]} or name == "files":  # those are names of files
                 continue
-            option = next((o for o in getattr(get_args(hint)[1], "param_decls", None) or ()), None)
+            option = "--set" if name == "setting" else f"--{name.replace('_', '-')}"
             given = rest.get(command, [])
-            if name == "question":
-                arguments = [given[0], "caf\udce9?", *given[2:]]
-            else:
-                arguments = [*given, option or f"--{name.replace('_', '-')}", "caf\udce9"]
-            found.append((name, [*prefix, *arguments]))
+            more = [given[0], "caf\udce9?", *given[2:]] if name == "question" else [*given, option, "caf\udce9"]
+            found.append((name, [*prefix, *more]))
     return found
 
 

@@ -98,11 +98,8 @@ class BrokenExamples:
                 self._note(row, str(error))
             else:
                 yield row, example
-        number, row = self._data.row_of(item)
-        raise ValueError(
-            f"{self._data.name_of(number)}: no example of it can be read, the first one not because of "
-            f"{self.known[number, row]}"
-        )
+        first = self._data.row_of(item)
+        raise ValueError(f"{self._data.name_of(first[0])}: no example of it can be read; one: {self.known[first]}")
 
 
 class NumberedExamples(Dataset[Item]):
@@ -146,7 +143,8 @@ def encode_readable(environment: Environment, drawn: Drawn, skip: bool) -> tuple
             leave_out(position, example.reason)
     while left:
         try:
-            return encode(environment, [example for _, example in left]), len(drawn.items) - len(left)
+            examples = [example for _, example in left if not isinstance(example, Unread)]
+            return encode(environment, examples), len(drawn.items) - len(left)
         except UnreadableError as error:
             leave_out(error.position, str(error))
     return None, len(drawn.items)

@@ -161,8 +161,7 @@ class ScoreConfig(TrainingArguments):
 
     def _check_reporters(self) -> None:
         """transformers finds out that one is missing only when it needs it, and says so in its own type."""
-        from transformers import integrations
-        from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+        from transformers.integrations import integration_utils as integrations
 
         if self.report_to is None:
             self.report_to = "none"
@@ -174,11 +173,10 @@ class ScoreConfig(TrainingArguments):
         here = [*integrations.get_available_reporting_integrations()]  # type: ignore[no-untyped-call]
         here += ["flyte"] if integrations.is_flytekit_available() else []  # type: ignore[no-untyped-call]
         here += ["azure_ml"] if integrations.is_azureml_available() else []  # type: ignore[no-untyped-call]
+        known = integrations.INTEGRATION_TO_CALLBACK
         for name in names:
-            if name not in INTEGRATION_TO_CALLBACK:
-                raise ValueError(
-                    f"report_to must be none, all, or some of {', '.join(INTEGRATION_TO_CALLBACK)}, got {name!r}"
-                )
+            if name not in known:
+                raise ValueError(f"report_to must be none, all, or some of {', '.join(known)}, got {name!r}")
             if name not in here:
                 raise ValueError(
                     f"report_to: what {name} needs is not installed; none is always there"

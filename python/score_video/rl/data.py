@@ -69,7 +69,7 @@ def rows_of(source: str | Path, *, split: str = "train") -> Iterator[tuple[str, 
 
 def _table(source: str | Path, path: Path, split: str) -> datasets.Dataset:
     import datasets
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
 
     # PIL images and such pass through as they are stored; ours are decoded when they are read
     try:

@@ -148,7 +148,7 @@ class ScoreTrainer(ResumableTrainer):
             for batch, encoded in ((batch, self._encode(batch)) for batch in drawn)
         ]
         if self.args.skip_broken:  # every process knows what all have found
-            from accelerate.utils import gather_object
+            from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
             self._broken.share(gather_object(self._broken.found), self.is_world_process_zero())
         prepared = [batch for batch, _ in collected]
