@@ -1,8 +1,9 @@
 """Every op in plain torch: what the native kernels are tested against, and readable definitions of what they compute.
 
 Same names and arguments as :mod:`score_ext`. These are slow (loops over videos, the whole state in memory, float64
-where the ops have float32) and differentiable by torch's own autograd. What must agree between devices to the bit (:func:`select`, :func:`draw`,
-:func:`sample_bernoulli`) is computed here in the same single operations in the same order, so it agrees to the bit too.
+where the ops have float32) and differentiable by torch's own autograd. What must agree between devices to the bit
+(:func:`select`, :func:`draw`, :func:`sample_bernoulli`) is computed here in the same single operations in the same
+order, so it agrees to the bit too.
 """
 
 from __future__ import annotations

@@ -107,7 +107,9 @@ def draw_plan(draws: Draws, split: Split) -> Plan:
     jitter = draws.uniform(2 * CELLS * CELLS, -1, 1).view(-1, CELLS * CELLS, 2)
     places = torch.stack([cells // CELLS, cells % CELLS], 2) * side + side / 2 + jitter  # [B, 16, 2]
 
-    parked = draws.happens(split.parked, 8) | (torch.arange(8, device="cpu") == 4) & ~moving[:, None]  # a still always has its disc
+    parked = (
+        draws.happens(split.parked, 8) | (torch.arange(8, device="cpu") == 4) & ~moving[:, None]
+    )  # a still always has its disc
     parked_colour = (flash_colour[:, None] + 1 + draws.order_of(3)[:, :2]) % 4  # never the flashing one's
     return Plan(
         tint=draws.one_of(4)[:, 0],

@@ -66,7 +66,7 @@ def clip_of_frames(frames: Tensor, fps: float) -> Clip:
         if not bool(((frames >= 0) & (frames <= 1)).all()):  # so that NaN fails too
             raise ValueError(f"frames must have values from 0 to 1, got {frames.min():g} to {frames.max():g}")
         frames = (frames * 255).round().to(torch.uint8)
-    return Clip(frames, torch.arange(len(frames), dtype=torch.float64) / fps, len(frames) / fps)
+    return Clip(frames, torch.arange(len(frames), dtype=torch.float64, device="cpu") / fps, len(frames) / fps)
 
 
 def chat_text(processor: Any, question: str) -> str:
@@ -87,7 +87,7 @@ def chat_text(processor: Any, question: str) -> str:
 def chat_ids(processor: Any, text: str) -> Tensor:
     """int64 [S]: the tokens of :func:`chat_text`, the video's placeholder as it is."""
     ids = processor.tokenizer(text, add_special_tokens=_special_tokens_missing(processor, text))["input_ids"]
-    return torch.tensor(ids, dtype=torch.int64)
+    return torch.tensor(ids, dtype=torch.int64, device="cpu")
 
 
 def processor_inputs(processor: Any, clip: Clip, text: str) -> dict[str, Tensor]:

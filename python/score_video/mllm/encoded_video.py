@@ -44,8 +44,8 @@ class EncodedVideo:
 
     def packed(self) -> PackedVideos:
         """The video as a batch of one."""
-        sizes = torch.tensor([self.tokens_per_frame, self.columns], dtype=torch.int32)
-        ends = torch.tensor([0, len(self.features.rows)], dtype=torch.int32)
+        sizes = torch.tensor([self.tokens_per_frame, self.columns], dtype=torch.int32, device="cpu")
+        ends = torch.tensor([0, len(self.features.rows)], dtype=torch.int32, device="cpu")
         device = self.features.rows.device
         return PackedVideos(self.features.rows, ends.to(device), sizes[:1].to(device), sizes[1:].to(device))
 
@@ -63,7 +63,8 @@ class EncodedVideo:
         first = _find(text_ids.tolist(), self.placeholder.tolist())
         before, after = text_ids[:first], text_ids[first + len(self.placeholder) :]
         sizes = len(before), len(after) + len(answer)
-        ids = torch.cat([before, self.ids.cpu(), after, torch.tensor(answer, dtype=torch.int64)])[None].to(device)
+        answer_ids = torch.tensor(answer, dtype=torch.int64, device="cpu")
+        ids = torch.cat([before, self.ids.cpu(), after, answer_ids])[None].to(device)
         mask = torch.ones_like(ids)
         prompt = Prompt(ids, mask, mask.cumsum(1) - 1, None)
         inputs = dict(self.others)
@@ -84,7 +85,7 @@ class EncodedVideo:
     def tensors(self) -> dict[str, Tensor]:
         """Everything, by name, as :meth:`from_tensors` takes it."""
         tensors = {"placeholder": self.placeholder, "ids": self.ids}
-        tensors["geometry"] = torch.tensor([self.tokens_per_frame, self.columns])
+        tensors["geometry"] = torch.tensor([self.tokens_per_frame, self.columns], device="cpu")
         if self.types is not None:
             tensors["types"] = self.types
         for name, part in (("features", self.features), ("fixed", self.fixed)):

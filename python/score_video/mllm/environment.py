@@ -162,7 +162,7 @@ class MllmEnvironment:
             for g in range(len(keep))
         ]
         if divergence and payload.whole is None:
-            everything = [torch.arange(length) for length in batch.videos.lengths.tolist()]
+            everything = [torch.arange(length, device="cpu") for length in batch.videos.lengths.tolist()]
             (payload.whole,) = self._judge(payload, [everything], keep=True)
         judged = self._judge(payload, samples, compare=divergence)
         log_prob, correct, kl = torch.stack([_outcome(payload, verdicts, divergence) for verdicts in judged], dim=1)

@@ -84,8 +84,9 @@ def model_identity(model: Any) -> str:
     digest = hashlib.sha256(_config(model).encode())
     for name, parameter in model.named_parameters():
         flat = parameter.detach().reshape(-1)
-        places = torch.linspace(0, flat.numel() - 1, min(_SAMPLES, flat.numel()), dtype=torch.float64).long()
-        sample = flat[places.to(flat.device)].cpu().contiguous().view(torch.uint8)
+        count = min(_SAMPLES, flat.numel())
+        places = torch.linspace(0, flat.numel() - 1, count, dtype=torch.float64, device=flat.device).long()
+        sample = flat[places].cpu().contiguous().view(torch.uint8)
         digest.update(f"{name} {list(parameter.shape)} {parameter.dtype}".encode() + sample.numpy().tobytes())
     return digest.hexdigest()
 

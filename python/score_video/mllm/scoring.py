@@ -131,7 +131,7 @@ def _join(model: Any, adapter: Adapter, features: VideoFeatures, jobs: Sequence[
         None,
     )
     rows = torch.cat([job.kept + starts[job.row.video] for job in jobs]).to(device)
-    lengths = torch.tensor([len(job.kept) for job in jobs], dtype=torch.int32)
+    lengths = torch.tensor([len(job.kept) for job in jobs], dtype=torch.int32, device="cpu")
     ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0, dtype=torch.int32)]).to(device)
     videos = PackedVideos(score_ext.gather(features.videos.tokens, rows), ends, lengths.to(device), lengths.to(device))
     deepstack = tuple(score_ext.gather(layer, rows) for layer in features.deepstack)

@@ -66,7 +66,12 @@ def test_compress_video(clip: Path, default: torch.dtype | str, tmp_path: Path) 
 def test_training_environment(clip: Path, default: torch.dtype | str, tmp_path: Path) -> None:
     """Its model, the processor and the video of an example; read anew, and from the cache."""
     family = made("qwen2_5_vl")
-    example = {"video": str(clip), "questions": [{"question": "what is it?", "answer": "a cat"}]}
+    example = {
+        "id": "1",
+        "video": str(clip),
+        "image": None,
+        "questions": [{"question": "what is it?", "answer": "a cat", "options": []}],
+    }
 
     def run() -> Any:
         results = []

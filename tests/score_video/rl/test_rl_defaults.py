@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import toy
 import torch
+import toy
 from defaults import DEFAULT_DTYPES, assert_same, torch_default
 
 
