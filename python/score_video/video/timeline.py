@@ -23,6 +23,7 @@ from score_video.video.container import VideoError, read_packets, time_base
 MAX_PACKETS = 2**24  # of video; three days at 60 a second
 LONGEST_PAUSE = 10.0  # seconds between two frames that are always believed
 RARE = 100  # a pause that is so many times the usual interval may be a jump
+SOON_COUNTED = 2000  # packets that are decoded all, rather than that a frame without a time of its own is missed
 PLAIN_RATE = Fraction(25)  # frames a second where a file says nothing
 
 _NO_TIME = -(2**63)
@@ -168,11 +169,14 @@ def _by_time(container: InputContainer, stream: VideoStream, packets: Packets) -
     pts, section = packets.pts[order], sections[order]
     twice = np.zeros(len(order), dtype=bool)  # the second field of a frame, for one; the decoder will tell
     twice[1:] = (pts[1:] == pts[:-1]) & (section[1:] == section[:-1])
+    missing = len(order) - int(twice.sum()) < packets.shown.sum()
+    if missing and len(packets.pts) <= SOON_COUNTED:
+        return None
     if container.format.name in _TIMES_ARE_GUESSED:
         reordered = bool((np.diff(packets.pts[number]) < 0).any())
         delayed = bool(stream.codec_context.has_b_frames)
-        missing = len(number) < packets.shown.sum()
-        if twice.any() or missing or section[-1] > 0 or (delayed and not reordered):
+        uneven = len(pts) > 2 and int(np.ptp(np.diff(pts))) > 2
+        if missing or uneven or section[-1] > 0 or (delayed and not reordered):
             return None
     order, pts, section = order[~twice], pts[~twice], section[~twice]
     step = np.diff(pts)
