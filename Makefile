@@ -14,7 +14,7 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test fuzz test-vllm lint sanitize cuda gpu bench bench-vllm results compat clean
+.PHONY: help demo test fuzz test-vllm lint sanitize cuda gpu bench bench-vllm results compat docs wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,11 +57,12 @@ test-vllm: $(VENV)/package.stamp  ## the vLLM plugin on the real engine, in an e
 bench-vllm: $(VENV)/package.stamp  ## the table in docs/serving.md, on the same engine
 	PYTHON=$(BIN)/python tools/vllm.sh bench
 
-lint: $(VENV)/package.stamp  ## ruff, mypy, clang-format
+lint: $(VENV)/package.stamp  ## ruff, mypy, clang-format, zizmor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
+	$(BIN)/zizmor --offline --quiet .github
 
 sanitize: $(VENV)/package.stamp  ## the op tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python tools/sanitize.sh
@@ -82,6 +83,19 @@ results: $(VENV)/package.stamp  ## the study on the miniature world: docs/result
 
 compat: $(VENV)/package.stamp  ## load the wheel under other torch releases
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python tools/compat.sh
+
+# An environment of its own: the sources are read and not imported, so that it takes neither torch nor a compiler.
+$(VENV)/docs/ready: pyproject.toml tools/requirements.py
+	$(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/python tools/requirements.py docs > $(VENV)/docs/requirements.txt
+	$(VENV)/docs/bin/python -m pip --disable-pip-version-check install -q -r $(VENV)/docs/requirements.txt
+	@touch $@
+
+docs: $(VENV)/docs/ready  ## the documentation site in build/site; a broken link fails
+	PATH="$(CURDIR)/$(VENV)/docs/bin:$$PATH" NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
+
+wheel:  ## manylinux wheels in dist/, tried beside torch alone: PYTHONS="python3.11 python3.12"
+	PYTHON=$(PYTHON) tools/wheel.sh $(PYTHONS)
 
 clean:  ## remove what was built, .venv too
 	rm -rf build dist $(VENV) demo

@@ -1,0 +1,130 @@
+"""What the documentation site has beside docs/: the documents of the root, and the modules of the API reference."""
+
+from __future__ import annotations
+
+import ast
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# files of the repository's root -> their page
+ROOT_PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
+}
+
+# [text](target), ![text](target), also over a line's end; not what stands in code, which _split takes out first
+_LINK = re.compile(r"(\]\(\s*)([^()\s]+)((?:\s+\"[^\"]*\")?\s*\))")
+_CODE = re.compile(
+    r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?^(?P=fence)[`~]*\s*?$|(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)", re.M | re.S
+)
+
+
+def rewrite_links(markdown: str, target: Callable[[str], str]) -> str:
+    """Returns the text with every link's target replaced by ``target(it)``; code is left as it is."""
+
+    def in_prose(text: str) -> str:
+        return _LINK.sub(lambda match: match[1] + target(match[2]) + match[3], text)
+
+    parts, end = [], 0
+    for code in _CODE.finditer(markdown):
+        parts += [in_prose(markdown[end : code.start()]), code[0]]
+        end = code.end()
+    return "".join([*parts, in_prose(markdown[end:])])
+
+
+def links(markdown: str) -> list[str]:
+    """The targets of a document's links and pictures, in order."""
+    found: list[str] = []
+    rewrite_links(markdown, lambda target: found.append(target) or target)  # type: ignore[func-returns-value]
+    return found
+
+
+def is_relative(target: str) -> bool:
+    """Whether a link names a file of this repository, and not an address or a place on the same page."""
+    return not re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:|#|/", target)
+
+
+def site_link(document: str, target: str, source_url: str) -> str:
+    """Where a link of a document leads on the site.
+
+    Args:
+        document: the file that has the link, relative to the repository's root.
+        target: the link as it stands there, which GitHub reads relative to that file.
+        source_url: address under which the repository's files are shown.
+
+    Returns:
+        A page's or picture's path relative to docs/'s root; for another file of the repository its address.
+
+    Raises:
+        FileNotFoundError: there is no such file in the repository.
+    """
+    if not is_relative(target):
+        return target
+    path, hash_, anchor = target.partition("#")
+    repository_path = posixpath.normpath(posixpath.join(posixpath.dirname(document), path))
+    if repository_path.startswith("..") or not (ROOT / repository_path).exists():
+        raise FileNotFoundError(f"{document}: its link {target} leads to no file of the repository")
+    if repository_path in ROOT_PAGES:
+        return ROOT_PAGES[repository_path] + hash_ + anchor
+    if repository_path.startswith("docs/"):
+        return repository_path.removeprefix("docs/") + hash_ + anchor
+    return f"{source_url}/{repository_path}{hash_}{anchor}"
+
+
+def public_modules(package: Path) -> Iterator[tuple[str, bool]]:
+    """Modules of a package that have something public with a docstring, by name.
+
+    Yields:
+        The module's dotted name, and whether it is a package. Left out: names with an underscore, modules that only
+        warn of having moved, those without a documented class or function, and folders without an ``__init__.py``,
+        which the reader of the sources (griffe) does not take for packages.
+    """
+    for file in sorted(package.rglob("*.py")):
+        parts = list(file.relative_to(package.parent).with_suffix("").parts)
+        is_package = parts[-1] == "__init__"
+        if is_package:
+            parts.pop()
+        if any(part.startswith("_") for part in parts) or not (file.parent / "__init__.py").exists():
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if _has_moved(tree) or not (is_package or any(map(_is_documented, tree.body))):
+            continue
+        yield ".".join(parts), is_package
+
+
+def _has_moved(tree: ast.Module) -> bool:
+    """Whether a module has a warning of its own and no class or function: a name kept for those who import it."""
+    warns = any(isinstance(node, ast.Name) and node.id == "DeprecationWarning" for node in ast.walk(tree))
+    return warns and not any(map(_is_documented, tree.body))
+
+
+def _is_documented(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.ClassDef | ast.FunctionDef)
+        and not node.name.startswith("_")
+        and ast.get_docstring(node) is not None
+    )
+
+
+def api_pages() -> dict[str, str]:
+    """The API reference: page -> its markdown, a page for each package with all its modules."""
+    pages: dict[str, list[str]] = {}
+    for package in (ROOT / "python" / "score_video", ROOT / "score_ext"):
+        for name, is_package in public_modules(package):
+            page = name if is_package else name.rpartition(".")[0]
+            pages.setdefault(page, [f"# {page}\n"]).append(_module(name, is_package))
+    return {f"api/{page}.md": "\n".join(parts) for page, parts in pages.items()}
+
+
+def _module(name: str, is_package: bool) -> str:
+    # a package's own page says what it exports; its modules follow on the same page, with what they define
+    options = (
+        "\n    options: { members: false, show_root_heading: false, show_root_toc_entry: false }" if is_package else ""
+    )
+    return f"::: {name}{options}\n"
