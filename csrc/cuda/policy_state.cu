@@ -3,8 +3,8 @@
 // A block per row. Mean, variance and output are three passes over the two rows of tokens; the first one brings them
 // into the L1 cache, the others find them there. Sums use 16-byte loads where rows allow; the output, whose rows may
 // start anywhere because of the position columns, is written one column per thread.
+#include <cfloat>
 #include <cub/block/block_reduce.cuh>
-#include <limits>
 
 #include "elements.cuh"
 #include "kernels.h"
@@ -89,7 +89,7 @@ __device__ void normalise(const T* x, const T* previous, int64_t width, float ep
   const float squares = block_sum(
       thread_sum<T, kVector>(x, previous, width, [mean](float v) { return (v - mean) * (v - mean); }), storage.narrow);
   // squares that underflow do not show beside epsilon, unless that is tiny itself
-  if (!(squares <= std::numeric_limits<float>::max()) || (epsilon < 1e-20f && squares < 1e-30f)) {
+  if (!(squares <= FLT_MAX) || (epsilon < 1e-20f && squares < 1e-30f)) {
     wide_normalise(x, previous, width, epsilon, out, storage.wide);  // the whole block: all its threads know the sum
     return;
   }
