@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -77,17 +78,28 @@ def test_wheel_needs_torch_alone(wheel: Path, torch_only: Path) -> None:
     assert re.search(r"^CPU kernels +loaded$", report.stdout, re.MULTILINE)
     assert "compress" in report.stdout
 
-    code = """
-import torch, score_ext
-tokens = torch.randn(12, 8)
-cu, frames, keep = (torch.tensor(x, dtype=torch.int32) for x in ([0, 12], [4], [5]))
-kept, index, cu_kept = torch.ops.score.compress(tokens, cu, frames, keep, 5)
-assert torch.equal(kept, tokens[index]) and cu_kept.tolist() == [0, 5]
-print(score_ext.__file__)
-"""
-    used = run(python, "-c", code)
+    used = run(python, "-P", ROOT / "tools" / "check_wheel.py")
     assert used.returncode == 0, used.stderr
-    assert str(torch_only) in used.stdout  # and not the editable install of this repository
+    assert "the ops run under Python" in used.stdout
+
+
+def test_wheel_is_made_portable(wheel: Path, tmp_path: Path) -> None:
+    """As the workflow's wheels: its own libraries alone, those of torch named and not carried."""
+    scripts = Path(sys.executable).parent
+    repaired = run(
+        ROOT / "tools" / "repair_wheel.sh", wheel, tmp_path,
+        PATH=os.pathsep.join([str(scripts), os.environ["PATH"]]),
+    )  # fmt: skip
+    assert repaired.returncode == 0, repaired.stderr
+    (file,) = tmp_path.glob("*.whl")
+    glibc = re.search(r"-manylinux_2_(\d+)_", file.name)  # what this machine's compiler allows
+    assert glibc is not None and int(glibc[1]) >= 28, file.name
+    with zipfile.ZipFile(file) as archive:
+        libraries = {Path(name).name.split(".")[0] for name in archive.namelist() if ".so" in name}
+        assert libraries == {"_ops", "_native"}
+        for library in (name for name in archive.namelist() if ".so" in name):
+            archive.extract(library, tmp_path)
+            assert b"/site-packages/torch" not in (tmp_path / library).read_bytes()  # no path of the machine it is from
 
 
 def test_build_without_torch_says_what_to_do(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ if [ ! -e build/nvcc/ready ]; then
   "${PYTHON:-python3}" tools/requirements.py nvcc > build/nvcc/requirements.txt
   "${PYTHON:-python3}" -m pip --disable-pip-version-check install -q --target build/nvcc -r build/nvcc/requirements.txt >&2
   ln -s lib "$toolkit/lib64" # where nvcc looks for its run-time library
+  ln -s libcudart.so.13 "$toolkit/lib/libcudart.so" # what CMake knows a toolkit by
   touch build/nvcc/ready
 fi
 echo "$toolkit/bin"

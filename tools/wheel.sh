@@ -11,6 +11,16 @@ TORCH=${TORCH:-torch==2.13.0+cpu torch==2.13.0}
 export SCORE_CUDA=${SCORE_CUDA:-OFF} PIP_DISABLE_PIP_VERSION_CHECK=1
 [ $# -gt 0 ] || set -- "${PYTHON:-python3}"
 
+find_python() { # NAME -> one that runs; under pyenv a name may stand for an interpreter that is not switched on
+  if "$1" -c "" 2> /dev/null; then echo "$1" && return; fi
+  local installed
+  for installed in "$(pyenv root 2> /dev/null)"/versions/*/bin/"$1"; do
+    if "$installed" -c "" 2> /dev/null; then echo "$installed" && return; fi
+  done
+  echo "error: wheel.sh: no interpreter $1 was found here" >&2
+  return 1
+}
+
 install_torch() { # PYTHON
   local requirement
   for requirement in $TORCH; do
@@ -21,13 +31,14 @@ install_torch() { # PYTHON
 
 if [ ! -e "$work/tools/ready" ]; then
   rm -rf "$work/tools"
-  "$1" -m venv "$work/tools"
+  "$(find_python "$1")" -m venv "$work/tools"
   "$work/tools/bin/python" tools/requirements.py wheel > "$work/tools/requirements.txt"
   "$work/tools/bin/python" -m pip install -q -r "$work/tools/requirements.txt"
   touch "$work/tools/ready"
 fi
 
-for interpreter in "$@"; do
+for name in "$@"; do
+  interpreter=$(find_python "$name")
   tag=$("$interpreter" -c "import sys; print('cp%d%d' % sys.version_info[:2])")
   environment=$work/$tag
   python=$environment/bin/python
