@@ -79,7 +79,7 @@ bench: $(VENV)/package.stamp  ## CPU benchmarks, as JSON and as the table in doc
 	$(BIN)/python -m bench
 
 results: $(VENV)/package.stamp  ## the study on the miniature world: docs/results.md (up to an hour; goes on where it was)
-	$(BIN)/python -m bench.study
+	$(BIN)/python -m evaluation
 
 compat: $(VENV)/package.stamp  ## load the wheel under other torch releases
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python tools/compat.sh
@@ -92,7 +92,7 @@ $(VENV)/docs/ready: pyproject.toml tools/requirements.py
 	@touch $@
 
 docs: $(VENV)/docs/ready  ## the documentation site in build/site; a broken link fails
-	PATH="$(CURDIR)/$(VENV)/docs/bin:$$PATH" NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
+	PATH="$(CURDIR)/$(VENV)/docs/bin:$$PATH" NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 wheel:  ## manylinux wheels in dist/, tried beside torch alone: PYTHONS="python3.11 python3.12"
 	PYTHON=$(PYTHON) tools/wheel.sh $(PYTHONS)
