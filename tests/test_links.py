@@ -94,3 +94,12 @@ def test_modules_that_moved_are_left_out(tmp_path: Path) -> None:
     (package / "moved.py").write_text("import warnings\nwarnings.warn('moved', DeprecationWarning)\n")
     (package / "_private.py").write_text('def f():\n    """Does it."""\n')
     assert list(pages.public_modules(package)) == [("package", True), ("package.here", False)]
+
+
+def test_exports_are_found_where_they_are_defined(tmp_path: Path) -> None:
+    init = tmp_path / "__init__.py"
+    init.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a.b import C, D as E\n    from .f import G\n"
+        "__all__ = ['C', 'E', 'G', '__version__']\n"
+    )
+    assert pages.exports(init, "a") == {"C": "a.b.C", "E": "a.b.D", "G": "a.f.G"}

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import griffe
+
+sys.path.insert(0, str(Path(__file__).parent))
+import pages
 
 _ROLE = re.compile(r":(?:mod|class|func|meth|attr|data|exc):`~?\.?([\w.]+)`")
 
@@ -24,4 +29,4 @@ def _link(name: str, obj: griffe.Object) -> str:
         path = obj.resolve(name)  # a name as the docstring's own module knows it
     except griffe.NameResolutionError:
         path = name
-    return f'<autoref identifier="{path}" optional><code>{name}</code></autoref>'
+    return pages.reference(path, name)

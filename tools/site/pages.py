@@ -112,19 +112,44 @@ def _is_documented(node: ast.stmt) -> bool:
     )
 
 
+def exports(init: Path, package: str) -> dict[str, str]:
+    """What a package gives under its own name: name -> the dotted name of where it is defined.
+
+    Read from ``__all__`` and the imports in the package's ``__init__.py``, wherever in it they stand.
+    """
+    tree = ast.parse(init.read_text(encoding="utf-8"))
+    defined: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            defined |= {alias.asname or alias.name: f"{module}.{alias.name}" for alias in node.names}
+    listed = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+    ]
+    return {name: defined[name] for name in sorted(set().union(*listed)) if name in defined}
+
+
 def api_pages() -> dict[str, str]:
-    """The API reference: page -> its markdown, a page for each package with all its modules."""
+    """The API reference: page -> its markdown, a page for each package with what it exports and all its modules."""
     pages: dict[str, list[str]] = {}
-    for package in (ROOT / "python" / "score_video", ROOT / "score_ext"):
+    for root in (ROOT / "python", ROOT):
+        package = root / ("score_ext" if root == ROOT else "score_video")
         for name, is_package in public_modules(package):
             page = name if is_package else name.rpartition(".")[0]
-            pages.setdefault(page, [f"# {page}\n"]).append(_module(name, is_package))
+            pages.setdefault(page, [f"# {page}\n"]).append(f"::: {name}\n{_PACKAGE if is_package else ''}")
+            if is_package:
+                given = exports(root / name.replace(".", "/") / "__init__.py", name)
+                pages[page] += [f"- {reference(path, f'{name}.{export}')}" for export, path in given.items()] + [""]
     return {f"api/{page}.md": "\n".join(parts) for page, parts in pages.items()}
 
 
-def _module(name: str, is_package: bool) -> str:
-    # a package's own page says what it exports; its modules follow on the same page, with what they define
-    options = (
-        "\n    options: { members: false, show_root_heading: false, show_root_toc_entry: false }" if is_package else ""
-    )
-    return f"::: {name}{options}\n"
+# a package's docstring alone: what its modules define stands under their names
+_PACKAGE = "    options: { members: false, show_root_heading: false, show_root_toc_entry: false }\n"
+
+
+def reference(path: str, shown: str) -> str:
+    """A link to where the API reference has a dotted name; only the name as code where it has it not."""
+    return f'<autoref identifier="{path}" optional><code>{shown}</code></autoref>'
