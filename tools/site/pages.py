@@ -18,6 +18,8 @@ ROOT_PAGES = {
     "SECURITY.md": "security.md",
 }
 
+_NOT_API = {"cli", "commands"}  # what stands behind the command line
+
 # [text](target), ![text](target), also over a line's end; not what stands in code, which _split takes out first
 _LINK = re.compile(r"(\]\(\s*)([^()\s]+)((?:\s+\"[^\"]*\")?\s*\))")
 _CODE = re.compile(
@@ -80,17 +82,22 @@ def site_link(document: str, target: str, source_url: str) -> str:
 def public_modules(package: Path) -> Iterator[tuple[str, bool]]:
     """Modules of a package that have something public with a docstring, by name.
 
+    Left out: names with an underscore, the command line, modules that only warn of having moved, those without a
+    documented class or function, and folders without an ``__init__.py``, which the reader of the sources (griffe) does
+    not take for packages.
+
     Yields:
-        The module's dotted name, and whether it is a package. Left out: names with an underscore, modules that only
-        warn of having moved, those without a documented class or function, and folders without an ``__init__.py``,
-        which the reader of the sources (griffe) does not take for packages.
+        The module's dotted name, and whether it is a package.
     """
     for file in sorted(package.rglob("*.py")):
         parts = list(file.relative_to(package.parent).with_suffix("").parts)
         is_package = parts[-1] == "__init__"
         if is_package:
             parts.pop()
-        if any(part.startswith("_") for part in parts) or not (file.parent / "__init__.py").exists():
+        if (
+            any(part.startswith("_") or part in _NOT_API for part in parts)
+            or not (file.parent / "__init__.py").exists()
+        ):
             continue
         tree = ast.parse(file.read_text(encoding="utf-8"))
         if _has_moved(tree) or not (is_package or any(map(_is_documented, tree.body))):
