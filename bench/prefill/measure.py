@@ -20,7 +20,7 @@ from bench.prefill.timing import attention_kernel, attention_times, measure
 from score_ext.budget import keep_count
 from score_video.compressor import Compressor, Selected
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
-from score_video.saved_policy import pretrained_policy
+from score_video.policy.weights import pretrained_policy
 
 Record = dict[str, Any]
 

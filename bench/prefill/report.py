@@ -11,7 +11,7 @@ from bench.prefill.geometry import GEOMETRIES, TEXT_AFTER, TEXT_BEFORE, Geometry
 from bench.prefill.measure import METHODS, POLICY, VISION_REPEATS
 from bench.prefill.plot import draw
 from bench.prefill.results import Results
-from score_video.output import output_file
+from score_video.files import output_file
 
 INTRO = f"""# Prefill and time to first token
 

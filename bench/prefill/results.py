@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from bench.prefill.measure import SEED, Recipe, Record
-from bench.study.provenance import ROOT, provenance
-from score_video.output import output_file
+from evaluation.provenance import ROOT, provenance
+from score_video.files import output_file
 
 UNDER_WAY = ROOT / "build" / "prefill"
 RESULTS = ROOT / "bench" / "results"

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from score_video.terminal import console, is_text, one_line, progress_bar
+from score_video.commands.terminal import console, is_text, one_line, progress_bar
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 data = typer.Typer(add_completion=False, rich_markup_mode="markdown", help="Look at data to train on.")
@@ -104,7 +104,7 @@ def compress(
     if frames is not None and fps is not None:
         raise ValueError("give --frames or --fps, not both")
     with progress_bar() as progress:
-        from score_video.compress_video import FILES, compress_video
+        from score_video.commands.compress import FILES, compress_video
         from score_video.saved import find_compressor
 
         folder = out if out is not None else Path(f"{video.stem}-score")
@@ -168,7 +168,7 @@ def ask(
     """
     if frames is not None and fps is not None:
         raise ValueError("give --frames or --fps, not both")
-    from score_video.torchvision_check import check_torchvision
+    from score_video.mllm.torchvision_check import check_torchvision
 
     try:
         check_torchvision()
@@ -177,8 +177,8 @@ def ask(
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    from score_video import ask_command
-    from score_video.kept_pictures import PICTURES
+    from score_video.commands import ask as ask_command
+    from score_video.drawing.kept import PICTURES
     from score_video.saved import find_compressor
 
     # transformers' advice is about what is set on purpose here, and the hub's retries end in one line of ours
@@ -246,9 +246,9 @@ def evaluate(
         score eval --method evs-dithered --split lookalike
     """
     with progress_bar() as progress:
-        from score_video import eval_command
+        from score_video.commands import evaluate as eval_command
+        from score_video.files import check_output_file
         from score_video.miniature.environment import MiniatureEnvironment
-        from score_video.output import check_output_file
 
         if json is not None:
             check_output_file(json)
@@ -305,13 +305,13 @@ def train(
 
     In two processes: `torchrun --nproc-per-node 2 -m score_video.cli train --config train.yaml`
     """
-    from score_video import train_command
+    from score_video.commands import train as train_command
 
     if settings:
         for name, default, text in train_command.describe_settings():
             print(f"{name} = {default}\n    {text}")
         return
-    from score_video.train_config import parse_settings
+    from score_video.commands.train_config import parse_settings
 
     flags = {"max_steps": steps, "retention": retention, "seed": seed}
     given = {name: value for name, value in flags.items() if value is not None}
@@ -350,7 +350,7 @@ def check_data(
         score data check train.jsonl validation.jsonl --frames 64
     """
     with progress_bar() as progress:
-        from score_video import data_command
+        from score_video.commands import data as data_command
 
         report = data_command.run(
             files, num_frames=frames, split=split, workers=workers, json_file=json, progress=progress
@@ -376,10 +376,10 @@ def demo(
 
     Takes about two minutes on two cores. Writes `policy`, `results.json`, `accuracy.png` and `kept.png`.
     """
-    from score_video.demo import FILES, print_results
-    from score_video.demo import demo as run
+    from score_video.commands.demo import FILES, print_results
+    from score_video.commands.demo import demo as run
+    from score_video.files import check_output_file, check_output_folder, write_errors
     from score_video.miniature.environment import MiniatureEnvironment
-    from score_video.output import check_output_file, check_output_folder, write_errors
 
     check_output_folder(out, FILES, overwrite=overwrite)  # before the half an hour that a reader takes
     if from_scratch:

@@ -19,12 +19,12 @@ from transformers import PretrainedConfig
 import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import Law
+from score_video.files import output_folder
 from score_video.methods import IndexMethod, find_method
-from score_video.output import output_folder
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
-from score_video.position import check_sizes
-from score_video.saved_policy import load_policy_weights, new_policy, pretrained_policy
+from score_video.policy.position import check_sizes
+from score_video.policy.weights import load_policy_weights, new_policy, pretrained_policy
 
 if TYPE_CHECKING:
     from score_video.mllm.adapter import Pictures
@@ -77,7 +77,7 @@ class Compressor:
 
     Attributes:
         method: a policy, or the name of a training-free method (:data:`score_video.methods.METHODS`). Given nothing it
-            is :func:`score_video.saved_policy.pretrained_policy`, for tokens of any vision tower.
+            is :func:`score_video.policy.weights.pretrained_policy`, for tokens of any vision tower.
         retention: the fraction of tokens kept, in (0, 1], exactly ``keep_count`` of each video; or
             :class:`AdaptiveRetention`, which needs a policy.
         law: how :func:`score_ext.select` picks by logits or scores. None: "systematic" for a policy, "topk" for a

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import score_ext
 from score_ext.ops import Law
-from score_video.cosines import directions
+from score_video.policy.cosines import directions
 
 Scores = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(tokens [L, D], cu_seqlens int32 [B + 1], tokens_per_frame int32 [B], keep int32 [B]) -> float32 [L]."""

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from score_ext.ops import Law
 from score_video.compressor import Compressor
-from score_video.saved_policy import kind_of, load_policy
+from score_video.policy.weights import kind_of, load_policy
 
 
 def load_compressor(

@@ -24,13 +24,13 @@ from saved_square_models import FAMILIES as SQUARE
 from saved_square_models import save_square_model
 from videos import CLIPS, write_video
 
-import score_video.kept_pictures
+import score_video.drawing.kept
 import score_video.mllm.ask
 from score_ext.budget import keep_count
 from score_video.cli import PRETRAINED, main
 from score_video.compressor import AdaptiveRetention, Compressor
+from score_video.drawing.overlay import Compressed
 from score_video.mllm import compress_inputs, supported_models
-from score_video.pictures import Compressed
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.video import read_frames
 
@@ -251,13 +251,13 @@ def test_pictures_show_what_was_kept(
     models: dict[str, Path], moving: Path, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Compressed] = []
-    draw = score_video.kept_pictures.contact_sheet
+    draw = score_video.drawing.kept.contact_sheet
 
     def spy(video: Compressed, title: str, facts: str) -> Any:
         seen.append(video)
         return draw(video, title, facts)
 
-    monkeypatch.setattr(score_video.kept_pictures, "contact_sheet", spy)
+    monkeypatch.setattr(score_video.drawing.kept, "contact_sheet", spy)
     basic = (moving, QUESTION, "--model", models[family], "--frames", 5, "--max-new-tokens", 1, "--method", "surprise")
     report = ask(*basic, "--retention", 0.2, "--pictures", "pictures")
     assert {path.name for path in Path("pictures").iterdir()} == {"contact.png", "overlay.mp4"}

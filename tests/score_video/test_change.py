@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packs import RAGGED, random_frames, random_videos, shapes
 
-from score_video.change import CHANGE_WIDTH, change_features
 from score_video.packed import PackedVideos
+from score_video.policy.change import CHANGE_WIDTH, change_features
 
 
 def by_hand(frames: torch.Tensor) -> torch.Tensor:

@@ -20,14 +20,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from videos import CLIPS, write_video
 
-import score_video.compress_video
+import score_video.commands.compress
 from score_ext.budget import keep_count
 from score_video.cli import METHODS_HELP, PRETRAINED, app, data, main
-from score_video.clip import write_clip
 from score_video.compressor import Compressor
 from score_video.methods import METHODS
-from score_video.patches import to_patches
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+from score_video.video.patches import to_patches
+from score_video.video.synthetic import write_clip
 
 FILES = {"summary.json", "tokens.safetensors", "contact.png", "overlay.mp4"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +109,7 @@ def test_the_kept_tokens_are_those_of_the_video(clip: Path, monkeypatch: pytest.
         seen.append(tokens)
         return tokens, grid
 
-    monkeypatch.setattr(score_video.compress_video, "to_patches", spy)
+    monkeypatch.setattr(score_video.commands.compress, "to_patches", spy)
     choices = {method: ["--method", method] for method in METHODS}
     for name, options in {**choices, PRETRAINED: []}.items():
         assert compress(clip, "--frames", 3, *options, "--out", name) == 0
@@ -261,7 +261,7 @@ def test_out_of_memory(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(score_video.compress_video, "to_patches", fail)
+    monkeypatch.setattr(score_video.commands.compress, "to_patches", fail)
     assert "not enough memory" in refused(capfd, clip)
 
 
@@ -269,7 +269,7 @@ def test_bugs_are_not_hidden(clip: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(score_video.compress_video, "to_patches", fail)
+    monkeypatch.setattr(score_video.commands.compress, "to_patches", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         compress(clip)
     assert not list(Path().iterdir())

@@ -19,7 +19,7 @@ from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.methods import METHODS, ScoreMethod
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
-from score_video.saved_policy import pretrained_policy
+from score_video.policy.weights import pretrained_policy
 
 
 def policy(**options: Any) -> SurprisePolicy:

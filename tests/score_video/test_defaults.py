@@ -14,7 +14,6 @@ import torch
 from defaults import DEFAULT_DTYPES, DEFAULTS, assert_same, assert_same_under, torch_default
 from packs import random_frames, random_videos
 
-from score_video.change import change_features
 from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.methods import METHODS
 from score_video.miniature.dropping import drop
@@ -22,17 +21,18 @@ from score_video.miniature.environment import MiniatureEnvironment, MiniatureVid
 from score_video.miniature.evaluate import oracle
 from score_video.miniature.world import World, thing_counts
 from score_video.packed import PackedVideos
-from score_video.patches import to_patches
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
-from score_video.position import position_features
-from score_video.pseudo_video import MOTIONS, pseudo_video
-from score_video.relative_state import relative_state
+from score_video.policy.change import change_features
+from score_video.policy.position import position_features
+from score_video.policy.relative import relative_state
+from score_video.policy.weights import load_policy, pretrained_policy
 from score_video.rl.advantages import ADVANTAGES, Rewards
 from score_video.rl.environment import Selection
 from score_video.rl.laws import LAWS
 from score_video.rl.objective import policy_gradient_loss
+from score_video.rl.pseudo_video import MOTIONS, pseudo_video
 from score_video.rl.rewards import kept_ratio
-from score_video.saved_policy import load_policy, pretrained_policy
+from score_video.video.patches import to_patches
 
 default = pytest.mark.parametrize("default", DEFAULTS, ids=str)
 default_dtype = pytest.mark.parametrize("default", DEFAULT_DTYPES, ids=str)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from readers import tiny_reader
 
-from score_video import demo as module
 from score_video.cli import main
-from score_video.demo_pictures import CELL, NAMES, Shown, _spread, draw_accuracy, draw_kept
+from score_video.commands import demo as module
+from score_video.drawing.charts import CELL, NAMES, Shown, _spread, draw_accuracy, draw_kept
 from score_video.methods import METHODS
 from score_video.miniature import environment as miniature
 from score_video.miniature.environment import MiniatureEnvironment

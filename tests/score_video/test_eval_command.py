@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from score_ext.budget import keep_count
 from score_video.cli import main
+from score_video.commands.evaluate import find_choice, find_splits, parse_numbers, run
 from score_video.compressor import Compressor
-from score_video.eval_command import find_choice, find_splits, parse_numbers, run
 from score_video.miniature import environment as miniature
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import choose_by_method, encode_split, evaluate

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from score_video.patches import fit_to_patches, to_patches
+from score_video.video.patches import fit_to_patches, to_patches
 
 
 @pytest.mark.parametrize(

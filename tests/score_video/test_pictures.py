@@ -8,7 +8,16 @@ import av
 import numpy as np
 import pytest
 
-from score_video.pictures import OUTLINE, RAMP, Compressed, contact_sheet, dim_dropped, heat, heat_scale, write_overlay
+from score_video.drawing.overlay import (
+    OUTLINE,
+    RAMP,
+    Compressed,
+    contact_sheet,
+    dim_dropped,
+    heat,
+    heat_scale,
+    write_overlay,
+)
 
 
 def made_up(t: int, gh: int, gw: int, patch: int = 16) -> Compressed:

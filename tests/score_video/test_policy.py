@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
 from score_ext import reference
-from score_video.change import change_features
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
-from score_video.position import POSITION_WIDTH, position_features
-from score_video.relative_state import TEMPORAL_WIDTH, relative_state
+from score_video.policy.change import change_features
+from score_video.policy.position import POSITION_WIDTH, position_features
+from score_video.policy.relative import TEMPORAL_WIDTH, relative_state
 
 PARTS = [(t, r, p) for t in (True, False) for r in (True, False) for p in (True, False) if t or r or p]
 

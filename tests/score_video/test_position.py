@@ -10,7 +10,7 @@ from packs import RAGGED, random_videos
 from torch import Tensor
 
 from score_video.packed import PackedVideos
-from score_video.position import POSITION_WIDTH, position_features, token_places
+from score_video.policy.position import POSITION_WIDTH, position_features, token_places
 
 
 def test_places_of_a_ragged_batch() -> None:

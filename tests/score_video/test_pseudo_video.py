@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from score_video.pseudo_video import MOTIONS, PAN_WINDOW, ZOOM, pseudo_video
+from score_video.rl.pseudo_video import MOTIONS, PAN_WINDOW, ZOOM, pseudo_video
 
 
 def ramp(height: int = 24, width: int = 40) -> Tensor:

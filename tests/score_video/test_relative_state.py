@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from packs import RAGGED, random_frames, random_videos, shapes
 from torch import Tensor
 
-from score_video import cosines
 from score_video.packed import PackedVideos
-from score_video.relative_state import APPEARANCE_WIDTH, TEMPORAL_WIDTH, relative_state
+from score_video.policy import cosines
+from score_video.policy.relative import APPEARANCE_WIDTH, TEMPORAL_WIDTH, relative_state
 
 WIDTH = TEMPORAL_WIDTH + APPEARANCE_WIDTH
 Place = tuple[int, int, int]

@@ -13,11 +13,11 @@ import torch
 import yaml
 
 from score_video.cli import main
+from score_video.commands.run_folder import RESULTS
+from score_video.commands.train_config import read_config
 from score_video.miniature.reader import Reader, ReaderConfig
 from score_video.policy import SurprisePolicy
 from score_video.rl.config import ScoreConfig
-from score_video.run_folder import RESULTS
-from score_video.train_config import read_config
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from score_video.pseudo_video import MOTIONS
+from score_video.commands.run_folder import RESULTS
+from score_video.commands.train_config import SECTIONS, make_training
 from score_video.rl.config import FIELDS
 from score_video.rl.curriculum import STAGES
 from score_video.rl.data import load_examples
-from score_video.run_folder import RESULTS
-from score_video.train_config import SECTIONS, make_training
+from score_video.rl.pseudo_video import MOTIONS
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 

@@ -179,7 +179,7 @@ def find_adapter(model: Any) -> Adapter:
             f"got {type(model).__name__}{of_kind}"
         )
     module, name = _ADAPTERS[kind]
-    adapter: Adapter = getattr(import_module(f"score_video.mllm.{module}"), name)()
+    adapter: Adapter = getattr(import_module(f"score_video.mllm.families.{module}"), name)()
     return adapter
 
 

@@ -19,8 +19,8 @@ from score_video.mllm.adapter import find_adapter
 from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs
 from score_video.mllm.conversation import Clip, chat_text, frames_for, processor_inputs
 from score_video.packed import PackedVideos
-from score_video.phases import Phases, Progress
 from score_video.policy import SurprisePolicy
+from score_video.progress import Phases, Progress
 
 WARM_UP_FRAMES, WARM_UP_SIDE = 2, 56
 """What is asked about, unmeasured, before a measurement: the corner of a few frames, this many pixels wide and high."""

@@ -58,7 +58,7 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype | None = No
 
 
 def load_processor(source: str) -> Any:
-    """The processor of a model; :func:`score_video.torchvision_check.check_torchvision` tells whether that can work.
+    """The processor of a model; :mod:`score_video.mllm.torchvision_check` tells whether that can work.
 
     Args:
         source: as for :func:`load_model`.

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from score_video.pseudo_video import pseudo_video
 from score_video.rl.environment import Example, UnreadableError
+from score_video.rl.pseudo_video import pseudo_video
 
 Transform = Callable[..., Example]
 """(example, seed from 0 to 2^63 - 1, **the stage's options) -> the example as the environment gets it."""
@@ -43,7 +43,7 @@ def as_video(example: Example, seed: int) -> Example:
 
 
 def as_pseudo_video(example: Example, seed: int, frames: int = 16, motion: str = "mixed") -> Example:
-    """Stage ``pseudo_video``: the still of the example, as :func:`score_video.pseudo_video.pseudo_video` moves it.
+    """Stage ``pseudo_video``: the still of the example, as :func:`score_video.rl.pseudo_video.pseudo_video` moves it.
 
     The still is ``image`` (a path, a PIL image, or pixels [H, W, 3]), or one of ``frames`` (pixels [T, H, W, 3]), drawn
     by the seed. It goes, and ``frames``, uint8 or float [T, H, W, 3], comes in its place.

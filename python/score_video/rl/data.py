@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from score_video.terminal import is_text
+from score_video.commands.terminal import is_text
 
 if TYPE_CHECKING:
     import datasets

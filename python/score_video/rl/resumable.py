@@ -15,7 +15,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from score_video.output import write_errors
+from score_video.files import write_errors
 from score_video.rl import checkpoint
 
 

@@ -12,7 +12,8 @@ from tiny_processor import END_OF_TURN, TinyProcessor, char_ids
 from torch import Tensor
 from videos import write_video
 
-from score_video.mllm.answers import (
+from score_video.mllm.conversation import read_clip
+from score_video.mllm.environment.answers import (
     Question,
     Tokens,
     Verdict,
@@ -23,8 +24,7 @@ from score_video.mllm.answers import (
     shared_beginnings,
     weigh,
 )
-from score_video.mllm.conversation import read_clip
-from score_video.mllm.encoded_video import EncodedVideo, encode_video
+from score_video.mllm.environment.encoded_video import EncodedVideo, encode_video
 
 token_lists = st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from videos import write_video
 
 from score_video.mllm.environment import MllmEnvironment
-from score_video.mllm.feature_cache import FeatureCache, model_identity, processor_identity
+from score_video.mllm.environment.feature_cache import FeatureCache, model_identity, processor_identity
 
 ASKED = [{"question": "what?", "answer": "cat", "options": []}]
 

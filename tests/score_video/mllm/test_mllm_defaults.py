@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tiny import FAMILIES, Family
 from tiny_processor import TinyProcessor
 
-from score_video.compress_video import compress_video
+from score_video.commands.compress import compress_video
 from score_video.compressor import Compressor
 from score_video.mllm import compress_inputs
 from score_video.mllm.environment import MllmEnvironment

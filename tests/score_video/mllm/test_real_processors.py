@@ -20,7 +20,7 @@ from score_video.cli import main
 from score_video.compressor import Compressor
 from score_video.mllm import compress_inputs, encode_inputs
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, processor_inputs, read_clip
-from score_video.mllm.encoded_video import encode_video
+from score_video.mllm.environment.encoded_video import encode_video
 from score_video.mllm.load import load_model, load_processor
 from score_video.policy import SurprisePolicy
 

@@ -1,0 +1,1 @@
+"""The subcommands of ``score``, one file each; ``score_video.cli`` parses and calls them."""

@@ -1,0 +1,261 @@
+"""``score ask``: a question about a real video, answered by a real MLLM on the tokens that are kept."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from PIL import Image
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import score_ext
+from score_video.compressor import Compressor
+from score_video.drawing.kept import PICTURES, write_pictures
+from score_video.drawing.overlay import OVERLAY_WIDTH
+from score_video.files import output_file, output_folder
+from score_video.mllm.ask import Answer, Answers, ask, check_policy, seen_frames
+from score_video.mllm.conversation import Clip
+from score_video.mllm.load import load_model, load_processor
+from score_video.packed import PackedVideos
+from score_video.progress import Phases, Progress
+from score_video.video import SampledVideo, read_frames
+from score_video.video.patches import fit_to_patches
+
+DEFAULT_FRAMES = 32
+DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name; None: the machine's accelerator, or else its CPU. Raises ValueError for one not here."""
+    here = torch.accelerator.current_accelerator(check_available=True)
+    if name is None:
+        return here or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"there is no device {name!r}: cpu, cuda, cuda:1, mps and the like") from None
+    count = torch.accelerator.device_count() if here is not None and device.type == here.type else 0
+    if device.type != "cpu" and (device.index or 0) >= count:
+        raise ValueError(f"there is no device {name!r} here: this torch sees {here or 'the CPU'}")
+    return device
+
+
+def run(
+    video: Path,
+    question: str,
+    source: str,
+    compressor: Compressor,
+    *,
+    name: str,
+    device: torch.device,
+    dtype: str = "auto",
+    num_frames: int | None = None,
+    fps: float | None = None,
+    size: int | None = None,
+    allow_truncated: bool = False,
+    max_new_tokens: int = 64,
+    compare: bool = False,
+    pictures: Path | None = None,
+    json_file: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Loads a model, asks it, and writes what was asked for: all of it or nothing.
+
+    Args:
+        video, question: what about, and what.
+        source: of the model, as for :func:`score_video.mllm.load.load_model`.
+        compressor: what decides.
+        name: of it, to be shown.
+        device: where the model runs.
+        dtype: a key of ``DTYPES``.
+        num_frames, fps: how to sample; 32 frames if neither is given.
+        size: longest side that frames are read at, in pixels; None: as they are. The model's processor scales them in
+            any case to what the model takes.
+        allow_truncated: read what there is of a file that ends early; see :func:`score_video.video.read_frames`.
+        max_new_tokens: where an answer is cut off.
+        compare: whether the model is to answer on all tokens too.
+        pictures: a folder to make for :data:`score_video.drawing.kept.PICTURES`.
+        json_file: a file for what is returned.
+        overwrite: whether such a folder of an earlier question is replaced.
+        progress: told how far things are.
+
+    Returns:
+        What ``--json`` writes: see :func:`_report`.
+
+    Raises:
+        ValueError, OSError: an impossible option, an unusable model or video, output that cannot be written.
+    """
+    if not question.strip():
+        raise ValueError("the question must not be empty")
+    if dtype not in DTYPES:
+        raise ValueError(f"there is no dtype {dtype!r}; there are {', '.join(DTYPES)}")
+    if size is not None and size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    if num_frames is None and fps is None:
+        num_frames = DEFAULT_FRAMES
+    phases = Phases(progress)
+    with ExitStack() as outputs:
+        folder = outputs.enter_context(output_folder(pictures, PICTURES, overwrite=overwrite)) if pictures else None
+        file = outputs.enter_context(output_file(json_file)) if json_file else None
+        with phases("load"):
+            processor = load_processor(source)
+            model = load_model(source, device, DTYPES[dtype])
+            check_policy(model, compressor, name)
+        with phases("decode") as step:
+            sampled = read_frames(
+                video, _fit(size), num_frames=num_frames, fps=fps, allow_truncated=allow_truncated, progress=step
+            )
+        clip = Clip(torch.from_numpy(sampled.frames), torch.from_numpy(sampled.timestamps), sampled.source.duration)
+        answers = ask(
+            model,
+            processor,
+            clip,
+            question,
+            compressor,
+            compare=compare,
+            max_new_tokens=max_new_tokens,
+            before={"decode": phases.milliseconds["decode"]},
+            progress=progress,
+        )
+        if folder is not None:
+            with phases("pictures"):
+                _write_pictures(folder, video.name, name, processor, clip, answers)
+        report = _report(video, question, source, model, compressor, name, sampled, answers)
+        report["milliseconds_to_load"] = round(phases.milliseconds["load"], 2)
+        if file is not None:
+            file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def print_report(report: Mapping[str, Any], console: Console) -> None:
+    """The answer, or both; then what each saw, and the phases up to the first new token."""
+    answers = [report["compressed"]] + ([report["full"]] if report["full"] else [])
+    names = [report["decides"], "all tokens"][: len(answers)]
+    for name, answer in zip(names, answers, strict=True):
+        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in answer["answer"])
+        heading = f"{name}: " if len(answers) > 1 else ""
+        console.print(f"{heading}{text or '(an empty answer)'}", markup=False, highlight=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("", *names, *(["speed-up"] if len(answers) > 1 else [])):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    visual = f"visual tokens, of {report['tokens']['visual']}"
+    table.add_row(visual, *(str(answer["visual_tokens"]) for answer in answers))
+    table.add_row("prompt tokens", *(str(answer["prompt_tokens"]) for answer in answers), end_section=True)
+    for phase in report["compressed"]["milliseconds"]:
+        table.add_row(phase, *_times([answer["milliseconds"].get(phase) for answer in answers]))
+    table.add_section()
+    table.add_row("first token after", *_times([answer["milliseconds_to_first_token"] for answer in answers]))
+    rates = [answer["tokens_per_second"] for answer in answers]
+    table.add_row("then", *("" if rate is None else f"{rate:.1f} tokens/s" for rate in rates))
+    console.print(table)
+
+
+def _fit(size: int | None) -> Callable[[int, int], tuple[int, int]]:
+    def fit(height: int, width: int) -> tuple[int, int]:
+        if size is None or max(height, width) <= size:
+            return height, width
+        return fit_to_patches(height, width, patch=1, size=size)
+
+    return fit
+
+
+def _report(
+    video: Path,
+    question: str,
+    source: str,
+    model: Any,
+    compressor: Compressor,
+    name: str,
+    sampled: SampledVideo,
+    answers: Answers,
+) -> dict[str, Any]:
+    """Times are in milliseconds, rounded; ``full`` is null unless there is an answer on all tokens."""
+    total = len(answers.video.tokens)
+    rows, columns = int(answers.video.tokens_per_frame[0]), int(answers.video.columns[0])
+    return {
+        "video": str(video),
+        "source": asdict(sampled.source),
+        "frames": {
+            "sampled": len(sampled.frames),
+            "height": sampled.frames.shape[1],
+            "width": sampled.frames.shape[2],
+            "timestamps": [round(float(time), 6) for time in sampled.timestamps],
+        },
+        "question": question,
+        "model": source,
+        "model_type": model.config.model_type,
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "decides": name,
+        "law": compressor.law_used,
+        "seed": compressor.seed,
+        "retention": {
+            "asked": compressor.plain_retention,
+            "got": answers.compressed.visual_tokens / total,
+        },
+        "tokens": {"visual": total, "grid": [total // rows, rows // columns, columns]},
+        "compressed": _answer(answers.compressed),
+        "full": None if answers.full is None else _answer(answers.full),
+        "versions": {
+            "score": score_ext.__version__,
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+            "av": av.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    rate = answer.tokens_per_second
+    return {
+        "answer": answer.text,
+        "visual_tokens": answer.visual_tokens,
+        "prompt_tokens": answer.prompt_tokens,
+        "new_tokens": answer.new_tokens,
+        "milliseconds": {phase: round(time, 2) for phase, time in answer.milliseconds.items()},
+        "milliseconds_to_first_token": round(answer.time_to_first_token, 2),
+        "tokens_per_second": None if rate is None else round(rate, 2),
+    }
+
+
+def _write_pictures(folder: Path, title: str, how: str, processor: Any, clip: Clip, answers: Answers) -> None:
+    tokens = PackedVideos(*(getattr(answers.video, field.name).cpu() for field in fields(PackedVideos)))
+    columns = int(tokens.columns[0])
+    rows = int(tokens.tokens_per_frame[0]) // columns
+    frames = _scale_to_grid(seen_frames(processor, clip), rows, columns)
+    write_pictures(folder, title, how, frames, clip.seconds.numpy(), tokens, answers.index.cpu())
+
+
+def _scale_to_grid(frames: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:
+    """Frames [T, H, W, 3] of whole pixels to a token, about as large as they were, and no larger than is drawn."""
+    shrink = min(1.0, OVERLAY_WIDTH / max(frames.shape[1:3]))
+    height, width = (
+        max(1, round(side * shrink / cells)) * cells
+        for side, cells in zip(frames.shape[1:3], (rows, columns), strict=True)
+    )
+    images = (Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames)
+    return np.stack([np.asarray(image) for image in images])
+
+
+def _times(milliseconds: list[float | None]) -> list[str]:
+    """Cells of a row; of two times also how many times as fast the first is, unless they are one measurement."""
+    cells = ["" if time is None else f"{time:.1f} ms" for time in milliseconds]
+    if len(milliseconds) == 2:
+        compressed, full = milliseconds
+        measured = compressed and full and compressed != full
+        cells.append(f"{full / compressed:.1f}x" if measured else "")  # type: ignore[operator]
+    return cells

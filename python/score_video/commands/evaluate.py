@@ -1,0 +1,243 @@
+"""``score eval``: any policy or training-free method on freshly made test videos of the miniature world."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import score_ext
+from score_ext.budget import keep_count
+from score_ext.ops import Law
+from score_video.files import output_file
+from score_video.methods import METHODS, IndexMethod
+from score_video.miniature.environment import MiniatureEnvironment
+from score_video.miniature.evaluate import (
+    Accuracy,
+    Choose,
+    batches_of_split,
+    choose_by_method,
+    choose_by_policy,
+    evaluate,
+)
+from score_video.miniature.world import SPLITS, TASKS
+from score_video.policy import SurprisePolicy, weights
+from score_video.progress import Progress
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is evaluated.
+
+    Attributes:
+        what: a line that says it.
+        choose: it.
+        law: how it selects; None for a rule of its own.
+        one_question: whether it sees the question, and so each video asks a single one.
+    """
+
+    what: str
+    choose: Choose
+    law: Law | None
+    one_question: bool = False
+
+
+def find_choice(
+    policy: Path | None, method: str | None, law: str | None, seed: int, environment: MiniatureEnvironment
+) -> Choice:
+    """What the options name.
+
+    Args:
+        policy: a folder that ``save_pretrained`` of a policy wrote; or None.
+        method: the name of a training-free method, or "oracle"; or None. With neither it is the policy that comes with
+            the package.
+        law: "systematic" or "topk"; None: systematic for a policy, topk for a method that is a score.
+        seed: what the method "random" draws from.
+        environment: what it is evaluated in.
+
+    Raises:
+        ValueError, FileNotFoundError: both are given, one does not exist, or does not fit the environment.
+    """
+    if policy is not None and method is not None:
+        raise ValueError("give --policy or --method, not both")
+    if law not in (None, "systematic", "topk"):
+        raise ValueError(f"there is no law {law!r}; there are topk, systematic")
+    chosen: Law | None = law  # type: ignore[assignment]  # just checked
+    if method is None:
+        what = "the pretrained policy" if policy is None else f"the policy {policy}"
+        model = weights.pretrained_policy() if policy is None else load_policy(policy, environment)
+        how: Law = chosen or "systematic"
+        return Choice(what, choose_by_policy(model, how), how, bool(model.config.question_width))
+    if method not in (*METHODS, "oracle"):
+        raise ValueError(f"there is no method {method!r}; there are {', '.join(METHODS)} and oracle")
+    rules = method == "oracle" or isinstance(METHODS[method], IndexMethod)
+    return Choice(method, choose_by_method(method, chosen, seed), None if rules else chosen or "topk")
+
+
+def load_policy(folder: Path, environment: MiniatureEnvironment) -> SurprisePolicy:
+    """A policy for the miniature's tokens and questions, frozen.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or nothing of a policy in it.
+        TypeError, ValueError: it holds something else or is damaged, or the policy is for other tokens or questions.
+    """
+    policy = weights.load_policy(folder)
+    config = policy.config
+    if config.state == "residual" and config.token_width != environment.token_width:
+        raise ValueError(
+            f"{folder}: the policy is for tokens of width {config.token_width}, the miniature's have "
+            f"{environment.token_width}"
+        )
+    if config.question_width not in (0, len(TASKS)):
+        raise ValueError(
+            f"{folder}: the policy is for questions of width {config.question_width}, the miniature's have {len(TASKS)}"
+        )
+    return policy
+
+
+def parse_numbers(texts: Iterable[str]) -> list[float]:
+    """Retentions, each once, ascending, from what an option was given: repeated, with commas, or both.
+
+    Raises ValueError for what is no number in (0, 1].
+    """
+    numbers = set()
+    for text in (part for given in texts for part in given.split(",")):
+        try:
+            number = float(text)
+        except ValueError:
+            raise ValueError(f"retention must be a number in (0, 1], got {text!r}") from None
+        keep_count(1, 1, number)  # refuses what is out of range
+        numbers.add(number)
+    return sorted(numbers)
+
+
+def find_splits(names: Sequence[str], footage: bool) -> list[str]:
+    """The splits to evaluate on; without names all that can be made: those over footage only where there is some.
+
+    Raises ValueError for a name that there is not, and for footage that no split asks for.
+    """
+    for name in names:
+        if name not in SPLITS:
+            raise ValueError(f"there is no split {name!r}; there are {', '.join(SPLITS)}")
+    wanted = list(dict.fromkeys(names)) or [name for name, split in SPLITS.items() if footage or not split.footage]
+    over_footage = [name for name in wanted if SPLITS[name].footage]
+    if over_footage and not footage:
+        raise ValueError(f"the split {over_footage[0]} is made over real video: give --footage VIDEO")
+    if footage and not over_footage:
+        raise ValueError(f"--footage is for the split footage, got {', '.join(wanted)}")
+    return wanted
+
+
+def run(
+    environment: MiniatureEnvironment,
+    choice: Choice,
+    splits: Sequence[str],
+    retentions: Sequence[float],
+    num_videos: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluates on test videos, which are never trained on. Memory does not grow with the number of videos.
+
+    Args:
+        environment: reader and videos.
+        choice: what is evaluated.
+        splits, retentions: where and at which budgets, each video at the exact count of
+            :func:`score_ext.budget.keep_count`.
+        num_videos: of each split, at least 1; numbers 0 to that of the seed.
+        seed: any integer from 0.
+        progress: told how far things are.
+
+    Returns:
+        What ``--json`` writes: see :func:`_entry`.
+
+    Raises:
+        ValueError: no videos, or what the environment refuses.
+    """
+    if num_videos < 1:
+        raise ValueError(f"videos must be at least 1, got {num_videos}")
+    report: dict[str, Any] = {
+        "evaluated": choice.what,
+        "law": choice.law,
+        "partition": "test",
+        "seed": seed,
+        "videos": num_videos,
+        "splits": {},
+        "versions": {
+            "score": score_ext.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }
+    for split in splits:
+        if progress:
+            progress(split, 0, num_videos)
+        full: list[Accuracy] = []
+        kept: dict[float, list[Accuracy]] = {retention: [] for retention in retentions}
+        done = 0
+        for batch in batches_of_split(environment, split, "test", seed, num_videos, choice.one_question):
+            full.append(evaluate(environment, [batch], None))
+            for retention, parts in kept.items():
+                parts.append(evaluate(environment, [batch], choice.choose, retention))
+            done += batch.videos.num_videos
+            if progress:
+                progress(split, done, num_videos)
+        everything = Accuracy.join(full)
+        rows = [_entry(1.0, everything, everything.mean)]
+        rows += [_entry(retention, Accuracy.join(parts), everything.mean) for retention, parts in kept.items()]
+        report["splits"][split] = rows
+    return report
+
+
+def _entry(retention: float, accuracy: Accuracy, full: float) -> dict[str, Any]:
+    """A row of the report; the first of each split is all tokens, whatever is evaluated. Accuracies are 0 to 1."""
+    error = accuracy.standard_error
+    return {
+        "retention": retention,
+        "kept": accuracy.kept,
+        "tokens": accuracy.tokens,
+        "questions": int(accuracy.asked.sum()),
+        "accuracy": accuracy.mean,
+        "standard_error": None if math.isnan(error) else error,
+        "share_of_full": accuracy.mean / full if full else None,
+        "tasks": accuracy.by_task,
+    }
+
+
+def write_json(path: Path, report: Mapping[str, Any]) -> None:
+    """Writes a report, all of it or nothing. Raises OSError."""
+    with output_file(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def print_report(report: Mapping[str, Any], console: Console) -> None:
+    """A table for each split: accuracies in %, the mean with its standard error."""
+    law = f", {report['law']}" if report["law"] else ""
+    for split, rows in report["splits"].items():
+        console.print(
+            f"{split}: {report['evaluated']}{law}; {report['videos']} test videos of seed {report['seed']}, "
+            f"{rows[0]['questions']} questions; accuracy in %",
+            markup=False,
+            highlight=False,
+        )
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        tasks = [task.name for task in TASKS if task.name in rows[0]["tasks"]]
+        for heading in ("kept", "tokens", *tasks, "mean", "of full"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in rows:
+            error = row["standard_error"]
+            mean = f"{100 * row['accuracy']:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+            share = "" if row["share_of_full"] is None else f"{100 * row['share_of_full']:.1f}"
+            kept = "all" if row["retention"] == 1 else f"{100 * row['retention']:g}%"
+            tokens = f"{row['kept'] / report['videos']:g}"  # of each video
+            table.add_row(kept, tokens, *(f"{100 * row['tasks'][task]:.1f}" for task in tasks), mean, share)
+        console.print(table)

@@ -1,0 +1,58 @@
+"""What commands show on a terminal, and elsewhere in its stead."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from score_video.progress import Progress
+
+
+def console() -> Console:
+    """For tables; elsewhere than on a terminal no line is folded."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def one_line(text: str) -> str:
+    """Names of files may hold anything, line ends and terminal codes among it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written in UTF-8; an argument whose bytes were not UTF-8 cannot (PEP 383)."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar on a terminal; elsewhere a line as each phase begins."""
+    if not sys.stdout.isatty():
+
+        def line(phase: str, done: int, total: int) -> None:
+            if done == 0:
+                print(phase, flush=True)
+
+        yield line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, transient=True) as bar:
+        tasks = {}
+
+        def advance(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=total)
+            elif (done, total) == (1, 1):
+                bar.update(tasks[phase], completed=bar.tasks[tasks[phase]].total)
+            else:
+                bar.update(tasks[phase], completed=done, total=total)
+
+        yield advance

@@ -1,0 +1,274 @@
+"""``score train``: from a configuration file to a trained policy in a folder."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from score_video.commands.terminal import one_line
+from score_video.files import write_errors
+
+if TYPE_CHECKING:
+    from score_video.commands.run_folder import RunFolder
+    from score_video.rl.config import ScoreConfig
+    from score_video.rl.curriculum import Examples
+    from score_video.rl.environment import Environment
+
+OUTPUT = "score-train"
+"""Where a run goes that says nothing of it."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a policy is trained, and what it must fit.
+
+    Attributes:
+        environment: the frozen model.
+        train: examples, or data sets by name for the stages.
+        validation: examples to evaluate on at the end; None: no evaluation.
+        token_width, question_width: D and E of what the policy sees; E is 0 where it sees no question.
+    """
+
+    environment: Environment
+    train: Examples | Mapping[str, Examples]
+    validation: Examples | None
+    token_width: int
+    question_width: int
+
+
+Factory = Callable[[Mapping[str, Any], Mapping[str, Any], "ScoreConfig"], Workplace]
+"""(environment_options, data, the settings) -> where to train. Raises ValueError for options that there are not."""
+
+
+def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreConfig) -> Workplace:
+    """The miniature world: ``data`` says which videos it makes, by the arguments of ``MiniatureVideos``."""
+    from score_video.commands.train_config import check_keys
+    from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
+
+    def videos(given: Any, partition: str, number: int) -> MiniatureVideos:
+        where = f"data.{'train' if partition == 'train' else 'validation'}"
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{where}: must be a mapping, got {given!r}")
+        check_keys(given, [name for name in _arguments(MiniatureVideos) if name != "partition"], where)
+        made = MiniatureVideos(**{"split": "plain", "seed": 0, "num_videos": number, **given, "partition": partition})
+        if len(made) == 0:
+            raise ValueError(f"{where}: num_videos must be at least 1, got 0")
+        return made
+
+    check_keys(options, _arguments(MiniatureEnvironment), "environment_options")
+    check_keys(data, ("train", "validation"), "data")
+    environment = MiniatureEnvironment(**{name: None if path is None else Path(path) for name, path in options.items()})
+    given = data.get("train") or {}
+    names = list(dict.fromkeys(stage.data or stage.name for stage in settings.parsed_stages()))
+    by_name = settings.stages is not None and set(given) == set(names)
+    train = {n: videos(given[n], "train", 100_000) for n in names} if by_name else videos(given, "train", 100_000)
+    validation = videos(data.get("validation") or {}, "validation", 512)
+    encoded = environment.encode([validation[0]])
+    question_width = 0 if encoded.question is None else encoded.question.shape[1]
+    return Workplace(environment, train, validation, encoded.videos.tokens.shape[1], question_width)
+
+
+def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreConfig) -> Workplace:
+    """A video MLLM of transformers: ``environment_options`` name it, ``data`` the files of questions."""
+    import torch
+
+    from score_video.commands.train_config import check_keys
+    from score_video.mllm.environment import MllmEnvironment, check_options
+    from score_video.mllm.load import load_model, load_processor
+    from score_video.mllm.torchvision_check import check_torchvision
+
+    own = ("model", "dtype")
+    arguments = [name for name in _arguments(MllmEnvironment) if name not in ("model", "processor")]
+    check_keys(options, (*own, *arguments), "environment_options")
+    check_keys(data, ("train", "validation"), "data")
+    if not isinstance(source := options.get("model"), str):
+        raise ValueError(f"environment_options: model must be a folder or an id on the hub, got {source!r}")
+    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if (dtype := options.get("dtype", "auto")) not in dtypes:
+        raise ValueError(f"environment_options: dtype must be one of {', '.join(dtypes)}, got {dtype!r}")
+    given = {name: value for name, value in options.items() if name not in own}
+    check_options(given)
+    one = given.get("one_question", False)
+    train: Any = data.get("train")
+    if isinstance(train, Mapping) and "source" not in train:
+        names = dict.fromkeys(stage.data or stage.name for stage in settings.parsed_stages())
+        if settings.stages is None or set(train) != set(names):
+            raise ValueError(
+                f"data.train: must be one data set, or by name those of the stages ({', '.join(names)}), "
+                f"got {', '.join(map(str, train)) or 'none'}"
+            )
+        train = {name: _asked(train[name], one, f"data.train.{name}") for name in names}
+    else:
+        train = _asked(train, one, "data.train")
+    validation = data.get("validation")
+    asked = None if validation is None else _asked(validation, one, "data.validation")
+    try:
+        check_torchvision()
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+    processor = load_processor(source)
+    environment = MllmEnvironment(load_model(source, settings.device, dtypes[dtype]), processor, **given)
+    width = environment.token_width
+    return Workplace(environment, train, asked, width, width if one else 0)
+
+
+def _asked(given: Any, one_question: bool, where: str) -> Examples:
+    """Examples of a file, a folder or the hub: its name, or a mapping with its ``source`` and ``split``."""
+    from score_video.commands.train_config import check_keys
+    from score_video.rl.data import OneQuestionEach, load_examples
+
+    if isinstance(given, Mapping):
+        check_keys(given, ("source", "split"), where)
+    source, split = (
+        (given.get("source"), given.get("split", "train")) if isinstance(given, Mapping) else (given, "train")
+    )
+    if not isinstance(source, str) or not isinstance(split, str):
+        raise ValueError(f"{where}: must be a file, a saved data set or an id on the hub, got {given!r}")
+    examples = load_examples(source, split=split)
+    return OneQuestionEach(examples) if one_question else examples
+
+
+ENVIRONMENTS: dict[str, Factory] = {"miniature": _miniature, "mllm": _mllm}
+"""Where policies can be trained, by the name that a configuration gives."""
+
+
+def train(
+    config_file: Path | None = None,
+    *,
+    output: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    resume_from: str | None = None,
+    overwrite: bool = False,
+    bar: bool = False,
+) -> dict[str, float] | None:
+    """Trains a policy and saves it.
+
+    Args:
+        config_file: YAML, as docs/training.md describes; None: the defaults, or what ``output`` holds to resume.
+        output: the run's folder; None: the configuration's ``output_dir``, else ``OUTPUT``.
+        settings: of :class:`score_video.rl.config.ScoreConfig`, before those of the file.
+        resume: go on from the latest checkpoint in the folder; from the beginning, given a ``config_file``, where there
+            is none.
+        resume_from: an older checkpoint to go on from, by its name or its step; later ones, and the result of a run
+            that was done, are moved into a folder ``set-aside-1`` (or 2, ...) beside it.
+        overwrite: delete an earlier run's files in the folder, once this run has done a step.
+        bar: draw a progress bar; otherwise lines of metrics are printed.
+
+    Returns:
+        what the evaluation at the end found, ``eval_reward`` and so on; empty without validation data. None in all
+        processes but the first.
+
+    Raises:
+        ValueError: something of the configuration is wrong, or the run that is resumed had another.
+        FileExistsError: the folder is not empty, and neither ``resume`` nor ``overwrite`` is given.
+        OSError: the folder cannot be written.
+        Whatever is raised before the first step is done, the folder stays as it was.
+    """
+    _check_installed()
+    from transformers import set_seed
+    from transformers.trainer_callback import PrinterCallback
+
+    from score_video.commands.run_folder import BeginAfterFirstStep, RunFolder
+    from score_video.commands.train_config import FILE, check_keys, make_training, read_config
+    from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+    from score_video.rl.progress import RewardLines
+    from score_video.rl.trainer import ScoreTrainer
+
+    if overwrite and (resume or resume_from is not None):
+        raise ValueError(f"give {'--resume' if resume else '--resume-from'} or --overwrite, not both")
+    if config_file is None and (resume or resume_from is not None):
+        if not (file := Path(output or OUTPUT) / FILE).is_file():
+            raise ValueError(f"{file.parent}: there is no run to resume: it has no {FILE} (--config begins one)")
+        config_file = file
+    config = read_config(config_file)
+    folder = output or Path(config["training"].get("output_dir") or OUTPUT)
+    config["training"] |= settings or {}
+    training = make_training({"disable_tqdm": not bar, **config["training"], "output_dir": str(folder)})
+    if config["environment"] not in ENVIRONMENTS:
+        raise ValueError(f"environment must be one of {', '.join(ENVIRONMENTS)}, got {config['environment']!r}")
+    known = [name for name in _arguments(SurprisePolicyConfig) if name in SurprisePolicyConfig.__annotations__]
+    check_keys(config["policy"], known, "policy")
+    with RunFolder(folder, config, training, resume=resume, resume_from=resume_from, overwrite=overwrite) as run:
+        workplace = ENVIRONMENTS[config["environment"]](config["environment_options"], config["data"], training)
+        sizes = {"token_width": workplace.token_width, "question_width": workplace.question_width}
+        set_seed(training.seed)
+        policy = SurprisePolicy(SurprisePolicyConfig(**{**sizes, **config["policy"]}))
+        trainer = ScoreTrainer(
+            policy,
+            workplace.environment,
+            training,
+            workplace.train,
+            workplace.validation,
+            callbacks=[BeginAfterFirstStep(run)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if training.disable_tqdm:
+            trainer.add_callback(RewardLines)
+        return _run(trainer, run)
+
+
+def _run(trainer: Any, run: RunFolder) -> dict[str, float] | None:
+    """Trains, evaluates and saves. Returns the metrics, in the first process alone."""
+    from score_video.commands.run_folder import LOGS, save_result
+
+    processes = trainer.accelerator
+    trainer.replaces_checkpoints = run.checkpoint is None  # those of a run that is overwritten: RunFolder removes them
+    with write_errors(run.folder, run.folder / LOGS), _errors_of_threads_once():
+        trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
+    if run.set_aside is not None:
+        print(f"what the run had made after that checkpoint is in {one_line(str(run.set_aside))}")
+    if run.begun:  # before the evaluation, which may end in a video that cannot be read
+        save_result(trainer, run.folder)
+    metrics: dict[str, float] = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    if processes.is_main_process:
+        run.begin()
+        save_result(trainer, run.folder)
+    processes.wait_for_everyone()
+    return metrics if processes.is_main_process else None
+
+
+@contextmanager
+def _errors_of_threads_once() -> Iterator[None]:
+    """TensorBoard writes in a thread, whose error is raised in the trainer too: it is not to be shown twice."""
+    shown = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not issubclass(arguments.exc_type, OSError):
+            shown(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = shown
+
+
+def describe_settings() -> list[tuple[str, str, str]]:
+    """(name, default, what it does) of each setting of ours."""
+    _check_installed()
+    from score_video.rl.config import ScoreConfig
+
+    rows = []
+    for name in vars(ScoreConfig)["__annotations__"]:
+        entry = ScoreConfig.__dataclass_fields__[name]
+        default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+        rows.append((name, str(default), str(entry.metadata["help"])))
+    return rows
+
+
+def _check_installed() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("accelerate", "datasets", "yaml") if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"training needs {', '.join(missing)}: install score-video[train]")
+
+
+def _arguments(of: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(of).parameters)

@@ -1,0 +1,1 @@
+"""Pictures: what a compression kept, and charts of what was measured."""

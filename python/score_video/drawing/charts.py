@@ -1,0 +1,155 @@
+"""The pictures of ``score demo``: accuracy against retention, and what each method keeps of a video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from score_video.drawing.overlay import BACKGROUND, FAINT, GAP, OUTLINE, TEXT, dim_dropped
+
+CELL = 96  # pixels, each side of a frame in the picture of what is kept
+NAMES = 190  # pixels, of the names beside the frames
+
+# Of Okabe and Ito's palette, which colour-blind people can tell apart
+POLICY_COLOUR, RIVAL_COLOUR, ORACLE_COLOUR, OTHER_COLOUR = "#0072B2", "#D55E00", "#009E73", "#9AA0A6"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a method keeps of a video.
+
+    Attributes:
+        name: of the method.
+        kept: bool [T, rows, columns].
+        right, asked: questions about the video that the reader answers rightly from what is kept, of how many.
+    """
+
+    name: str
+    kept: Tensor
+    right: int
+    asked: int
+
+
+def draw_accuracy(
+    path: Path,
+    retentions: Sequence[float],
+    means: Mapping[str, Sequence[float]],
+    full: float,
+    policy: str,
+    split: str,
+    videos: int,
+) -> None:
+    """Draws accuracy against retention, a line for each method: the policy, the best rival and the oracle in colour.
+
+    Args:
+        path: the PNG to write.
+        retentions: ascending.
+        means: for each method an accuracy at each retention, 0 to 1.
+        full: accuracy on all tokens.
+        policy: which of the methods is the policy.
+        split, videos: what it was measured on.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rivals = [name for name in means if name not in (policy, "oracle")]
+    rival = max(rivals, key=lambda name: sum(means[name]), default=None)
+    colours = {policy: POLICY_COLOUR, rival: RIVAL_COLOUR, "oracle": ORACLE_COLOUR}
+    figure = Figure(figsize=(9, 6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    x = [100 * retention for retention in retentions]
+    for name, row in reversed(list(means.items())):
+        axes.plot(
+            x,
+            [100 * mean for mean in row],
+            color=colours.get(name, OTHER_COLOUR),
+            linewidth=3 if name == policy else 1.8 if name in colours else 1.1,
+            linestyle="--" if name == "oracle" else "-",
+            marker="o",
+            markersize=5 if name in colours else 3,
+        )
+    axes.axhline(100 * full, color="black", linewidth=1, linestyle=":")
+    axes.annotate(f"all tokens {100 * full:.1f}", (x[0], 100 * full), (0, 4), textcoords="offset points", fontsize=10)
+    bottom, top = axes.get_ylim()
+    # names stand on the left, where the lines are furthest apart, each at its line as far as there is room
+    wanted = {name: 100 * row[0] for name, row in means.items()}
+    for name, height in _spread(wanted, (top - bottom) * 0.036).items():
+        axes.annotate(
+            name,
+            (x[0], wanted[name]),
+            (x[0] * 0.9, height),
+            ha="right",
+            va="center",
+            fontsize=10,
+            color=colours.get(name, "#5F6368"),
+            fontweight="bold" if name == policy else "normal",
+            arrowprops={"arrowstyle": "-", "color": OTHER_COLOUR, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(x[0] * 0.42, x[-1] * 1.06)
+    axes.set_xticks(x, [f"{value:g}%" for value in x])
+    axes.minorticks_off()
+    axes.set_xlabel("visual tokens kept, exactly as many in every method")
+    axes.set_ylabel("questions answered rightly, %")
+    axes.set_title(f"Accuracy against retention: split {split}, {videos} test videos", loc="left", fontsize=12)
+    axes.grid(axis="y", color="#E8EAED", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path, format="png")
+
+
+def _spread(wanted: Mapping[str, float], distance: float) -> dict[str, float]:
+    """Heights at least ``distance`` apart, in the order of those wanted and as near to them as that allows.
+
+    Neighbours that are too near form a block around the mean of what they want; blocks that touch become one.
+    """
+    names = sorted(wanted, key=lambda name: wanted[name])
+    blocks: list[tuple[float, int]] = []  # (mean, how many), from below
+    for name in names:
+        mean, count = wanted[name], 1
+        while blocks and mean - (count - 1) / 2 * distance < blocks[-1][0] + (blocks[-1][1] + 1) / 2 * distance:
+            below, number = blocks.pop()
+            mean, count = (mean * count + below * number) / (count + number), count + number
+        blocks.append((mean, count))
+    heights = [mean + (place - (count - 1) / 2) * distance for mean, count in blocks for place in range(count)]
+    return dict(zip(names, heights, strict=True))
+
+
+def draw_kept(path: Path, pixels: Tensor, methods: Sequence[Shown], title: str) -> None:
+    """Draws the frames of a video, and below them for each method the same with all that it drops dimmed.
+
+    Args:
+        path: the PNG to write.
+        pixels: float32 [T, 3, S, S], 0 to 1.
+        methods: rows from above.
+        title: a line above it.
+    """
+    frames = (pixels.permute(0, 2, 3, 1) * 255).round().byte().numpy()  # [T, S, S, 3]
+    scale = CELL // frames.shape[1]
+    frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
+    step = frames.shape[1] + 4
+    head = 56
+    width = NAMES + len(frames) * step + GAP
+    sheet = Image.new("RGB", (width, head + (len(methods) + 1) * (step + 6) + GAP), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, 14), title, TEXT, ImageFont.load_default(22))
+    for number in range(len(methods) + 1):
+        top = head + number * (step + 6)
+        shown = methods[number - 1] if number else None
+        name = shown.name if shown else "the video"
+        colour = OUTLINE if number and name.startswith("policy") else TEXT
+        draw.text((GAP, top + frames.shape[1] // 2 - 22), name, colour, ImageFont.load_default(18))
+        if shown:
+            said = f"{shown.right} of {shown.asked} answers right"
+            draw.text((GAP, top + frames.shape[1] // 2 + 4), said, FAINT, ImageFont.load_default(13))
+        for t, frame in enumerate(frames):
+            picture = dim_dropped(frame, shown.kept[t].numpy()) if shown else np.ascontiguousarray(frame)
+            sheet.paste(Image.fromarray(picture), (NAMES + t * step, top))
+    sheet.save(path, format="PNG")

@@ -1,0 +1,5 @@
+"""Training environment around a frozen video MLLM of transformers."""
+
+from score_video.mllm.environment.environment import MAX_PIXELS, MllmEnvironment, check_options
+
+__all__ = ["MAX_PIXELS", "MllmEnvironment", "check_options"]

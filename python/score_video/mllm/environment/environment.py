@@ -1,0 +1,280 @@
+"""A frozen video MLLM of transformers as a thing to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from score_video.mllm.adapter import find_adapter
+from score_video.mllm.conversation import Clip, chat_ids, chat_text, clip_of_frames, read_clip
+from score_video.mllm.environment.answers import Question, Verdict, divergence, is_right, log_prob, make_question, weigh
+from score_video.mllm.environment.encoded_video import EncodedVideo, encode_video
+from score_video.mllm.environment.feature_cache import FeatureCache, model_identity, processor_identity
+from score_video.mllm.environment.scoring import Job, VideoFeatures, log_probabilities
+from score_video.packed import PackedVideos
+from score_video.rl.curriculum import as_pseudo_video
+from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection, UnreadableError
+from score_video.video import VideoError
+
+FRAMES_PER_SECOND = 2.0
+"""At which frames without times are shown: pseudo-videos. What Qwen's processors take videos at."""
+
+MAX_PIXELS = 768 * 28 * 28
+"""Of a frame, as Qwen2.5-VL's processor has it."""
+
+
+@dataclass
+class _Payload:
+    """What answering needs: the videos' features, each video's questions, and what was made of these on all tokens."""
+
+    features: VideoFeatures
+    questions: list[list[Question]]
+    whole: list[list[Verdict]] | None = None
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises ValueError for a value that :class:`MllmEnvironment` cannot take, before a model is loaded for it."""
+    for name in ("num_frames", "max_pixels", "max_tokens_per_forward"):
+        value = options.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    if not isinstance(one_question := options.get("one_question", False), bool):
+        raise ValueError(f"one_question must be true or false, got {one_question!r}")
+    if not isinstance(cache_dir := options.get("cache_dir"), (str, Path, NoneType)):
+        raise ValueError(f"cache_dir must be a path or None, got {cache_dir!r}")
+
+
+class MllmEnvironment:
+    """A frozen MLLM (:class:`score_video.rl.environment.Environment`), of any family that can be compressed.
+
+    Examples are those of :func:`score_video.rl.data.load_examples`, or of the curriculum's stages: ``video``, a path;
+    ``frames``, uint8 or float [T, H, W, 3]; or ``image``, held still for ``num_frames``; and ``questions``. A question
+    is put to the model as it is written: who wants its options shown writes them into it.
+
+    The model is put into eval mode, and none of its parameters asks for a gradient any more.
+
+    Args:
+        model, processor: as transformers loads them. Tokens are in the model's dtype, outcomes in float32.
+        cache_dir: where the vision side's outputs for video files are kept
+            (:mod:`score_video.mllm.environment.feature_cache`), of all that was ever encoded; None: nowhere.
+            Frames and images are not kept: pseudo-videos are new each time.
+        num_frames: how many frames of a video file are shown.
+        max_pixels: larger frames are scaled down to at most so many before the processor gets them.
+        max_tokens_per_forward: of all prompts that are read at once, with padding. Memory grows with it.
+        one_question: for a policy that sees the question: each example must ask one, whose embedding it gets,
+            :meth:`score_video.mllm.compress.EncodedInputs.question`.
+
+    Raises:
+        TypeError: a model that is not supported.
+        ValueError: a number that is not above 0, or an argument of another kind.
+        OSError: the cache's folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        cache_dir: str | Path | None = None,
+        *,
+        num_frames: int = 16,
+        max_pixels: int = MAX_PIXELS,
+        max_tokens_per_forward: int = 16384,
+        one_question: bool = False,
+    ) -> None:
+        numbers = {"num_frames": num_frames, "max_pixels": max_pixels, "max_tokens_per_forward": max_tokens_per_forward}
+        check_options({**numbers, "cache_dir": cache_dir, "one_question": one_question})
+        self._adapter = find_adapter(model)
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self.num_frames = num_frames
+        self.max_pixels = max_pixels
+        self.max_tokens_per_forward = max_tokens_per_forward
+        self.one_question = one_question
+        self._cache: FeatureCache | None = None
+        if cache_dir is not None:
+            identity = {"num_frames": num_frames, "max_pixels": max_pixels}
+            models = {"model": model_identity(model), "processor": processor_identity(processor)}
+            self._cache = FeatureCache(cache_dir, {**identity, **models})
+
+    @property
+    def token_width(self) -> int:
+        """D of the tokens that a policy will see; and E of the questions' embeddings."""
+        width: int = self.model.get_input_embeddings().embedding_dim
+        return width
+
+    @torch.no_grad()
+    def encode(self, examples: Sequence[Example]) -> EncodedBatch:
+        """Reads the examples' videos, runs the vision side on those that are not in the cache, and puts the questions.
+
+        Raises:
+            UnreadableError: a video or image that cannot be read, or that the model cannot take; names the file, or
+                else the example.
+            ValueError: an example that is not as the class says.
+            OSError: an entry of the cache cannot be written.
+        """
+        if not examples:
+            raise ValueError("examples must not be empty")
+        encoded = []
+        for position, example in enumerate(examples):
+            try:
+                encoded.append(self._encode(example))
+            except UnreadableError as error:
+                raise UnreadableError(str(error), position) from error
+        questions = []
+        embeddings = []
+        for number, (example, video) in enumerate(zip(examples, encoded, strict=True)):
+            asked = _questions(example, self.one_question)
+            try:
+                questions.append(
+                    [make_question(self.model, self.processor, number, video, question) for question in asked]
+                )
+            except ValueError as error:
+                raise ValueError(f"{_name(example)}: {error}") from error
+            if self.one_question:
+                text_ids = chat_ids(self.processor, chat_text(self.processor, asked[0]["question"]))
+                embeddings.append(video.in_prompt(self.model, text_ids).question())
+        packed = _pack([video.packed() for video in encoded])
+        layers = zip(*(video.features.deepstack for video in encoded), strict=True)
+        deepstack = tuple(torch.cat(list(layer)) for layer in layers)
+        features = VideoFeatures(packed, deepstack, [video.fixed for video in encoded])
+        return EncodedBatch(packed, _Payload(features, questions), torch.cat(embeddings) if embeddings else None)
+
+    @torch.no_grad()
+    def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
+        """See :class:`score_video.rl.environment.Environment`.
+
+        Answers are teacher-forced, and weighed by the sum of their tokens' log-probabilities. ``log_prob``: this sum;
+        with options the right one's share of all, as a logarithm. ``correct``: the right option has the highest sum;
+        without options each token of the answer is the most probable one. ``divergence``:
+        :func:`score_video.mllm.environment.answers.divergence`.
+        """
+        payload: _Payload = batch.payload
+        keep, starts = selection.keep.tolist(), batch.videos.cu_seqlens.tolist()
+        pieces = selection.index.cpu().split([count for sample in keep for count in sample])  # type: ignore[no-untyped-call]
+        videos = len(starts) - 1
+        samples = [
+            [piece - start for piece, start in zip(pieces[g * videos : (g + 1) * videos], starts[:-1], strict=True)]
+            for g in range(len(keep))
+        ]
+        if divergence and payload.whole is None:
+            everything = [torch.arange(length, device="cpu") for length in batch.videos.lengths.tolist()]
+            (payload.whole,) = self._judge(payload, [everything], keep=True)
+        judged = self._judge(payload, samples, compare=divergence)
+        log_prob, correct, kl = torch.stack([_outcome(payload, verdicts, divergence) for verdicts in judged], dim=1)
+        return Outcome(log_prob, correct, kl if divergence else None)
+
+    def _judge(
+        self, payload: _Payload, samples: Sequence[Sequence[Tensor]], *, keep: bool = False, compare: bool = False
+    ) -> list[list[list[Verdict]]]:
+        """For each sample, video and question what the model makes of it.
+
+        Args:
+            samples: for each sample and video the tokens kept, int64 [k], counted from the video's first.
+            keep: whether others will be compared with these verdicts.
+            compare: whether these are, with ``payload.whole``.
+        """
+        verdicts = [[[Verdict() for _ in asked] for asked in payload.questions] for _ in samples]
+        jobs: list[Job] = []
+        places: list[tuple[int, int, int, int]] = []  # of each job: sample, video, question, the question's row
+        for g, kept in enumerate(samples):
+            for b, asked in enumerate(payload.questions):
+                for q, question in enumerate(asked):
+                    jobs += [Job(row, kept[b]) for row in question.rows]
+                    places += [(g, b, q, r) for r in range(len(question.rows))]
+        read = log_probabilities(self.model, self._adapter, payload.features, jobs, self.max_tokens_per_forward)
+        for number, found in read:
+            g, b, q, r = places[number]
+            question = payload.questions[b][q]
+            by_token = not question.has_options  # options are compared by their scores
+            whole = payload.whole[b][q] if compare and by_token and payload.whole is not None else None
+            weigh(question, r, found, verdicts[g][b][q], keep=keep and by_token, whole=whole)
+        return verdicts
+
+    def _encode(self, example: Example) -> EncodedVideo:
+        path = example.get("video")
+        if path is None or example.get("frames") is not None:
+            clip = _clip_without_file(example, self.num_frames)
+            return self._encode_clip(clip, _name(example))
+
+        def make() -> EncodedVideo:
+            try:
+                clip = read_clip(path, self.num_frames, self.max_pixels)
+            except VideoError as error:
+                raise UnreadableError(str(error)) from error
+            return self._encode_clip(clip, str(path))
+
+        if self._cache is None:
+            return make()
+        try:
+            entry = self._cache.path(path)
+        except OSError as error:
+            raise UnreadableError(f"{path}: {error.strerror}") from error
+        return EncodedVideo.from_tensors(self._cache.get(entry, lambda: make().tensors(), self.model.device))
+
+    def _encode_clip(self, clip: Clip, name: str) -> EncodedVideo:
+        """Raises UnreadableError for what the processor refuses: a shape, say, that its model cannot take."""
+        try:
+            return encode_video(self.model, self.processor, clip)
+        except ValueError as error:
+            raise UnreadableError(f"{name}: {error}") from error
+
+
+def _outcome(payload: _Payload, verdicts: Sequence[Sequence[Verdict]], with_divergence: bool) -> Tensor:
+    """float32 [3, B] of one sample, the means over each video's questions: log_prob, correct, divergence."""
+    means = []
+    for b, (asked, found) in enumerate(zip(payload.questions, verdicts, strict=True)):
+        rows = []
+        for q, (question, verdict) in enumerate(zip(asked, found, strict=True)):
+            right = log_prob(question, verdict)
+            kl = torch.zeros_like(right)
+            if with_divergence:
+                assert payload.whole is not None
+                kl = divergence(question, payload.whole[b][q], verdict)
+            rows.append(torch.stack([right, is_right(question, verdict).float(), kl]))
+        means.append(torch.stack(rows).mean(0))
+    return torch.stack(means, 1)
+
+
+def _clip_without_file(example: Example, num_frames: int) -> Clip:
+    """Of the frames of a pseudo-video, or of an image held still."""
+    try:
+        if example.get("frames") is None:
+            if example.get("image") is None:
+                raise ValueError(f"must have a video, frames or an image, got {', '.join(example)}")
+            example = as_pseudo_video(example, 0, num_frames, "repeat")
+        return clip_of_frames(example["frames"], FRAMES_PER_SECOND)
+    except UnreadableError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{_name(example)}: {error}") from error
+
+
+def _questions(example: Example, one: bool) -> list[Mapping[str, Any]]:
+    asked = example.get("questions")
+    if not isinstance(asked, Sequence) or not asked:
+        raise ValueError(f"{_name(example)}: must have questions (score_video.rl.data.load_examples), got {asked!r}")
+    if one and len(asked) != 1:
+        raise ValueError(f"{_name(example)}: must ask one question for a policy that sees it, got {len(asked)}")
+    return list(asked)
+
+
+def _name(example: Example) -> str:
+    media = example.get("video") or example.get("image")
+    return str(media) if isinstance(media, (str, Path)) else f"example {example.get('id', '')}".strip()
+
+
+def _pack(videos: Sequence[PackedVideos]) -> PackedVideos:
+    """Several batches as one."""
+    lengths = torch.cat([video.lengths for video in videos])
+    return PackedVideos(
+        torch.cat([video.tokens for video in videos]),
+        torch.cat([lengths.new_zeros(1), lengths.cumsum(0, dtype=torch.int32)]),
+        torch.cat([video.tokens_per_frame for video in videos]),
+        torch.cat([video.columns for video in videos]),
+    )

@@ -1,0 +1,127 @@
+"""Encoded videos on disk, so that a vision tower runs once for each video, and not in every epoch.
+
+An entry is one safetensors file, named by the hash of all that it follows from. It is written beside its place and
+renamed, so several processes may share a folder and any of them may be killed; what has been damaged since is made
+again, with a warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from score_video.files import check_folder_to_write, output_file
+
+FORMAT = 2
+"""Of the entries; to be raised when their content changes, or what they follow from: 2, which frames a file shows."""
+
+_ABANDONED = 3600  # seconds: a temporary file as old as that is of a process that was killed
+_SAMPLES = 64  # of each of a model's parameters
+
+
+class FeatureCache:
+    """A folder of entries.
+
+    Args:
+        folder: made with the first entry if it is not there.
+        identity: whatever an entry follows from beside the video, as JSON can hold it: model, processor, sampling.
+
+    Raises:
+        NotADirectoryError, PermissionError: the folder cannot be made, or may not be written.
+    """
+
+    def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        check_folder_to_write(self.folder)
+        self._identity = dict(identity)
+        for file in self.folder.glob(".*.safetensors-*"):
+            with suppress(FileNotFoundError):  # another process may be cleaning up too
+                if time.time() - file.stat().st_mtime > _ABANDONED:
+                    file.unlink()
+
+    def path(self, video: str | Path) -> Path:
+        """The entry of a video file, by its content; it need not be there. Raises OSError: it cannot be read."""
+        with Path(video).open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        key = {**self._identity, "format": FORMAT, "video": content}
+        return self.folder / f"{_digest(key)}.safetensors"
+
+    def get(self, entry: Path, make: Callable[[], Mapping[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
+        """The entry at a :meth:`path`, on a device; made and written if it is not there or damaged.
+
+        Raises:
+            OSError: it could not be written; names the file.
+        """
+        try:
+            return {name: tensor.to(device) for name, tensor in _read(entry).items()}
+        except FileNotFoundError:
+            pass
+        except (SafetensorError, ValueError) as error:
+            warnings.warn(f"{entry} is damaged and made again: {error}", stacklevel=2)
+        tensors = {name: tensor.contiguous() for name, tensor in make().items()}
+        on_disk = {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # none shares memory with another
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with output_file(entry) as temporary:
+            # not save_file, whose files are for their owner alone
+            temporary.write_bytes(save(on_disk, metadata={"sha256": _digest_of_tensors(on_disk)}))
+        return tensors
+
+
+def model_identity(model: Any) -> str:
+    """A hash that changes with a model's architecture and weights, from its config and samples of each parameter."""
+    digest = hashlib.sha256(_config(model).encode())
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        count = min(_SAMPLES, flat.numel())
+        places = torch.linspace(0, flat.numel() - 1, count, dtype=torch.float64, device=flat.device).long()
+        sample = flat[places].cpu().contiguous().view(torch.uint8)
+        digest.update(f"{name} {list(parameter.shape)} {parameter.dtype}".encode() + sample.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def processor_identity(processor: Any) -> str:
+    """A hash that changes with a processor's settings, its tokenizer, its chat template and transformers' release."""
+    tokenizer = processor.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    vocabulary = tokenizer.get_vocab() if backend is None else backend.to_str()
+    settings = (processor.to_json_string(), processor.chat_template, vocabulary, transformers.__version__)
+    return _digest(settings)
+
+
+def _config(model: Any) -> str:
+    """Without where the model was loaded from; with its kind of attention, which rounds in its own way."""
+    config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    kinds = [getattr(part.config, "_attn_implementation", None) for part in model.modules() if hasattr(part, "config")]
+    return json.dumps([config, sorted({str(kind) for kind in kinds})], sort_keys=True, default=str)
+
+
+def _read(entry: Path) -> dict[str, Tensor]:
+    with safe_open(entry, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        if (file.metadata() or {}).get("sha256") != _digest_of_tensors(tensors):
+            raise ValueError("its content is not what was written")
+    return tensors
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
