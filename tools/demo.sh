@@ -14,7 +14,7 @@ if [ ${#clips[@]} -eq 0 ]; then
   clips=(../shared/video/*.mp4)
 fi
 if [ ${#clips[@]} -eq 0 ]; then
-  python -m score_video.clip demo/clip.mp4
+  python -m score_video.video.synthetic demo/clip.mp4
   clips=(demo/clip.mp4)
 fi
 
