@@ -21,9 +21,8 @@ from score_ext.budget import keep_count
 from score_ext.ops import Law
 from score_video.files import output_folder
 from score_video.methods import IndexMethod, find_method
-from score_video.packed import PackedVideos
+from score_video.packed import PackedVideos, Selection, check_sizes
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
-from score_video.policy.position import check_sizes
 from score_video.policy.weights import load_policy_weights, new_policy, pretrained_policy
 
 if TYPE_CHECKING:
@@ -56,19 +55,6 @@ class AdaptiveRetention:
         _check_fraction("cap", self.cap)
         if self.floor > self.cap:
             raise ValueError(f"floor must be at most cap, {self.cap}, got {self.floor}")
-
-
-@dataclass(frozen=True)
-class Selected:
-    """What is kept of a batch.
-
-    Attributes:
-        index: int64 [K], rows of the packed batch, ascending.
-        keep: int32 [B], how many of them are whose.
-    """
-
-    index: Tensor
-    keep: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +117,7 @@ class Compressor:
     @torch.no_grad()
     def select(
         self, videos: PackedVideos, question: Tensor | None = None, keep: Sequence[int] | None = None
-    ) -> Selected:
+    ) -> Selection:
         """Which tokens to keep. Without ``keep`` it waits for the device, because how many there are has to be known.
 
         Args:
@@ -157,12 +143,12 @@ class Compressor:
         kept = torch.tensor(counts, dtype=torch.int32, device="cpu").to(videos.tokens.device, non_blocking=True)
         packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, kept
         if isinstance(rule, IndexMethod):
-            return Selected(rule.index(*packed, seed=self.seed), kept)
+            return Selection(rule.index(*packed, seed=self.seed), kept)
         law = self.law_used
         assert law is not None
         scores = logits if rule is None else rule.select_by(*packed, law)
         assert scores is not None
-        return Selected(score_ext.select(scores, videos.cu_seqlens, kept, sum(counts), law), kept)
+        return Selection(score_ext.select(scores, videos.cu_seqlens, kept, sum(counts), law), kept)
 
     def _counts(self, videos: PackedVideos, logits: Tensor | None) -> list[int]:
         """What each video keeps; logits are needed where the count is adaptive."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -48,15 +49,121 @@ class PackedVideos:
         if not videos or any(video.ndim != 4 for video in videos):
             raise ValueError("videos must be a non-empty sequence of tensors [frames, rows, columns, width]")
         lengths = [video.shape[0] * video.shape[1] * video.shape[2] for video in videos]
-        device = videos[0].device
-        pairs = [(video.shape[1] * video.shape[2], video.shape[2]) for video in videos]
-        sizes = torch.tensor(pairs, dtype=torch.int32, device="cpu")
-        ends = list(itertools.accumulate(lengths, initial=0))
-        cu_seqlens = torch.tensor(ends, dtype=torch.int32, device="cpu")
+        sizes = [(video.shape[1] * video.shape[2], video.shape[2]) for video in videos]
+        return _with_sizes(torch.cat([video.reshape(-1, video.shape[-1]) for video in videos]), lengths, sizes)
+
+    @staticmethod
+    def from_grids(tokens: Tensor, grids: Sequence[tuple[int, int, int]]) -> PackedVideos:
+        """Packs videos whose tokens already stand one after the other.
+
+        Args:
+            tokens: [L, D].
+            grids: for each video its frames, and the rows and columns of tokens in a frame; any of them may be 0.
+
+        Raises:
+            ValueError: ``grids`` is empty, or is not of L tokens.
+        """
+        lengths = [frames * rows * columns for frames, rows, columns in grids]
+        if not grids or sum(lengths) != len(tokens):
+            raise ValueError(f"grids must be of the {len(tokens)} tokens, got {len(grids)} of {sum(lengths)}")
+        sizes = [(rows * columns, columns) for _, rows, columns in grids]
+        return _with_sizes(tokens, lengths, sizes)
+
+    @staticmethod
+    def cat(batches: Sequence[PackedVideos]) -> PackedVideos:
+        """All videos of several batches, in order, as one batch. Does not wait for the device.
+
+        Args:
+            batches: at least one; of one width and dtype, on one device.
+        """
+        if not batches:
+            raise ValueError("batches must not be empty")
+        lengths = torch.cat([batch.lengths for batch in batches])
         return PackedVideos(
-            torch.cat([video.reshape(-1, video.shape[-1]) for video in videos]),
-            # non_blocking: a copy that blocks would wait for all that the device has still to do
-            cu_seqlens.to(device, non_blocking=True),
-            sizes[:, 0].contiguous().to(device, non_blocking=True),
-            sizes[:, 1].contiguous().to(device, non_blocking=True),
+            torch.cat([batch.tokens for batch in batches]),
+            torch.cat([lengths.new_zeros(1), lengths.cumsum(0, dtype=torch.int32)]),
+            torch.cat([batch.tokens_per_frame for batch in batches]),
+            torch.cat([batch.columns for batch in batches]),
         )
+
+    def to(self, device: torch.device | str) -> PackedVideos:
+        """The same on another device; itself where it is there already."""
+        if self.tokens.device == torch.device(device):
+            return self
+        parts = (self.tokens, self.cu_seqlens, self.tokens_per_frame, self.columns)
+        return PackedVideos(*(part.to(device, non_blocking=True) for part in parts))
+
+
+def _with_sizes(tokens: Tensor, lengths: Sequence[int], sizes: Sequence[tuple[int, int]]) -> PackedVideos:
+    """Packed tokens [L, D] with the lengths and (tokens per frame, columns) of their videos."""
+    device = tokens.device
+    per_video = torch.tensor(sizes, dtype=torch.int32, device="cpu")
+    cu_seqlens = torch.tensor(list(itertools.accumulate(lengths, initial=0)), dtype=torch.int32, device="cpu")
+    return PackedVideos(
+        tokens,
+        # non_blocking: a copy that blocks would wait for all that the device has still to do
+        cu_seqlens.to(device, non_blocking=True),
+        per_video[:, 0].contiguous().to(device, non_blocking=True),
+        per_video[:, 1].contiguous().to(device, non_blocking=True),
+    )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which tokens are kept, of one choice for each video or of G choices.
+
+    Attributes:
+        index: int64 [K], rows of the packed batch: choice by choice, in it video by video, ascending.
+        keep: int32 [B], or [G, B] for G choices: how many of them are whose.
+    """
+
+    index: Tensor
+    keep: Tensor
+
+
+class Selector(Protocol):
+    """Anything that chooses tokens: a :class:`score_video.Compressor`, or an object of your own."""
+
+    def select(
+        self, videos: PackedVideos, question: Tensor | None = None, keep: Sequence[int] | None = None
+    ) -> Selection:
+        """Which tokens to keep.
+
+        Args:
+            videos: B videos.
+            question: [B, E], an embedding of each video's question, for what looks at it; else None.
+            keep: B counts that must be kept, where the caller has fixed them; None: as many as it likes.
+        """
+        ...
+
+
+def check_sizes(videos: PackedVideos) -> None:
+    """Raises TypeError or ValueError unless the sizes fit the tokens; those that lie on a GPU are not looked at."""
+    if videos.tokens.ndim != 2 or videos.tokens.shape[1] < 1:
+        raise ValueError(f"tokens must be [L, D], D at least 1, got {list(videos.tokens.shape)}")
+    if videos.cu_seqlens.ndim != 1 or videos.num_videos < 1:
+        raise ValueError(f"cu_seqlens must be [videos + 1], at least 2 numbers, got {list(videos.cu_seqlens.shape)}")
+    for name in ("cu_seqlens", "tokens_per_frame", "columns"):
+        value = getattr(videos, name)
+        if value.dtype != torch.int32:
+            raise TypeError(f"{name} must be int32, got {str(value.dtype).removeprefix('torch.')}")
+        if name != "cu_seqlens" and value.shape != (videos.num_videos,):
+            raise ValueError(f"{name} must be [{videos.num_videos}], one for each video, got {list(value.shape)}")
+    if videos.cu_seqlens.device.type == "cpu":
+        _check_values(videos)
+
+
+def _check_values(videos: PackedVideos) -> None:
+    ends = videos.cu_seqlens.tolist()
+    if ends[0] != 0 or ends[-1] != len(videos.tokens):
+        raise ValueError(f"cu_seqlens must run from 0 to the {len(videos.tokens)} tokens, got {ends[0]} to {ends[-1]}")
+    sizes = zip(videos.lengths.tolist(), videos.tokens_per_frame.tolist(), videos.columns.tolist(), strict=True)
+    for video, (length, per_frame, columns) in enumerate(sizes):
+        if length < 0:
+            raise ValueError(f"cu_seqlens must not fall, got {ends[video]} before {ends[video + 1]}")
+        if length == 0:
+            continue
+        if per_frame < 1 or length % per_frame:
+            raise ValueError(f"tokens_per_frame[{video}] must divide its video's {length} tokens, got {per_frame}")
+        if columns < 1 or per_frame % columns:
+            raise ValueError(f"columns[{video}] must divide its video's {per_frame} tokens per frame, got {columns}")

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from score_video.compressor import Compressor, Selected
+from score_video.compressor import Compressor
 from score_video.mllm.adapter import find_adapter
 from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs
 from score_video.mllm.conversation import Clip, chat_text, frames_for, processor_inputs
-from score_video.packed import PackedVideos
+from score_video.packed import PackedVideos, Selection
 from score_video.policy import SurprisePolicy
 from score_video.progress import Phases, Progress
 
@@ -161,7 +161,7 @@ class _Run:
         return encoded
 
     @torch.no_grad()
-    def answer(self, encoded: EncodedInputs, max_new_tokens: int) -> tuple[Answer, Selected]:
+    def answer(self, encoded: EncodedInputs, max_new_tokens: int) -> tuple[Answer, Selection]:
         with self.phases("compression"):
             videos = encoded.visuals.videos
             selected = self._compressor.select(videos, encoded.question_for(self._compressor))
@@ -174,7 +174,7 @@ class _Run:
         """All tokens selected: the stock model's answer. What rewriting the prompt takes is not counted."""
         tokens = encoded.visuals.videos.tokens
         everything = torch.arange(len(tokens), device=tokens.device)
-        inputs = encoded.compress(Selected(everything, encoded.visuals.videos.lengths))
+        inputs = encoded.compress(Selection(everything, encoded.visuals.videos.lengths))
         return self._generate(inputs, max_new_tokens, self._shared, "answer on all")
 
     def _generate(

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 import score_ext
-from score_video.compressor import Compressor, Selected
+from score_video.compressor import Compressor
 from score_video.mllm.adapter import Adapter, Features, Pictures, Visuals, find_adapter
 from score_video.mllm.prompt import IGNORED, Prompt, Shortening, read_prompt
-from score_video.packed import PackedVideos
+from score_video.packed import PackedVideos, Selection
 from score_video.policy import SurprisePolicy
 
 
@@ -33,7 +33,7 @@ class CompressedInputs(Mapping[str, Any]):
         self,
         arguments: Mapping[str, Any],
         videos: PackedVideos | None = None,
-        selected: Selected | None = None,
+        selected: Selection | None = None,
         before_use: Callable[[], None] | None = None,
     ) -> None:
         """Made by :func:`compress_inputs` and :meth:`EncodedInputs.compress`.
@@ -102,7 +102,7 @@ class EncodedInputs:
         policy = compressor.method
         return self.question() if isinstance(policy, SurprisePolicy) and policy.config.question_width else None
 
-    def compress(self, selected: Selected, gate: Tensor | None = None) -> CompressedInputs:
+    def compress(self, selected: Selection, gate: Tensor | None = None) -> CompressedInputs:
         """Prompts with the selected tokens alone.
 
         Args:
@@ -221,7 +221,7 @@ def compress_inputs(
     return encoded.compress(selected, gate)
 
 
-def _check_selected(selected: Selected, videos: PackedVideos) -> None:
+def _check_selected(selected: Selection, videos: PackedVideos) -> None:
     index = selected.index
     if index.numel() and (index[0] < 0 or index[-1] >= len(videos.tokens) or (index.diff() < 1).any()):
         raise ValueError(f"selected.index must be ascending rows of {len(videos.tokens)} tokens")

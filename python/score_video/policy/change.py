@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 import score_ext
-from score_video.packed import PackedVideos
-from score_video.policy.position import check_sizes
+from score_video.packed import PackedVideos, check_sizes
 
 CHANGE_WIDTH = 2
 """Columns of :func:`change_features`."""
@@ -29,7 +28,7 @@ def change_features(videos: PackedVideos) -> Tensor:
         float32 [L, ``CHANGE_WIDTH``]. Not differentiable.
 
     Raises:
-        TypeError, ValueError: as :func:`score_video.policy.position.check_sizes`.
+        TypeError, ValueError: as :func:`score_video.packed.check_sizes`.
     """
     check_sizes(videos)
     surprise = score_ext.surprise(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, first=0.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from score_video.packed import PackedVideos
+from score_video.packed import PackedVideos, check_sizes
 
 _FREQUENCIES = 3  # pi, 2 pi, 4 pi: half a wave to two waves over the video
 
@@ -81,35 +81,3 @@ def position_features(videos: PackedVideos) -> Tensor:
     doubling = torch.arange(_FREQUENCIES, dtype=torch.float32, device=unit.device).exp2()
     angle = (unit[:, :, None] * (torch.pi * doubling)).flatten(1)
     return torch.cat([unit, angle.sin(), angle.cos()], dim=1)
-
-
-def check_sizes(videos: PackedVideos) -> None:
-    """Raises TypeError or ValueError unless the sizes fit the tokens; those that lie on a GPU are not looked at."""
-    if videos.tokens.ndim != 2 or videos.tokens.shape[1] < 1:
-        raise ValueError(f"tokens must be [L, D], D at least 1, got {list(videos.tokens.shape)}")
-    if videos.cu_seqlens.ndim != 1 or videos.num_videos < 1:
-        raise ValueError(f"cu_seqlens must be [videos + 1], at least 2 numbers, got {list(videos.cu_seqlens.shape)}")
-    for name in ("cu_seqlens", "tokens_per_frame", "columns"):
-        value = getattr(videos, name)
-        if value.dtype != torch.int32:
-            raise TypeError(f"{name} must be int32, got {str(value.dtype).removeprefix('torch.')}")
-        if name != "cu_seqlens" and value.shape != (videos.num_videos,):
-            raise ValueError(f"{name} must be [{videos.num_videos}], one for each video, got {list(value.shape)}")
-    if videos.cu_seqlens.device.type == "cpu":
-        _check_values(videos)
-
-
-def _check_values(videos: PackedVideos) -> None:
-    ends = videos.cu_seqlens.tolist()
-    if ends[0] != 0 or ends[-1] != len(videos.tokens):
-        raise ValueError(f"cu_seqlens must run from 0 to the {len(videos.tokens)} tokens, got {ends[0]} to {ends[-1]}")
-    sizes = zip(videos.lengths.tolist(), videos.tokens_per_frame.tolist(), videos.columns.tolist(), strict=True)
-    for video, (length, per_frame, columns) in enumerate(sizes):
-        if length < 0:
-            raise ValueError(f"cu_seqlens must not fall, got {ends[video]} before {ends[video + 1]}")
-        if length == 0:
-            continue
-        if per_frame < 1 or length % per_frame:
-            raise ValueError(f"tokens_per_frame[{video}] must divide its video's {length} tokens, got {per_frame}")
-        if columns < 1 or per_frame % columns:
-            raise ValueError(f"columns[{video}] must divide its video's {per_frame} tokens per frame, got {columns}")

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from score_video.packed import PackedVideos
+from score_video.packed import PackedVideos, Selection
+
+__all__ = ["EncodedBatch", "Environment", "Example", "Outcome", "Selection", "UnreadableError"]
 
 Example = Mapping[str, Any]
 """One row of a dataset: a video (or where to find it), its questions and their answers; the environment's own keys."""
@@ -45,19 +47,6 @@ class EncodedBatch:
     videos: PackedVideos
     payload: Any
     question: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which tokens each of G samples of each video keeps.
-
-    Attributes:
-        index: int64 [sum of keep], rows of the packed batch: sample by sample, in it video by video, ascending.
-        keep: int32 [G, B], how many of them are whose.
-    """
-
-    index: Tensor
-    keep: Tensor
 
 
 @dataclass(frozen=True)

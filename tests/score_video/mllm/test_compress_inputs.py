@@ -13,8 +13,9 @@ from masked import Pair, difference, dropped, masked
 from tiny import FAMILIES, VIDEO, Family
 from torch import nn
 
-from score_video.compressor import Compressor, Selected
+from score_video.compressor import Compressor
 from score_video.mllm import CompressedInputs, compress_inputs, encode_inputs, supported_models
+from score_video.packed import Selection
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
 CLIP = ("video", 4)
@@ -205,7 +206,7 @@ def test_selections_that_are_none(index: list[int]) -> None:
     encoded = encode_inputs(family.model, inputs)
     assert encoded is not None
     with pytest.raises(ValueError, match=r"selected.index must be ascending rows of 24 tokens"):
-        encoded.compress(Selected(torch.tensor(index), torch.tensor([2])))
+        encoded.compress(Selection(torch.tensor(index), torch.tensor([2])))
 
 
 # --- any selection, any prompt
@@ -228,7 +229,7 @@ def test_any_prompt_and_selection(name: str, parts: list[list[Any]], data: st.Da
         places = sum(len(places) for places in batch.places)
         kept = torch.tensor(data.draw(st.lists(st.booleans(), min_size=places, max_size=places)))
         keep = torch.stack([one.sum() for one in kept.split([len(one) for one in batch.places])])
-        compressed = encoded.compress(Selected(kept.nonzero().flatten(), keep))
+        compressed = encoded.compress(Selection(kept.nonzero().flatten(), keep))
         whole = masked(made(name).model, batch.inputs(), dropped(batch, compressed.kept))
         assert difference(*Pair(compressed, whole).logits(made(name).model)) <= 1e-6
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 import score_ext
-from score_video.compressor import Selected
 from score_video.mllm.adapter import Adapter, Features, Visuals
 from score_video.mllm.compress import EncodedInputs
 from score_video.mllm.prompt import Prompt
-from score_video.packed import PackedVideos
+from score_video.packed import PackedVideos, Selection
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _join(model: Any, adapter: Adapter, features: VideoFeatures, jobs: Sequence[
         _join_fixed([features.fixed[job.row.video] for job in jobs], join([job.row.fixed for job in jobs], False)),
         torch.arange(len(jobs), device=device),
     )
-    everything = Selected(torch.arange(len(rows), device=device), lengths.to(device))
+    everything = Selection(torch.arange(len(rows), device=device), lengths.to(device))
     return EncodedInputs(model, adapter, prompt, visuals, {}).compress(everything)
 
 
