@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -14,6 +12,7 @@ import torch
 
 import score_ext
 from bench.table import page
+from score_video.provenance import circumstances
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results" / "cpu.json"
@@ -23,15 +22,11 @@ STATISTICS = ("min", "median", "iqr", "max", "rounds")
 
 def machine() -> str:
     """The machine, date and versions that the figures hold for; no host name."""
-    cpu = next(
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
+    made = circumstances("torch")
     compiler = score_ext.build_info()["compiler"]
     return (
-        f"{cpu}, {torch.get_num_threads()} cores; {datetime.date.today()}; torch {torch.__version__}, "
-        f"Python {platform.python_version()}, {compiler}, score_ext {score_ext.__version__}"
+        f"{made['cpu']}, {torch.get_num_threads()} cores; {made['date']}; torch {made['torch']}, "
+        f"Python {made['python']}, {compiler}, score_ext {made['score']}"
     )
 
 

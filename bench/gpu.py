@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import score_ext
+from score_video.provenance import circumstances
 
 FRAMES, PER_FRAME, WIDTH = 64, 625, 3584
 LENGTH = FRAMES * PER_FRAME
@@ -226,7 +227,7 @@ def main() -> None:
         "gpu": properties.name,
         "compute_capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": properties.multi_processor_count,
-        "torch": torch.__version__,
+        **circumstances("torch"),
         "cuda": torch.version.cuda,
         "build": score_ext.build_info(),
         "shape": f"{FRAMES} x {PER_FRAME} tokens of width {WIDTH}, bfloat16, {KEEP} kept",

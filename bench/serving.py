@@ -10,10 +10,8 @@ speed does not depend on, and a language model that outweighs the vision tower a
 from __future__ import annotations
 
 import base64
-import datetime
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -29,6 +27,8 @@ sys.path[:0] = [str(ROOT / "tests" / "score_video"), str(ROOT / "tests" / "score
 from engines import save_policy, serve  # noqa: E402
 from saved_models import save_tiny_model  # noqa: E402
 from videos import CLIPS  # noqa: E402
+
+from score_video import provenance  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results" / "serving.json"
 DOCUMENT = ROOT / "docs" / "serving.md"
@@ -134,18 +134,13 @@ def _count_placeholders(client: Any, model: Path, clip: bytes) -> int:
 
 
 def circumstances() -> str:
-    import torch
-    import transformers
-    import vllm
+    import vllm  # noqa: F401  (the version of what runs, whatever distribution it came with)
 
-    import score_ext
-
-    cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    made = provenance.circumstances("vllm", "torch", "transformers")
     return (
-        f"{cpu.split(':')[1].strip()}, {os.environ.get('OMP_NUM_THREADS', '1')} thread of {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f} before; {datetime.date.today()}; vLLM {vllm.__version__} (CPU), torch "
-        f"{torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}, "
-        f"score-video {score_ext.__version__}"
+        f"{made['cpu']}, {os.environ.get('OMP_NUM_THREADS', '1')} thread of {made['cores']} cores, load "
+        f"{os.getloadavg()[0]:.1f} before; {made['date']}; vLLM {made['vllm']} (CPU), torch {made['torch']}, "
+        f"transformers {made['transformers']}, Python {made['python']}, score-video {made['score']}"
     )
 
 

@@ -16,8 +16,7 @@ from bench.prefill.findings import targets
 from bench.prefill.geometry import QUICK, REAL, REDUCED
 from bench.prefill.measure import OUT_OF_MEMORY, Bench, Recipe, Record, all_jobs
 from bench.prefill.report import table, write_document
-from bench.prefill.results import RESULTS, UNDER_WAY, Results, describe_run, name_of, open_results, publish
-from evaluation.provenance import ROOT
+from bench.prefill.results import RESULTS, ROOT, UNDER_WAY, Results, describe_run, name_of, open_results, publish
 
 _FLOOR = "5.18"  # of transformers: the first that takes features in place of pixels
 _RETENTIONS = (1.0, 0.1, 0.25, 0.05)

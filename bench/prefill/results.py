@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from bench.prefill.measure import SEED, Recipe, Record
-from evaluation.provenance import ROOT, provenance
 from score_video.files import output_file
+from score_video.provenance import circumstances, commit_of, uncommitted
 
+ROOT = Path(__file__).parent.parent.parent
 UNDER_WAY = ROOT / "build" / "prefill"
 RESULTS = ROOT / "bench" / "results"
 
@@ -42,9 +43,10 @@ class Results:
 
 
 def describe_run(recipe: Recipe, device: torch.device) -> dict[str, Any]:
-    """Machine, versions, date, seed and what was asked for."""
-    where: dict[str, Any] = dict(provenance())
+    """Machine, versions, date, commit ("+": files differ from it), seed and what was asked for."""
+    where: dict[str, Any] = circumstances("torch", "transformers")
     where |= {"Python": where.pop("python"), "score-video": where.pop("score")}
+    where["commit"] = commit_of(ROOT) + ("+" if uncommitted(ROOT) else "")
     run = {**where, "seed": SEED, "dtype": "bfloat16", "threads": torch.get_num_threads()}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
