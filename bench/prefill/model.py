@@ -10,9 +10,10 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from bench.prefill.geometry import TEXT_AFTER, TEXT_BEFORE, Geometry
-from score_video.mllm.adapter import Features, Visuals, find_adapter, grid_videos
+from score_video.mllm.adapter import Features, Visuals, find_adapter
 from score_video.mllm.compress import EncodedInputs
 from score_video.mllm.prompt import Prompt, read_prompt
+from score_video.packed import PackedVideos
 
 _TEXT_ID = 10  # any that is no placeholder
 _TIMESTAMP = 5  # Qwen3-VL writes "<12.3 seconds>" in front of every frame
@@ -105,7 +106,7 @@ def _visuals(model: Any, geometry: Geometry, prompt: Prompt, tokens: Tensor, sha
     levels = len(geometry.vision.get("deepstack_visual_indexes", ()))
     features = Features(tokens, places, tuple(torch.randn_like(tokens) for _ in range(levels)))
     owner = torch.zeros(1, dtype=torch.int64, device=tokens.device)
-    return Visuals(grid_videos(tokens, [shape]), features, fixed, owner)
+    return Visuals(PackedVideos.from_grids(tokens, [shape]), features, fixed, owner)
 
 
 class Vision:

@@ -180,3 +180,8 @@ def _errno_of_writing(folder: Path) -> int | None:
     finally:
         probe.unlink(missing_ok=True)
     return None
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written in UTF-8; an argument whose bytes were not UTF-8 cannot (PEP 383)."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)

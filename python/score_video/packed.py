@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
+
 
 @dataclass(frozen=True)
 class PackedVideos:
@@ -47,7 +49,7 @@ class PackedVideos:
     def from_frames(videos: Sequence[Tensor]) -> PackedVideos:
         """Packs videos of tokens [T, rows, columns, D] (any T, also 0; one D and dtype)."""
         if not videos or any(video.ndim != 4 for video in videos):
-            raise ValueError("videos must be a non-empty sequence of tensors [frames, rows, columns, width]")
+            raise ScoreError("videos must be a non-empty sequence of tensors [frames, rows, columns, width]")
         lengths = [video.shape[0] * video.shape[1] * video.shape[2] for video in videos]
         sizes = [(video.shape[1] * video.shape[2], video.shape[2]) for video in videos]
         return _with_sizes(torch.cat([video.reshape(-1, video.shape[-1]) for video in videos]), lengths, sizes)
@@ -65,7 +67,7 @@ class PackedVideos:
         """
         lengths = [frames * rows * columns for frames, rows, columns in grids]
         if not grids or sum(lengths) != len(tokens):
-            raise ValueError(f"grids must be of the {len(tokens)} tokens, got {len(grids)} of {sum(lengths)}")
+            raise ScoreError(f"grids must be of the {len(tokens)} tokens, got {len(grids)} of {sum(lengths)}")
         sizes = [(rows * columns, columns) for _, rows, columns in grids]
         return _with_sizes(tokens, lengths, sizes)
 
@@ -77,7 +79,7 @@ class PackedVideos:
             batches: at least one; of one width and dtype, on one device.
         """
         if not batches:
-            raise ValueError("batches must not be empty")
+            raise ScoreError("batches must not be empty")
         lengths = torch.cat([batch.lengths for batch in batches])
         return PackedVideos(
             torch.cat([batch.tokens for batch in batches]),
@@ -122,7 +124,11 @@ class Selection:
 
 
 class Selector(Protocol):
-    """Anything that chooses tokens: a :class:`score_video.Compressor`, or an object of your own."""
+    """Anything that chooses tokens: a :class:`score_video.Compressor`, or an object of your own.
+
+    One that is to be given the question says so by an attribute ``needs_question`` that is true; without it there is
+    none.
+    """
 
     def select(
         self, videos: PackedVideos, question: Tensor | None = None, keep: Sequence[int] | None = None
@@ -137,18 +143,23 @@ class Selector(Protocol):
         ...
 
 
+def needs_question(selector: object) -> bool:
+    """Whether a selector asks for the question (its attribute of that name; without one: no)."""
+    return bool(getattr(selector, "needs_question", False))
+
+
 def check_sizes(videos: PackedVideos) -> None:
     """Raises TypeError or ValueError unless the sizes fit the tokens; those that lie on a GPU are not looked at."""
     if videos.tokens.ndim != 2 or videos.tokens.shape[1] < 1:
-        raise ValueError(f"tokens must be [L, D], D at least 1, got {list(videos.tokens.shape)}")
+        raise ScoreError(f"tokens must be [L, D], D at least 1, got {list(videos.tokens.shape)}")
     if videos.cu_seqlens.ndim != 1 or videos.num_videos < 1:
-        raise ValueError(f"cu_seqlens must be [videos + 1], at least 2 numbers, got {list(videos.cu_seqlens.shape)}")
+        raise ScoreError(f"cu_seqlens must be [videos + 1], at least 2 numbers, got {list(videos.cu_seqlens.shape)}")
     for name in ("cu_seqlens", "tokens_per_frame", "columns"):
         value = getattr(videos, name)
         if value.dtype != torch.int32:
             raise TypeError(f"{name} must be int32, got {str(value.dtype).removeprefix('torch.')}")
         if name != "cu_seqlens" and value.shape != (videos.num_videos,):
-            raise ValueError(f"{name} must be [{videos.num_videos}], one for each video, got {list(value.shape)}")
+            raise ScoreError(f"{name} must be [{videos.num_videos}], one for each video, got {list(value.shape)}")
     if videos.cu_seqlens.device.type == "cpu":
         _check_values(videos)
 
@@ -156,14 +167,14 @@ def check_sizes(videos: PackedVideos) -> None:
 def _check_values(videos: PackedVideos) -> None:
     ends = videos.cu_seqlens.tolist()
     if ends[0] != 0 or ends[-1] != len(videos.tokens):
-        raise ValueError(f"cu_seqlens must run from 0 to the {len(videos.tokens)} tokens, got {ends[0]} to {ends[-1]}")
+        raise ScoreError(f"cu_seqlens must run from 0 to the {len(videos.tokens)} tokens, got {ends[0]} to {ends[-1]}")
     sizes = zip(videos.lengths.tolist(), videos.tokens_per_frame.tolist(), videos.columns.tolist(), strict=True)
     for video, (length, per_frame, columns) in enumerate(sizes):
         if length < 0:
-            raise ValueError(f"cu_seqlens must not fall, got {ends[video]} before {ends[video + 1]}")
+            raise ScoreError(f"cu_seqlens must not fall, got {ends[video]} before {ends[video + 1]}")
         if length == 0:
             continue
         if per_frame < 1 or length % per_frame:
-            raise ValueError(f"tokens_per_frame[{video}] must divide its video's {length} tokens, got {per_frame}")
+            raise ScoreError(f"tokens_per_frame[{video}] must divide its video's {length} tokens, got {per_frame}")
         if columns < 1 or per_frame % columns:
-            raise ValueError(f"columns[{video}] must divide its video's {per_frame} tokens per frame, got {columns}")
+            raise ScoreError(f"columns[{video}] must divide its video's {per_frame} tokens per frame, got {columns}")

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
 from score_video.mllm.prompt import Prompt
 from score_video.packed import PackedVideos
 
-Pictures = Sequence[Sequence[tuple[Literal["image", "video"], int]]]
+VisualLayout = Sequence[Sequence[tuple[Literal["image", "video"], int]]]
 """What a batch of prompts shows, in order, and how many runs of placeholders each takes: a video one for each frame."""
 
 
@@ -61,8 +62,8 @@ class Adapter(ABC):
         consumed: names of inputs that only the vision side reads; the compressed inputs are without them.
         gaps: whether positions of dropped tokens leave gaps that attention kernels could take for the borders of
             packed sequences (families with one row of positions).
-        mixes_pictures: whether the processor hands over images and frames of videos alike, so that ``pictures`` may
-            have to say which is which.
+        mixes_pictures: whether the processor hands over images and frames of videos alike, so that ``visual_layout``
+            may have to say which is which.
     """
 
     consumed: tuple[str, ...]
@@ -71,9 +72,9 @@ class Adapter(ABC):
 
     @abstractmethod
     def encode(
-        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, pictures: Pictures | None
+        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, visual_layout: VisualLayout | None
     ) -> Visuals | None:
-        """Runs the vision side. None: there is no video in the inputs. ``pictures``: only if ``mixes_pictures``.
+        """Runs the vision side. None: there is no video in the inputs. ``visual_layout``: only if ``mixes_pictures``.
 
         Raises ValueError where the inputs contradict each other, or hold what cannot be compressed exactly.
         """
@@ -121,20 +122,6 @@ def shift_to_count(shorter: Prompt) -> Tensor:
     return last + 1 - shorter.attention_mask.sum(1)
 
 
-def grid_videos(tokens: Tensor, grids: Sequence[tuple[int, int, int]]) -> PackedVideos:
-    """Packs videos whose tokens [L, D] stand one after the other; grids: frames, rows, columns of each."""
-    lengths = torch.tensor([frames * rows * columns for frames, rows, columns in grids], device="cpu")
-    if int(lengths.sum()) != len(tokens):
-        raise ValueError(f"the inputs' grids are of {int(lengths.sum())} tokens, the vision tower gave {len(tokens)}")
-    cu_seqlens = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
-    frame_sizes = [(rows * columns, columns) for _, rows, columns in grids]
-    sizes = torch.tensor(frame_sizes, dtype=torch.int32, device="cpu")
-    device = tokens.device
-    return PackedVideos(
-        tokens, cu_seqlens.to(device), sizes[:, 0].contiguous().to(device), sizes[:, 1].contiguous().to(device)
-    )
-
-
 def features_at(
     prompt: Prompt, placeholders: Tensor, rows: Tensor, kind: str, deepstack: tuple[Tensor, ...] = ()
 ) -> Features:
@@ -143,9 +130,9 @@ def features_at(
     Raises ValueError, which names the ``kind`` of picture, where there are not F places or some are padding.
     """
     if (count := int(placeholders.sum())) != len(rows):
-        raise ValueError(f"inputs['input_ids'] has {count} placeholders of {kind}s, their features are {len(rows)}")
+        raise ScoreError(f"inputs['input_ids'] has {count} placeholders of {kind}s, their features are {len(rows)}")
     if (placeholders & (prompt.attention_mask == 0)).any():
-        raise ValueError(f"inputs['attention_mask'] must be 1 at placeholders of {kind}s")
+        raise ScoreError(f"inputs['attention_mask'] must be 1 at placeholders of {kind}s")
     return Features(rows, placeholders, deepstack)
 
 
@@ -165,7 +152,7 @@ def owner_of_videos(videos: PackedVideos, placeholders: Tensor) -> Tensor:
     first, last = videos.cu_seqlens[:-1].long(), videos.cu_seqlens[1:].long() - 1
     owner = torch.searchsorted(ends, first, right=True)
     if (owner != torch.searchsorted(ends, last, right=True)).any():
-        raise ValueError("inputs['input_ids'] must have all placeholders of a video in one prompt")
+        raise ScoreError("inputs['input_ids'] must have all placeholders of a video in one prompt")
     return owner
 
 

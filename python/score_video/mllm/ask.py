@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from score_video.compressor import Compressor
-from score_video.mllm.adapter import find_adapter
+from score_video.errors import ScoreError
+from score_video.mllm.adapter import VisualLayout, find_adapter
 from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs
 from score_video.mllm.conversation import Clip, chat_text, frames_for, processor_inputs
-from score_video.packed import PackedVideos, Selection
+from score_video.packed import PackedVideos, Selection, Selector
 from score_video.policy import SurprisePolicy
 from score_video.progress import Phases, Progress
 
@@ -61,7 +61,7 @@ class Answers:
     """What a model said about one video.
 
     Attributes:
-        compressed: on the tokens that the compressor keeps.
+        compressed: on the tokens that the selector keeps.
         full: on all of them; None where it was not asked for.
         video: its tokens, as a batch of one.
         index: int64 [K], which of them are kept.
@@ -73,16 +73,13 @@ class Answers:
     index: Tensor
 
 
-def check_policy(model: Any, compressor: Compressor, name: str) -> None:
-    """Raises ValueError where the compressor's policy is for tokens or questions of another width; names both."""
-    policy = compressor.method
-    if not isinstance(policy, SurprisePolicy):
-        return
+def check_policy(model: Any, policy: SurprisePolicy, name: str) -> None:
+    """Raises ValueError where a policy is for tokens or questions of another width than the model's; names both."""
     width, config = model.config.get_text_config().hidden_size, policy.config
     if config.state == "residual" and config.token_width != width:
-        raise ValueError(f"{name}: the policy is for tokens of width {config.token_width}, the model's have {width}")
+        raise ScoreError(f"{name}: the policy is for tokens of width {config.token_width}, the model's have {width}")
     if config.question_width not in (0, width):
-        raise ValueError(
+        raise ScoreError(
             f"{name}: the policy is for questions of width {config.question_width}, the model's have {width}"
         )
 
@@ -92,7 +89,7 @@ def ask(
     processor: Any,
     clip: Clip,
     question: str,
-    compressor: Compressor,
+    selector: Selector,
     *,
     compare: bool = False,
     max_new_tokens: int = 64,
@@ -105,11 +102,11 @@ def ask(
     would count towards whatever comes first. The vision tower runs once, for both answers.
 
     Args:
-        model: supported, on the device of the compressor's policy.
+        model: supported, on the device of what selects.
         processor: the model's.
         clip: the video.
         question: about it, not empty.
-        compressor: what decides which tokens the model sees.
+        selector: what decides which tokens the model sees: a compressor, or an object of your own.
         compare: whether it is to answer on all tokens too.
         max_new_tokens: where an answer is cut off, at least 1.
         before: milliseconds of phases that came before and belong to the time to the first token: decoding.
@@ -120,16 +117,16 @@ def ask(
             :func:`score_video.mllm.encode_inputs` refuses.
     """
     if not question.strip():
-        raise ValueError("question must not be empty")
+        raise ScoreError("question must not be empty")
     if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        raise ScoreError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     text = chat_text(processor, question)
     corner = clip.frames[:WARM_UP_FRAMES, :WARM_UP_SIDE, :WARM_UP_SIDE]
     warm_up = Clip(corner, clip.seconds[:WARM_UP_FRAMES], clip.duration)
-    small = _Run(model, processor, compressor, Phases(None))
+    small = _Run(model, processor, selector, Phases(None))
     small.answer(small.encode(warm_up, text), 2)
 
-    run = _Run(model, processor, compressor, Phases(progress, lambda: _synchronize(model.device)))
+    run = _Run(model, processor, selector, Phases(progress, lambda: _synchronize(model.device)))
     run.phases.milliseconds.update(before or {})
     encoded = run.encode(clip, text)
     compressed, selected = run.answer(encoded, max_new_tokens)
@@ -140,11 +137,11 @@ def ask(
 class _Run:
     """The phases of an answer, in order."""
 
-    def __init__(self, model: Any, processor: Any, compressor: Compressor, phases: Phases) -> None:
+    def __init__(self, model: Any, processor: Any, selector: Selector, phases: Phases) -> None:
         self.phases = phases
         self._model = model
         self._processor = processor
-        self._compressor = compressor
+        self._selector = selector
         self._shared: dict[str, float] = {}
 
     @torch.no_grad()
@@ -154,8 +151,9 @@ class _Run:
             inputs = {name: self._place(name, value) for name, value in inputs.items()}
         # where frames and images look alike in the inputs, the model is told that these are frames
         mixes = find_adapter(self._model).mixes_pictures
+        layout: VisualLayout | None = [[("video", len(clip.frames))]] if mixes else None
         with self.phases("vision tower"):
-            encoded = encode_inputs(self._model, inputs, pictures=[[("video", len(clip.frames))]] if mixes else None)
+            encoded = encode_inputs(self._model, inputs, visual_layout=layout)
         assert encoded is not None  # the template puts the video into the prompt, or the processor has complained
         self._shared = dict(self.phases.milliseconds)
         return encoded
@@ -163,8 +161,7 @@ class _Run:
     @torch.no_grad()
     def answer(self, encoded: EncodedInputs, max_new_tokens: int) -> tuple[Answer, Selection]:
         with self.phases("compression"):
-            videos = encoded.visuals.videos
-            selected = self._compressor.select(videos, encoded.question_for(self._compressor))
+            selected = encoded.select(self._selector)
             inputs = encoded.compress(selected)
         shared = {**self._shared, "compression": self.phases.milliseconds["compression"]}
         return self._generate(inputs, max_new_tokens, shared, "answer"), selected

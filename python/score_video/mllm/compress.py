@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import score_ext
-from score_video.compressor import Compressor
-from score_video.mllm.adapter import Adapter, Features, Pictures, Visuals, find_adapter
+from score_video.errors import ScoreError
+from score_video.mllm.adapter import Adapter, Features, VisualLayout, Visuals, find_adapter
 from score_video.mllm.prompt import IGNORED, Prompt, Shortening, read_prompt
-from score_video.packed import PackedVideos, Selection
-from score_video.policy import SurprisePolicy
+from score_video.packed import PackedVideos, Selection, Selector, needs_question
+from score_video.renamed import renamed_arguments
 
 
 class CompressedInputs(Mapping[str, Any]):
@@ -97,20 +98,19 @@ class EncodedInputs:
         mean: Tensor = (text[:, None] @ embeds)[:, 0] / text.sum(1, keepdim=True).clamp(min=1)
         return mean[self.visuals.owner]
 
-    def question_for(self, compressor: Compressor) -> Tensor | None:
-        """:meth:`question` where the compressor has a policy that sees it, else None."""
-        policy = compressor.method
-        return self.question() if isinstance(policy, SurprisePolicy) and policy.config.question_width else None
+    def select(self, selector: Selector) -> Selection:
+        """What a selector keeps of the videos; it is given the question if it needs it (:class:`Selector`)."""
+        return selector.select(self.visuals.videos, self.question() if needs_question(selector) else None)
 
-    def compress(self, selected: Selection, gate: Tensor | None = None) -> CompressedInputs:
+    def compress(self, selected: Selection) -> CompressedInputs:
         """Prompts with the selected tokens alone.
 
         Args:
-            selected: rows of ``visuals.videos``.
-            gate: [K], what each kept token is multiplied by; None: nothing.
+            selected: rows of ``visuals.videos``, and how many of them are each video's.
 
         Raises:
-            ValueError: ``selected`` is not ascending rows of the videos, or a dropped place has a label.
+            ValueError: ``selected`` is not ascending rows of the videos, miscounts them, or a dropped place has a
+                label.
         """
         prompt, features, fixed = self.prompt, self.visuals.features, self.visuals.fixed
         places = features.placeholders.flatten().nonzero()[:, 0]  # [L]
@@ -118,14 +118,12 @@ class EncodedInputs:
         kept = prompt.attention_mask.bool() & ~features.placeholders
         kept.view(-1)[places[selected.index]] = True
         if prompt.labels is not None and (prompt.labels[~kept] != IGNORED).any():
-            raise ValueError(f"inputs['labels'] must be {IGNORED} at padding and at placeholders of videos")
+            raise ScoreError(f"inputs['labels'] must be {IGNORED} at padding and at placeholders of videos")
         shortening = Shortening(kept)
         shorter = prompt.shorten(shortening, _pad_token_id(self.model))
         before_use = self.adapter.before_use(self.model, prompt, shorter)
         shorter = replace(shorter, position_ids=self.adapter.finish_positions(shorter))
         rows, *deepstack = (score_ext.gather(part, selected.index) for part in (features.rows, *features.deepstack))
-        if gate is not None:
-            rows = rows * gate[:, None].to(rows.dtype)
         parts = (
             Features(rows, shortening(features.placeholders, False), tuple(deepstack)),
             None if fixed is None else replace(fixed, placeholders=shortening(fixed.placeholders, False)),
@@ -140,15 +138,18 @@ class EncodedInputs:
         return CompressedInputs(arguments, self.visuals.videos, selected, before_use)
 
 
-def encode_inputs(model: Any, inputs: Mapping[str, Any], *, pictures: Pictures | None = None) -> EncodedInputs | None:
+@renamed_arguments(pictures="visual_layout")
+def encode_inputs(
+    model: Any, inputs: Mapping[str, Any], *, visual_layout: VisualLayout | None = None
+) -> EncodedInputs | None:
     """Runs a model's vision side on a processor's output.
 
     Args:
         model: one of :func:`~score_video.mllm.supported_models`, as transformers loads it; wrapped by peft or
             quantised it is as good.
         inputs: what its processor returned, as tensors, on the model's device; ``labels`` may be with them.
-        pictures: for each prompt what it shows, ``[[("image", 1), ("video", 8)], ...]`` with the number of runs of
-            placeholders of each, for families whose processors do not tell images and frames apart (InternVL,
+        visual_layout: for each prompt what it shows, ``[[("image", 1), ("video", 8)], ...]`` with the number of runs
+            of placeholders of each, for families whose processors do not tell images and frames apart (InternVL,
             SmolVLM). None: the text in front of each tells, read with the tokenizer beside the model.
 
     Returns:
@@ -161,70 +162,70 @@ def encode_inputs(model: Any, inputs: Mapping[str, Any], *, pictures: Pictures |
     adapter = find_adapter(model)
     # the cache is called past_key_values up to transformers 5.23
     if any(inputs.get(name) is not None for name in ("position_ids", "past_key_values", "cache")):
-        raise ValueError("inputs must be a prompt from its beginning, without position_ids, past_key_values or cache")
-    if pictures is not None and not adapter.mixes_pictures:
-        raise ValueError(f"pictures must be None for {model.config.model_type}: its inputs tell images from videos")
+        raise ScoreError("inputs must be a prompt from its beginning, without position_ids, past_key_values or cache")
+    if visual_layout is not None and not adapter.mixes_pictures:
+        raise ScoreError(
+            f"visual_layout must be None for {model.config.model_type}: its inputs tell images from videos"
+        )
     prompt = read_prompt(inputs)
-    visuals = adapter.encode(model, inputs, prompt, pictures)
+    visuals = adapter.encode(model, inputs, prompt, visual_layout)
     if visuals is None:
         return None
     _check_attention(model, adapter)
     _check_rotation(model, prompt)
     last = prompt.attention_mask.shape[1] - 1 - prompt.attention_mask.flip(1).argmax(1, keepdim=True)  # [B, 1]
     if visuals.features.placeholders.gather(1, last).any():
-        raise ValueError("inputs['input_ids'] must not end with a video: the answer's positions begin after a text's")
+        raise ScoreError("inputs['input_ids'] must not end with a video: the answer's positions begin after a text's")
     prompt = replace(prompt, position_ids=adapter.position_ids(model, inputs, prompt))
     read = {"input_ids", "attention_mask", "labels", *adapter.consumed}
     others = {name: value for name, value in inputs.items() if name not in read and value is not None}
     for name, value in others.items():
         if isinstance(value, Tensor) and value.shape[:2] == prompt.input_ids.shape:
-            raise ValueError(f"inputs must be without {name!r}: it has a value for each token and is not known here")
+            raise ScoreError(f"inputs must be without {name!r}: it has a value for each token and is not known here")
     return EncodedInputs(model, adapter, prompt, visuals, others)
 
 
+@renamed_arguments(pictures="visual_layout", compressor="selector")
 def compress_inputs(
-    model: Any,
-    inputs: Mapping[str, Any],
-    compressor: Compressor,
-    *,
-    pictures: Pictures | None = None,
-    straight_through: bool = False,
+    model: Any, inputs: Mapping[str, Any], selector: Selector, *, visual_layout: VisualLayout | None = None
 ) -> CompressedInputs:
-    """Shortens a batch of prompts to the visual tokens that a compressor keeps.
+    """Shortens a batch of prompts to the visual tokens that a selector keeps.
 
     All videos of the batch are compressed in one call. What is kept keeps its position; images and text stay whole.
     The answer is that of the stock model with the dropped tokens masked out.
 
     Args:
-        model, inputs, pictures: as for :func:`encode_inputs`.
-        compressor: what decides.
-        straight_through: whether gradients reach the policy's logits: each kept token is multiplied by
-            1 + p - p.detach(), p = sigmoid(logit), whose value is 1 (our reading). Needs a policy.
+        model, inputs, visual_layout: as for :func:`encode_inputs`.
+        selector: decides what is kept: a :class:`score_video.Compressor`, or any object with its method ``select``
+            (:class:`score_video.packed.Selector`).
 
     Raises:
-        TypeError, ValueError: as :func:`encode_inputs` and :meth:`Compressor.select`.
+        TypeError, ValueError: as :func:`encode_inputs`, :meth:`EncodedInputs.compress` and the selector.
     """
-    if straight_through and not isinstance(compressor.method, SurprisePolicy):
-        raise ValueError(f"straight_through needs a policy: {compressor.method!r} has no logits")
-    encoded = encode_inputs(model, inputs, pictures=pictures)
-    if encoded is None:
-        return CompressedInputs(inputs)
-    videos = encoded.visuals.videos
-    question = encoded.question_for(compressor)
-    selected = compressor.select(videos, question)
-    gate = None
-    if straight_through:
-        policy = compressor.method
-        assert isinstance(policy, SurprisePolicy)
-        probability = policy(videos, question).sigmoid()[selected.index]
-        gate = 1 + probability - probability.detach()
-    return encoded.compress(selected, gate)
+    encoded = encode_inputs(model, inputs, visual_layout=visual_layout)
+    return CompressedInputs(inputs) if encoded is None else encoded.compress(encoded.select(selector))
 
 
 def _check_selected(selected: Selection, videos: PackedVideos) -> None:
-    index = selected.index
-    if index.numel() and (index[0] < 0 or index[-1] >= len(videos.tokens) or (index.diff() < 1).any()):
-        raise ValueError(f"selected.index must be ascending rows of {len(videos.tokens)} tokens")
+    """Raises ValueError for a selection that is not of these videos. Waits for the device once."""
+    index, keep = selected.index, selected.keep
+    if index.dtype != torch.int64 or index.ndim != 1:
+        raise ScoreError(f"selected.index must be int64 [K], got {_described(index)}")
+    if keep.dtype.is_floating_point or keep.shape != (videos.num_videos,):
+        raise ScoreError(f"selected.keep must be integers [{videos.num_videos}], got {_described(keep)}")
+    rows = len(videos.tokens)
+    outside = ((index < 0) | (index >= rows)).any() | (index.diff() < 1).any()
+    # of ascending rows, how many lie before the end of each video
+    counts = torch.searchsorted(index, videos.cu_seqlens.long()).diff()
+    outside, miscounted = torch.stack([outside, (counts != keep).any()]).tolist()
+    if outside:
+        raise ScoreError(f"selected.index must be ascending rows of {rows} tokens")
+    if miscounted:
+        raise ScoreError(f"selected.keep must be how many rows of index are each video's: {counts.tolist()}")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _check_attention(model: Any, adapter: Adapter) -> None:
@@ -232,7 +233,7 @@ def _check_attention(model: Any, adapter: Adapter) -> None:
     config = model.config.get_text_config()
     attention = str(config._attn_implementation)
     if adapter.gaps and "flash" in attention:
-        raise ValueError(
+        raise ScoreError(
             f"model must run with attn_implementation='sdpa', got {attention!r}: the positions of "
             f"{model.config.model_type} have gaps where tokens are dropped, which flash attention takes for the "
             "borders of packed sequences"
@@ -241,7 +242,7 @@ def _check_attention(model: Any, adapter: Adapter) -> None:
     if kinds is None:
         kinds = ["full_attention" if getattr(config, "sliding_window", None) is None else "sliding_attention"]
     if odd := sorted(set(kinds) - {"full_attention"}):
-        raise ValueError(
+        raise ScoreError(
             f"model must have layers of full attention only, got {odd[0]!r}: it goes by how many tokens lie between "
             "two, and changes where tokens are dropped"
         )
@@ -255,7 +256,7 @@ def _check_rotation(model: Any, prompt: Prompt) -> None:
     longest = int(prompt.attention_mask.sum(1).max())
     limit = rope.get("original_max_position_embeddings") or config.max_position_embeddings
     if ("dynamic" in kind or kind == "longrope") and longest > limit:
-        raise ValueError(
+        raise ScoreError(
             f"inputs['input_ids'] must have at most {limit} tokens in a prompt, got {longest}: beyond, the "
             f"{kind!r} rotary positions of {model.config.model_type} change with the length of the whole prompt"
         )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
 from score_video.video import read_frames
 
 _CLOCK = 1000  # ticks a second in which processors are told when frames were taken
@@ -61,10 +62,10 @@ def clip_of_frames(frames: Tensor, fps: float) -> Clip:
     if not isinstance(frames, Tensor) or not (frames.dtype == torch.uint8 or frames.is_floating_point()):
         raise TypeError(f"frames must be a tensor of uint8 or floats, got {getattr(frames, 'dtype', type(frames))}")
     if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-        raise ValueError(f"frames must be [frames, height, width, 3], none of them 0, got {list(frames.shape)}")
+        raise ScoreError(f"frames must be [frames, height, width, 3], none of them 0, got {list(frames.shape)}")
     if frames.is_floating_point():
         if not bool(((frames >= 0) & (frames <= 1)).all()):  # so that NaN fails too
-            raise ValueError(f"frames must have values from 0 to 1, got {frames.min():g} to {frames.max():g}")
+            raise ScoreError(f"frames must have values from 0 to 1, got {frames.min():g} to {frames.max():g}")
         frames = (frames * 255).round().to(torch.uint8)
     return Clip(frames, torch.arange(len(frames), dtype=torch.float64, device="cpu") / fps, len(frames) / fps)
 
@@ -77,7 +78,7 @@ def chat_text(processor: Any, question: str) -> str:
     """
     content = [{"type": "video"}, {"type": "text", "text": question}]
     if not processor.chat_template:
-        raise ValueError("processor must have a chat template, of a model that answers instructions")
+        raise ScoreError("processor must have a chat template, of a model that answers instructions")
     text: str = processor.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
@@ -122,7 +123,7 @@ def processor_inputs(processor: Any, clip: Clip, text: str) -> dict[str, Tensor]
             return_tensors="pt",
         )
     except ValueError as error:  # of a library whose words are about its own arguments
-        raise ValueError(f"the model's processor refuses the video: {' '.join(str(error).split())}") from error
+        raise ScoreError(f"the model's processor refuses the video: {' '.join(str(error).split())}") from error
     return {name: torch.as_tensor(value) for name, value in inputs.items()}
 
 

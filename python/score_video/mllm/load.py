@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 
+from score_video.errors import ScoreError
 from score_video.mllm.adapter import supported_models
 
 # Which of them transformers raises depends on the file that is missing or bad
@@ -48,12 +49,12 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype | None = No
             source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except SafetensorError as error:
-        raise ValueError(f"{source}: its weights are damaged: {error}") from None
+        raise ScoreError(f"{source}: its weights are damaged: {error}") from None
     except OSError as error:
         raise OSError(f"{source}: {_one_line(error)}") from None
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
-        raise ValueError(f"{source} lacks {len(missing)} of its weights, {missing[0]} among them")
+        raise ScoreError(f"{source} lacks {len(missing)} of its weights, {missing[0]} among them")
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -74,11 +75,11 @@ def load_processor(source: str) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)  # type: ignore[no-untyped-call]
     except _LOADING_ERRORS as error:
-        raise ValueError(f"{source}: its processor cannot be loaded: {_one_line(error)}") from None
+        raise ScoreError(f"{source}: its processor cannot be loaded: {_one_line(error)}") from None
     if getattr(processor, "video_processor", None) is None:  # without a processor's files: the tokenizer alone, say
-        raise ValueError(f"{source} has no processor that takes videos, only {type(processor).__name__}")
+        raise ScoreError(f"{source} has no processor that takes videos, only {type(processor).__name__}")
     if len(processor.tokenizer) < _LEAST_VOCABULARY:
-        raise ValueError(f"{source} has no tokenizer (its files are missing)")
+        raise ScoreError(f"{source} has no tokenizer (its files are missing)")
     return processor
 
 
@@ -96,7 +97,7 @@ def local_tokenizer(source: str) -> Any:
 def _check_supported(source: str) -> None:
     kind = _model_type(source)
     if kind not in supported_models():
-        raise ValueError(
+        raise ScoreError(
             f"{source}: models of type {kind!r} are not supported; supported are {', '.join(supported_models())}"
         )
 
@@ -107,10 +108,10 @@ def _model_type(source: str) -> str:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, not UTF-8
-        raise ValueError(f"{path} is not JSON: {error}") from None
+        raise ScoreError(f"{path} is not JSON: {error}") from None
     kind = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(kind, str):
-        raise ValueError(f"{path} is not the configuration of a model: it has no model_type")
+        raise ScoreError(f"{path} is not the configuration of a model: it has no model_type")
     return kind
 
 

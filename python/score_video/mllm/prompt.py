@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
+
 IGNORED = -100
 """A label that does not count towards the loss, as in transformers."""
 
@@ -74,7 +76,7 @@ def read_prompt(inputs: Mapping[str, Any]) -> Prompt:
         labels = _matrix("labels", labels, ids.shape)
     mask = _matrix("attention_mask", mask, ids.shape).long()
     if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("inputs['attention_mask'] must hold 0 and 1")
+        raise ScoreError("inputs['attention_mask'] must hold 0 and 1")
     prompt = Prompt(ids, mask, ids, labels)
     return replace(prompt, position_ids=prompt.text_positions())
 
@@ -86,5 +88,5 @@ def _matrix(name: str, values: object, shape: torch.Size | None) -> Tensor:
         raise TypeError(f"inputs[{name!r}] must hold integers, got {values.dtype}")
     if values.ndim != 2 or values.numel() == 0 or (shape is not None and values.shape != shape):
         wanted = "[prompts, tokens]" if shape is None else f"{list(shape)} of input_ids"
-        raise ValueError(f"inputs[{name!r}] must have the shape {wanted}, got {list(values.shape)}")
+        raise ScoreError(f"inputs[{name!r}] must have the shape {wanted}, got {list(values.shape)}")
     return values

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from score_video.commands.terminal import is_text
+from score_video.errors import ScoreError
+from score_video.files import is_text
 
 if TYPE_CHECKING:
     import datasets
@@ -79,14 +80,14 @@ def _table(source: str | Path, path: Path, split: str) -> datasets.Dataset:
         elif path.is_dir():
             table = datasets.load_from_disk(str(path))
         elif path.exists() or path.is_absolute() or path.suffix == ".json":
-            raise ValueError(f"{source}: must be a .jsonl or .parquet file, a saved data set, or an id on the hub")
+            raise ScoreError(f"{source}: must be a .jsonl or .parquet file, a saved data set, or an id on the hub")
         else:
             table = datasets.load_dataset(str(source), split=split)
     except (datasets.exceptions.DatasetsError, pyarrow.ArrowInvalid) as error:
         cause = error.__cause__ or error  # what stands there is the library's "An error occurred"
-        raise ValueError(f"{source}: cannot be read as a data set: {' '.join(str(cause).split())}") from error
+        raise ScoreError(f"{source}: cannot be read as a data set: {' '.join(str(cause).split())}") from error
     if not isinstance(table, datasets.Dataset):
-        raise ValueError(f"{source}: must be one data set, got {type(table).__name__} of {', '.join(map(str, table))}")
+        raise ScoreError(f"{source}: must be one data set, got {type(table).__name__} of {', '.join(map(str, table))}")
     return table
 
 
@@ -122,7 +123,7 @@ def _to_dataset(examples: list[dict[str, Any]], source: str) -> datasets.Dataset
     import datasets
 
     if not examples:
-        raise ValueError(f"{source}: is empty")
+        raise ScoreError(f"{source}: is empty")
     text = datasets.Value("string")
     question = {"question": text, "answer": text, "options": datasets.List(text)}
     features = datasets.Features(
@@ -144,15 +145,15 @@ def _example_of_line(line: bytes, number: int, where: str, folder: Path) -> dict
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not UTF-8 at byte {error.start + 1}") from None
+        raise ScoreError(f"{where}: not UTF-8 at byte {error.start + 1}") from None
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}, column {error.colno}: not JSON ({error.msg})") from None
+        raise ScoreError(f"{where}, column {error.colno}: not JSON ({error.msg})") from None
     except RecursionError:
-        raise ValueError(f"{where}: nested too deeply") from None
+        raise ScoreError(f"{where}: nested too deeply") from None
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: must be a JSON object, got {_shown(row)}")
+        raise ScoreError(f"{where}: must be a JSON object, got {_shown(row)}")
     _check_keys(row, KEYS, where)
     return _example(row, where, number, folder)
 
@@ -175,7 +176,7 @@ def _example_of_row(table: datasets.Dataset, number: int, where: str, embedded: 
     try:
         row = table[number]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not UTF-8 ({error.reason})") from None
+        raise ScoreError(f"{where}: not UTF-8 ({error.reason})") from None
     image = row.get("image")
     if embedded and image is not None:
         # as bytes, or as the path of the file that the column was made from
@@ -190,7 +191,7 @@ def _example(row: Mapping[str, Any], where: str, number: int, folder: Path | Non
     row = {key: value for key, value in row.items() if value is not None}
     media = [key for key in MEDIA if key in row]
     if len(media) != 1:
-        raise ValueError(f"{where}: must have either 'video' or 'image', got {' and '.join(media) or 'neither'}")
+        raise ScoreError(f"{where}: must have either 'video' or 'image', got {' and '.join(media) or 'neither'}")
     path = _text(row, media[0], where)
     if folder is not None:
         path = str(folder / path)
@@ -208,13 +209,13 @@ def _questions(row: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
         return [_question(row, where)]
     beside = [key for key in ASKED if key in row]
     if beside:
-        raise ValueError(f"{where}: must have either 'questions' or {beside[0]!r}, got both")
+        raise ScoreError(f"{where}: must have either 'questions' or {beside[0]!r}, got both")
     questions = row["questions"]
     if not isinstance(questions, list) or not questions:
-        raise ValueError(f"{where}: 'questions' must be a list of at least one object, got {_shown(questions)}")
+        raise ScoreError(f"{where}: 'questions' must be a list of at least one object, got {_shown(questions)}")
     for number, question in enumerate(questions, start=1):
         if not isinstance(question, dict):
-            raise ValueError(f"{where}: question {number} must be an object, got {_shown(question)}")
+            raise ScoreError(f"{where}: question {number} must be an object, got {_shown(question)}")
         _check_keys(question, ASKED, f"{where}, question {number}")
     return [_question(question, f"{where}, question {number}") for number, question in enumerate(questions, start=1)]
 
@@ -225,22 +226,22 @@ def _question(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     if options is None or (isinstance(options, Sequence) and len(options) == 0):
         return {"question": question, "answer": answer, "options": []}
     if not isinstance(options, list) or not all(isinstance(option, str) and is_text(option) for option in options):
-        raise ValueError(f"{where}: 'options' must be a list of strings, got {_shown(options)}")
+        raise ScoreError(f"{where}: 'options' must be a list of strings, got {_shown(options)}")
     if len(set(options)) < max(2, len(options)):
-        raise ValueError(f"{where}: 'options' must be at least two different strings, got {_shown(options)}")
+        raise ScoreError(f"{where}: 'options' must be at least two different strings, got {_shown(options)}")
     if answer not in options:
-        raise ValueError(f"{where}: 'answer' must be one of the options {_shown(options)}, got {_shown(answer)}")
+        raise ScoreError(f"{where}: 'answer' must be one of the options {_shown(options)}, got {_shown(answer)}")
     return {"question": question, "answer": answer, "options": options}
 
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str:
     if key not in row:
-        raise ValueError(f"{where}: {key!r} is missing")
+        raise ScoreError(f"{where}: {key!r} is missing")
     value = row[key]
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where}: {key!r} must be a string that is not empty, got {_shown(value)}")
+        raise ScoreError(f"{where}: {key!r} must be a string that is not empty, got {_shown(value)}")
     if not is_text(value):
-        raise ValueError(f"{where}: {key!r} must be text, and an escape in it stands for half of a character")
+        raise ScoreError(f"{where}: {key!r} must be text, and an escape in it stands for half of a character")
     return value
 
 
@@ -249,7 +250,7 @@ def _check_keys(row: Mapping[str, Any], known: Sequence[str], where: str) -> Non
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            raise ValueError(f"{where}: unknown key {key!r}; {meant}")
+            raise ScoreError(f"{where}: unknown key {key!r}; {meant}")
 
 
 def _must_exist(path: Path, what: str = "") -> None:

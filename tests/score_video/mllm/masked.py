@@ -56,7 +56,7 @@ class Pair:
 def compress(family: Family, batch: Batch, compressor: Compressor, side: str = "left", **options: Any) -> Pair:
     inputs = batch.inputs(side)
     if family.told:
-        options["pictures"] = batch.pictures
+        options["visual_layout"] = batch.pictures
     compressed = compress_inputs(family.model, {**inputs, **labels_of(inputs, options)}, compressor, **options)
     return Pair(compressed, masked(family.model, inputs, dropped(batch, compressed.kept, side)))
 

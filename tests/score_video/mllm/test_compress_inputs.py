@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from masked import Pair, difference, dropped, masked
 from tiny import FAMILIES, VIDEO, Family
-from torch import nn
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
 
 from score_video.compressor import Compressor
 from score_video.mllm import CompressedInputs, compress_inputs, encode_inputs, supported_models
-from score_video.packed import Selection
-from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+from score_video.packed import PackedVideos, Selection
 
 CLIP = ("video", 4)
 made = functools.cache(lambda name: FAMILIES[name]())
@@ -57,7 +58,9 @@ def test_images_are_handed_through_unchanged(name: str) -> None:
 def test_what_may_be_an_image_is_refused(name: str, prompt: list[Any]) -> None:
     """These models were not loaded from anywhere: nothing reads the text between the frames (test_pictures.py)."""
     family, inputs = inputs_of(name, [5], prompt)
-    with pytest.raises(ValueError, match=r"pictures must be given: prompt 1 has runs of \[.* has no tokenizer beside"):
+    with pytest.raises(
+        ValueError, match=r"visual_layout must be given: prompt 1 has runs of \[.* has no tokenizer beside"
+    ):
         THIRD(family.model, **inputs)
 
 
@@ -66,35 +69,37 @@ def test_tiles_of_images_are_no_frames(prompt: list[Any]) -> None:
     family, inputs = inputs_of("smolvlm", prompt)
     count = prompt.count("image")
     assert THIRD(family.model, **inputs).videos is None
-    assert THIRD(family.model, **inputs, pictures=[[("image", 3)] * count]).videos is None
+    assert THIRD(family.model, **inputs, visual_layout=[[("image", 3)] * count]).videos is None
 
 
 @pytest.mark.parametrize(
     ("pictures", "message"),
     [
         ([[("video", 4)]], "must have a list for each of 2 prompts, got 1"),
-        ([[("video", 4)], []], r"pictures\[1\] is of 0 runs of placeholders, the prompt has 4"),
-        ([[("video", 4)], [("video", 5)]], r"pictures\[1\] is of 5 runs of placeholders, the prompt has 4"),
-        ([[("film", 4)], [("video", 4)]], r"pictures\[0\] must hold \('image', runs\) and \('video', frames\)"),
-        ([[("video", 0)], [("video", 4)]], r"pictures\[0\] must hold .* got \('video', 0\)"),
+        ([[("video", 4)], []], r"visual_layout\[1\] is of 0 runs of placeholders, the prompt has 4"),
+        ([[("video", 4)], [("video", 5)]], r"visual_layout\[1\] is of 5 runs of placeholders, the prompt has 4"),
+        ([[("film", 4)], [("video", 4)]], r"visual_layout\[0\] must hold \('image', runs\) and \('video', frames\)"),
+        ([[("video", 0)], [("video", 4)]], r"visual_layout\[0\] must hold .* got \('video', 0\)"),
     ],
 )
 def test_pictures_that_do_not_fit(pictures: Any, message: str) -> None:
     family, inputs = inputs_of("internvl", [2, CLIP, 3], [CLIP, 4])
     with pytest.raises(ValueError, match=message):
-        compress_inputs(family.model, inputs, THIRD, pictures=pictures)
+        compress_inputs(family.model, inputs, THIRD, visual_layout=pictures)
 
 
 def test_a_cut_image_cannot_be_called_a_video() -> None:
     family, inputs = inputs_of("internvl", [2, "image", 3])
     with pytest.raises(ValueError, match=r"runs of 9 placeholders, the tokens of a frame, got .* for runs of \[27\]"):
-        compress_inputs(family.model, inputs, THIRD, pictures=[[("video", 1)]])
+        compress_inputs(family.model, inputs, THIRD, visual_layout=[[("video", 1)]])
 
 
 def test_others_need_not_be_told() -> None:
     family, inputs = inputs_of("qwen2_5_vl", [2, CLIP, 3])
-    with pytest.raises(ValueError, match="pictures must be None for qwen2_5_vl: its inputs tell images from videos"):
-        THIRD(family.model, **inputs, pictures=[[("video", 4)]])
+    with pytest.raises(
+        ValueError, match="visual_layout must be None for qwen2_5_vl: its inputs tell images from videos"
+    ):
+        THIRD(family.model, **inputs, visual_layout=[[("video", 4)]])
 
 
 # --- what cannot be right
@@ -103,7 +108,10 @@ def test_others_need_not_be_told() -> None:
 def test_an_unknown_model() -> None:
     for model, kind in (
         (nn.Linear(1, 1), "got Linear$"),
-        (SurprisePolicy(SurprisePolicyConfig(token_width=1)), "score_"),
+        (
+            BertModel(BertConfig(vocab_size=2, hidden_size=2, num_hidden_layers=1, num_attention_heads=1)),
+            "got BertModel of type 'bert'$",
+        ),
     ):
         with pytest.raises(TypeError, match=f"model must be one of {', '.join(supported_models())}.*{kind}"):
             THIRD(model, input_ids=torch.zeros(1, 1, dtype=torch.long))
@@ -162,7 +170,7 @@ def test_flash_attention_is_refused_where_positions_have_gaps(name: str) -> None
     config._attn_implementation = "flash_attention_2"  # the kernels are not here to be loaded
     try:
         with pytest.raises(ValueError, match=r"attn_implementation='sdpa', got 'flash_attention_2'.* have gaps"):
-            THIRD(family.model, **inputs, pictures=[[CLIP]] if family.told else None)
+            THIRD(family.model, **inputs, visual_layout=[[CLIP]] if family.told else None)
     finally:
         config._attn_implementation = "sdpa"
 
@@ -194,12 +202,6 @@ def test_rotations_that_change_with_the_length_are_refused(
         THIRD(family.model, **inputs)
 
 
-def test_straight_through_needs_a_policy() -> None:
-    family, inputs = inputs_of("qwen2_5_vl", [2, CLIP, 3])
-    with pytest.raises(ValueError, match="straight_through needs a policy: 'random' has no logits"):
-        compress_inputs(family.model, inputs, THIRD, straight_through=True)
-
-
 @pytest.mark.parametrize("index", [[3, 2], [2, 2], [-1, 4], [4, 24]])
 def test_selections_that_are_none(index: list[int]) -> None:
     family, inputs = inputs_of("qwen2_5_vl", [2, CLIP, 3])
@@ -207,6 +209,92 @@ def test_selections_that_are_none(index: list[int]) -> None:
     assert encoded is not None
     with pytest.raises(ValueError, match=r"selected.index must be ascending rows of 24 tokens"):
         encoded.compress(Selection(torch.tensor(index), torch.tensor([2])))
+
+
+@pytest.mark.parametrize(
+    ("index", "keep", "message"),
+    [
+        ([3, 5], [1], r"selected.keep must be how many rows of index are each video's: \[2\]"),
+        ([3, 5], [1, 1], r"selected.keep must be integers \[1\], got int64 \[2\]"),
+        ([3, 5], [2.0], r"selected.keep must be integers \[1\], got float32 \[1\]"),
+        ([[3, 5]], [2], r"selected.index must be int64 \[K\], got int64 \[1, 2\]"),
+        ([True, False], [2], r"selected.index must be int64 \[K\], got bool \[2\]"),
+    ],
+)
+def test_selections_of_another_form(index: list[Any], keep: list[Any], message: str) -> None:
+    family, inputs = inputs_of("qwen2_5_vl", [2, CLIP, 3])
+    encoded = encode_inputs(family.model, inputs)
+    assert encoded is not None
+    with pytest.raises(ValueError, match=message):
+        encoded.compress(Selection(torch.tensor(index), torch.tensor(keep)))
+
+
+# --- what selects may be anything
+
+
+class FirstFrames:
+    """Keeps each video's first frame, knowing nothing of compressors."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor | None] = []
+
+    def select(
+        self, videos: PackedVideos, question: Tensor | None = None, keep: Sequence[int] | None = None
+    ) -> Selection:
+        assert keep is None
+        self.seen.append(question)
+        starts = videos.cu_seqlens[:-1].tolist()
+        rows = [torch.arange(n) + start for start, n in zip(starts, videos.tokens_per_frame.tolist(), strict=True)]
+        return Selection(torch.cat(rows), videos.tokens_per_frame)
+
+
+class LooksAtTheQuestion(FirstFrames):
+    needs_question = True
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("kind", [FirstFrames, LooksAtTheQuestion])
+def test_a_selector_of_ones_own(name: str, kind: type[FirstFrames]) -> None:
+    family = made(name)
+    batch = family.batch([[2, CLIP, 3], [5, CLIP, 4]])
+    told: Any = {"visual_layout": batch.pictures} if family.told else {}
+    selector = kind()
+    with torch.no_grad():
+        compressed = compress_inputs(family.model, batch.inputs(), selector, **told)
+        assert compressed.videos is not None
+        frames = compressed.videos.tokens_per_frame.tolist()
+        assert [kept.tolist() for kept in compressed.kept] == [list(range(n)) for n in frames]
+        whole = masked(family.model, batch.inputs(), dropped(batch, compressed.kept))
+        pair = Pair(compressed, whole)
+        assert difference(*pair.logits(family.model)) <= 1e-6
+        ours, theirs = pair.generated(family.model, max_new_tokens=3)
+        assert torch.equal(*pair.new_tokens(ours, theirs))
+        (question,) = selector.seen
+        if kind is FirstFrames:
+            assert question is None
+        else:
+            encoded = encode_inputs(family.model, batch.inputs(), **told)
+            assert encoded is not None and question is not None and torch.equal(question, encoded.question())
+
+
+def test_former_names_of_arguments() -> None:
+    family, inputs = inputs_of("internvl", [2, CLIP, 3])
+    now = compress_inputs(family.model, inputs, THIRD, visual_layout=[[CLIP]])
+    former: Any = {"pictures": [[CLIP]]}
+    with pytest.warns(DeprecationWarning, match="is now called") as warned:
+        encoded = encode_inputs(family.model, inputs, **former)
+        outputs = [
+            compress_inputs(family.model, inputs, THIRD, **former),
+            compress_inputs(family.model, inputs, visual_layout=[[CLIP]], **{"compressor": THIRD}),  # type: ignore
+            THIRD(family.model, **inputs, **former),
+        ]
+    assert all(warning.filename == __file__ for warning in warned)
+    assert [str(warning.message).split()[0] for warning in warned] == ["pictures", "pictures", "compressor", "pictures"]
+    assert encoded is not None and torch.equal(encoded.prompt.input_ids, inputs["input_ids"])
+    for output in outputs:
+        assert torch.equal(output["inputs_embeds"], now["inputs_embeds"])
+    with pytest.raises(ValueError, match="pictures is the former name of visual_layout: give visual_layout alone"):
+        compress_inputs(family.model, inputs, THIRD, visual_layout=[[CLIP]], **former)
 
 
 # --- any selection, any prompt
@@ -222,7 +310,7 @@ def test_any_prompt_and_selection(name: str, parts: list[list[Any]], data: st.Da
     batch = made(name).batch(prompts)
     pictures = batch.pictures if made(name).told else None
     with torch.no_grad():
-        encoded = encode_inputs(made(name).model, batch.inputs(), pictures=pictures)
+        encoded = encode_inputs(made(name).model, batch.inputs(), visual_layout=pictures)
         if encoded is None:
             assert not batch.places
             return
@@ -264,7 +352,7 @@ def test_wrapped_models(name: str, wrap: Any) -> None:
     family, inputs = inputs_of(name, [2, CLIP, 3])
     model = wrap(family.model)
     with torch.no_grad():
-        told = {"pictures": [[CLIP]]} if family.told else {}
+        told = {"visual_layout": [[CLIP]]} if family.told else {}
         plain = THIRD(family.model, **inputs, **told)
         wrapped = THIRD(model, **inputs, **told)
         ours = model(**wrapped, use_cache=False)
@@ -276,7 +364,7 @@ def test_peft(name: str) -> None:
     peft = pytest.importorskip("peft")
     family = FAMILIES[name]()  # it is changed
     inputs = family.batch([[2, CLIP, 3], [5, CLIP, 3]]).inputs()
-    told = {"pictures": [[CLIP], [CLIP]]} if family.told else {}
+    told = {"visual_layout": [[CLIP], [CLIP]]} if family.told else {}
     answers = {"max_new_tokens": 4, "do_sample": False}
     with torch.no_grad():
         plain = THIRD(family.model, **inputs, **told)

@@ -153,7 +153,7 @@ def test_bfloat16_within_rounding(family: Family) -> None:
     batch = family.batch(BATCHES["padded"])
     inputs = {n: v.bfloat16() if v.is_floating_point() else v for n, v in batch.inputs().items()}
     compressed = compress_inputs(
-        rounded.model, inputs, Compressor("random", 0.3, seed=3), pictures=batch.pictures if family.told else None
+        rounded.model, inputs, Compressor("random", 0.3, seed=3), visual_layout=batch.pictures if family.told else None
     )
     assert [kept.tolist() for kept in compressed.kept] == [kept.tolist() for kept in exact.compressed.kept]
     whole = masked(rounded.model, inputs, dropped(batch, compressed.kept))
@@ -194,7 +194,7 @@ def test_compressed_inputs_can_be_used_twice(family: Family) -> None:
 
 def test_one_encoding_serves_many_selections(family: Family) -> None:
     batch = family.batch(BATCHES["mixed"])
-    encoded = encode_inputs(family.model, batch.inputs(), pictures=batch.pictures if family.told else None)
+    encoded = encode_inputs(family.model, batch.inputs(), visual_layout=batch.pictures if family.told else None)
     assert encoded is not None
     for seed in range(2):
         compressed = encoded.compress(Compressor("random", 0.2, seed=seed).select(encoded.visuals.videos))
@@ -231,7 +231,7 @@ def test_features_stand_in_the_order_of_time_and_space(family: Family) -> None:
     by_frame = other.view(4, -1)  # a view: one prompt, one video of four frames
     by_frame[2] += 1
     before, after = (
-        encode_inputs(family.model, {**inputs, name: pixels}, pictures=batch.pictures if family.told else None)
+        encode_inputs(family.model, {**inputs, name: pixels}, visual_layout=batch.pictures if family.told else None)
         for pixels in (inputs[name], other)
     )
     assert before is not None and after is not None
@@ -246,7 +246,7 @@ def test_features_stand_in_the_order_of_time_and_space(family: Family) -> None:
 @pytest.mark.parametrize("keep", [0, 1])
 def test_a_video_may_lose_all_its_tokens(family: Family, keep: int) -> None:
     batch = family.batch(BATCHES["padded"])
-    encoded = encode_inputs(family.model, batch.inputs(), pictures=batch.pictures if family.told else None)
+    encoded = encode_inputs(family.model, batch.inputs(), visual_layout=batch.pictures if family.told else None)
     assert encoded is not None
     counts = [0, keep, 0, 2 * keep]
     compressed = encoded.compress(Compressor("uniform").select(encoded.visuals.videos, keep=counts))
@@ -261,24 +261,12 @@ def policy_for(family: Family, **config: Any) -> SurprisePolicy:
     return SurprisePolicy(SurprisePolicyConfig(token_width=32, hidden_sizes=[8], **config))
 
 
-def test_straight_through(uncut: Family) -> None:
-    family, batch = uncut, uncut.batch(BATCHES["padded"])
-    compressor = Compressor(policy_for(family), 0.3)
-    plain = compress(family, batch, compressor).compressed
-    gated = compress(family, batch, compressor, straight_through=True).compressed
-    ours, same = family.model(**gated).logits, family.model(**plain).logits
-    assert difference(ours.detach(), same.detach()) <= TOLERANCE
-    ours.logsumexp(-1).sum().backward()
-    for name, parameter in compressor.method.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
-
-
 def test_policies_that_see_the_question_and_adapt(family: Family) -> None:
     policy = policy_for(family, question_width=32, initial_retention=0.3)
     batch = family.batch(BATCHES["padded"])
     pair = compress(family, batch, Compressor(policy, AdaptiveRetention(0.1, 0.9)))
     assert difference(*pair.logits(family.model)) <= TOLERANCE
-    encoded = encode_inputs(family.model, batch.inputs(), pictures=batch.pictures if family.told else None)
+    encoded = encode_inputs(family.model, batch.inputs(), visual_layout=batch.pictures if family.told else None)
     assert encoded is not None
     embeds = family.model.get_input_embeddings()
     for video, question in zip(batch.places, encoded.question(), strict=True):

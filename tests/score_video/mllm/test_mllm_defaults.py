@@ -46,7 +46,7 @@ def test_compress_inputs(name: str, default: torch.dtype | str) -> None:
         pytest.skip("the stock model itself raises, or gives something else")
 
     def run() -> Any:
-        compressed = compress_inputs(family.model, dict(inputs), compressor, pictures=pictures)
+        compressed = compress_inputs(family.model, dict(inputs), compressor, visual_layout=pictures)
         return dict(compressed), compressed.selected, compressed.kept
 
     assert_same_under(default, run)

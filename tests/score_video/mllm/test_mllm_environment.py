@@ -206,7 +206,7 @@ def test_what_the_policy_sees_is_what_it_will_see_in_front_of_generate(family: F
         text = chat_text(processor, OPEN["question"])
         with torch.no_grad():
             inputs = processor_inputs(processor, read_clip(clip, FRAMES, MAX_PIXELS), text)
-            encoded = encode_inputs(family.model, inputs, pictures=[[("video", FRAMES)]] if family.told else None)
+            encoded = encode_inputs(family.model, inputs, visual_layout=[[("video", FRAMES)]] if family.told else None)
             assert encoded is not None
             torch.testing.assert_close(batch.question[number], encoded.question()[0])
         videos, first = encoded.visuals.videos, int(batch.videos.cu_seqlens[number])

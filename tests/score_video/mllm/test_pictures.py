@@ -132,7 +132,7 @@ def test_what_a_prompt_shows_is_read(loaded: Loaded, name: str) -> None:
         [(kind, 1 if kind == "image" and loaded.family == "internvl" else count) for kind, count in row]
         for row in shown
     ]
-    read, told = (compress_inputs(loaded.model, inputs, HALF, pictures=said) for said in (None, pictures))
+    read, told = (compress_inputs(loaded.model, inputs, HALF, visual_layout=said) for said in (None, pictures))
     frames = [count for row in shown for kind, count in row if kind == "video"]
     if not frames:
         assert read.videos is None and told.videos is None
@@ -176,7 +176,7 @@ def test_headings_that_no_processor_writes_are_refused(internvl: Loaded, text: s
     inputs = internvl.inputs([PLAIN, PLAIN])
     frame = f"<img>{'<IMG_CONTEXT>' * FRAME}</img>"
     ids = internvl.processor.tokenizer(text.format(frame, frame) + " b", return_tensors="pt")["input_ids"]
-    message = r"pictures must be given: prompt 0 has a heading 'Frame\d:' that goes on no video.*Say what"
+    message = r"visual_layout must be given: prompt 0 has a heading 'Frame\d:' that goes on no video.*Say what"
     with pytest.raises(ValueError, match=message):
         HALF(internvl.model, input_ids=ids, pixel_values=inputs["pixel_values"])
 
@@ -193,7 +193,9 @@ def test_without_a_tokenizer(internvl: Loaded, monkeypatch: pytest.MonkeyPatch, 
     for where in ("", str(tmp_path / "moved away")):
         monkeypatch.setattr(internvl.model, "name_or_path", where)
         for inputs in (video, images):
-            with pytest.raises(ValueError, match=r"pictures must be given: .* no tokenizer beside it \(name_or_path "):
+            with pytest.raises(
+                ValueError, match=r"visual_layout must be given: .* no tokenizer beside it \(name_or_path "
+            ):
                 HALF(internvl.model, **inputs)
         assert HALF(internvl.model, **cut).videos is None
-        assert HALF(internvl.model, **images, pictures=[[("image", 1)] * 2]).videos is None
+        assert HALF(internvl.model, **images, visual_layout=[[("image", 1)] * 2]).videos is None

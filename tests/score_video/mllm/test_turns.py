@@ -194,7 +194,7 @@ def test_later_turns_by_hand(family: Family, name: str) -> None:
 def test_later_turns_by_hand_without_positions(family: Family, prompts: Prompts) -> None:
     """Where nothing is padded, the stock model counts on by itself; as after the whole prompts."""
     model, inputs = family.model, family.batch(prompts).inputs()
-    told = {"pictures": family.batch(prompts).pictures} if family.told else {}
+    told = {"visual_layout": family.batch(prompts).pictures} if family.told else {}
     said = texts(len(prompts), 3)
 
     def talk(inputs: Mapping[str, Any]) -> Tensor:

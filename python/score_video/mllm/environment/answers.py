@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
 from score_video.mllm.conversation import chat_ids, chat_text
 from score_video.mllm.environment.encoded_video import EncodedVideo
 from score_video.mllm.environment.scoring import Row, make_row
@@ -76,7 +77,7 @@ def make_question(model: Any, processor: Any, number: int, video: EncodedVideo, 
     options = list(asked["options"]) or [asked["answer"]]
     answers = [tuple(processor.tokenizer(option, add_special_tokens=False)["input_ids"]) for option in options]
     if any(not answer for answer in answers) or len(set(answers)) < len(answers):
-        raise ValueError(f"answers must each have tokens of their own, which {options} have not")
+        raise ScoreError(f"answers must each have tokens of their own, which {options} have not")
     if any(_begins(a, b) for a in answers for b in answers if a != b):
         answers = [(*answer, _end_of_turn(processor)) for answer in answers]
     beginnings, row_of = shared_beginnings(answers)
@@ -157,5 +158,5 @@ def _begins(beginning: Tokens, whole: Tokens) -> bool:
 def _end_of_turn(processor: Any) -> int:
     token = processor.tokenizer.eos_token_id
     if not isinstance(token, int):
-        raise ValueError("processor.tokenizer must have an eos_token for options of which one begins another")
+        raise ScoreError("processor.tokenizer must have an eos_token for options of which one begins another")
     return token

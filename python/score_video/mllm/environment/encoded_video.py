@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
 from score_video.mllm.adapter import Features, Visuals, find_adapter
 from score_video.mllm.compress import EncodedInputs, encode_inputs
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, processor_inputs
@@ -44,10 +45,8 @@ class EncodedVideo:
 
     def packed(self) -> PackedVideos:
         """The video as a batch of one."""
-        sizes = torch.tensor([self.tokens_per_frame, self.columns], dtype=torch.int32, device="cpu")
-        ends = torch.tensor([0, len(self.features.rows)], dtype=torch.int32, device="cpu")
-        device = self.features.rows.device
-        return PackedVideos(self.features.rows, ends.to(device), sizes[:1].to(device), sizes[1:].to(device))
+        frames, rows = len(self.features.rows) // self.tokens_per_frame, self.tokens_per_frame // self.columns
+        return PackedVideos.from_grids(self.features.rows, [(frames, rows, self.columns)])
 
     def in_prompt(self, model: Any, text_ids: Tensor, answer: Sequence[int] = ()) -> EncodedInputs:
         """A prompt about the video, as :func:`score_video.mllm.encode_inputs` would return it.
@@ -72,7 +71,7 @@ class EncodedVideo:
             inputs[_TYPES] = _widened(self.types[None], sizes)
         adapter = find_adapter(model)
         if unknown := sorted(set(inputs) - set(adapter.consumed)):
-            raise ValueError(f"processor makes inputs that cannot be put into batches here: {', '.join(unknown)}")
+            raise ScoreError(f"processor makes inputs that cannot be put into batches here: {', '.join(unknown)}")
         prompt = replace(prompt, position_ids=adapter.position_ids(model, inputs, prompt))
         visuals = Visuals(
             self.packed(),
@@ -131,10 +130,10 @@ def encode_video(model: Any, processor: Any, clip: Clip) -> EncodedVideo:
         inputs[name] = value.to(model.device, dtype)
     # where frames and images look alike in the inputs, the model is told that these are frames
     mixes = find_adapter(model).mixes_pictures
-    encoded = encode_inputs(model, inputs, pictures=[[("video", len(clip.frames))]] if mixes else None)
+    encoded = encode_inputs(model, inputs, visual_layout=[[("video", len(clip.frames))]] if mixes else None)
     if encoded is None or encoded.visuals.videos.num_videos != 1:
         found = 0 if encoded is None else encoded.visuals.videos.num_videos
-        raise ValueError(f"processor must make one video of one, got {found}")
+        raise ScoreError(f"processor must make one video of one, got {found}")
     features, fixed, videos = encoded.visuals.features, encoded.visuals.fixed, encoded.visuals.videos
     ids, unexpanded = inputs["input_ids"][0].cpu(), chat_ids(processor, text)
     visual = features.placeholders if fixed is None else features.placeholders | fixed.placeholders
@@ -165,7 +164,7 @@ def _changed(text: Sequence[int], prompt: Sequence[int], visual: Sequence[int]) 
     while end < min(len(text) - begin, len(prompt) - 1 - visual[-1]) and text[-1 - end] == prompt[-1 - end]:
         end += 1
     if begin + end == len(text):
-        raise ValueError(
+        raise ScoreError(
             "processor must put the video in the place of a placeholder, and the chat template writes none"
         )
     return begin, end
@@ -176,7 +175,7 @@ def _find(text: Sequence[int], placeholder: Sequence[int]) -> int:
     size = len(placeholder)
     found = [start for start in range(len(text) - size + 1) if text[start : start + size] == placeholder]
     if len(found) != 1:
-        raise ValueError(
+        raise ScoreError(
             f"prompt must have one placeholder for a video, got {len(found)}: a question must not have any of its own"
         )
     return found[0]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
 from score_video.mllm.adapter import find_adapter
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, clip_of_frames, read_clip
 from score_video.mllm.environment.answers import Question, Verdict, divergence, is_right, log_prob, make_question, weigh
@@ -43,11 +44,11 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name in ("num_frames", "max_pixels", "max_tokens_per_forward"):
         value = options.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+            raise ScoreError(f"{name} must be an integer of at least 1, got {value!r}")
     if not isinstance(one_question := options.get("one_question", False), bool):
-        raise ValueError(f"one_question must be true or false, got {one_question!r}")
+        raise ScoreError(f"one_question must be true or false, got {one_question!r}")
     if not isinstance(cache_dir := options.get("cache_dir"), (str, Path, NoneType)):
-        raise ValueError(f"cache_dir must be a path or None, got {cache_dir!r}")
+        raise ScoreError(f"cache_dir must be a path or None, got {cache_dir!r}")
 
 
 class MllmEnvironment:
@@ -119,7 +120,7 @@ class MllmEnvironment:
             OSError: an entry of the cache cannot be written.
         """
         if not examples:
-            raise ValueError("examples must not be empty")
+            raise ScoreError("examples must not be empty")
         encoded = []
         for position, example in enumerate(examples):
             try:
@@ -135,11 +136,11 @@ class MllmEnvironment:
                     [make_question(self.model, self.processor, number, video, question) for question in asked]
                 )
             except ValueError as error:
-                raise ValueError(f"{_name(example)}: {error}") from error
+                raise ScoreError(f"{_name(example)}: {error}") from error
             if self.one_question:
                 text_ids = chat_ids(self.processor, chat_text(self.processor, asked[0]["question"]))
                 embeddings.append(video.in_prompt(self.model, text_ids).question())
-        packed = _pack([video.packed() for video in encoded])
+        packed = PackedVideos.cat([video.packed() for video in encoded])
         layers = zip(*(video.features.deepstack for video in encoded), strict=True)
         deepstack = tuple(torch.cat(list(layer)) for layer in layers)
         features = VideoFeatures(packed, deepstack, [video.fixed for video in encoded])
@@ -246,35 +247,24 @@ def _clip_without_file(example: Example, num_frames: int) -> Clip:
     try:
         if example.get("frames") is None:
             if example.get("image") is None:
-                raise ValueError(f"must have a video, frames or an image, got {', '.join(example)}")
+                raise ScoreError(f"must have a video, frames or an image, got {', '.join(example)}")
             example = as_pseudo_video(example, 0, num_frames, "repeat")
         return clip_of_frames(example["frames"], FRAMES_PER_SECOND)
     except UnreadableError:
         raise
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{_name(example)}: {error}") from error
+        raise ScoreError(f"{_name(example)}: {error}") from error
 
 
 def _questions(example: Example, one: bool) -> list[Mapping[str, Any]]:
     asked = example.get("questions")
     if not isinstance(asked, Sequence) or not asked:
-        raise ValueError(f"{_name(example)}: must have questions (score_video.rl.data.load_examples), got {asked!r}")
+        raise ScoreError(f"{_name(example)}: must have questions (score_video.rl.data.load_examples), got {asked!r}")
     if one and len(asked) != 1:
-        raise ValueError(f"{_name(example)}: must ask one question for a policy that sees it, got {len(asked)}")
+        raise ScoreError(f"{_name(example)}: must ask one question for a policy that sees it, got {len(asked)}")
     return list(asked)
 
 
 def _name(example: Example) -> str:
     media = example.get("video") or example.get("image")
     return str(media) if isinstance(media, (str, Path)) else f"example {example.get('id', '')}".strip()
-
-
-def _pack(videos: Sequence[PackedVideos]) -> PackedVideos:
-    """Several batches as one."""
-    lengths = torch.cat([video.lengths for video in videos])
-    return PackedVideos(
-        torch.cat([video.tokens for video in videos]),
-        torch.cat([lengths.new_zeros(1), lengths.cumsum(0, dtype=torch.int32)]),
-        torch.cat([video.tokens_per_frame for video in videos]),
-        torch.cat([video.columns for video in videos]),
-    )

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from score_video.errors import ScoreError
 from score_video.files import check_folder_to_write, output_file
 
 FORMAT = 2
@@ -111,7 +112,7 @@ def _read(entry: Path) -> dict[str, Tensor]:
     with safe_open(entry, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
         if (file.metadata() or {}).get("sha256") != _digest_of_tensors(tensors):
-            raise ValueError("its content is not what was written")
+            raise ScoreError("its content is not what was written")
     return tensors
 
 

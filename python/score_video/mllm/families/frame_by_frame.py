@@ -1,7 +1,7 @@
 """InternVL and SmolVLM: images and frames of videos come alike, in one ``pixel_values`` and behind one placeholder.
 
 What a run of placeholders is can be read from the text that the processors write in front of each frame and of no
-image, with the tokenizer that lies beside the model; or the caller says it (``pictures``). Positions are plain;
+image, with the tokenizer that lies beside the model; or the caller says it (``visual_layout``). Positions are plain;
 features go in as ``inputs_embeds``.
 """
 
@@ -18,16 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
 from score_video.mllm.adapter import (
     Adapter,
     Features,
-    Pictures,
+    VisualLayout,
     Visuals,
     features_at,
-    grid_videos,
     owner_of_videos,
 )
 from score_video.mllm.prompt import Prompt
+from score_video.packed import PackedVideos
 
 _HEADING = 32
 """Tokens in front of a run in which a frame's heading is looked for; it is of about ten."""
@@ -85,22 +86,22 @@ class FrameByFrame(Adapter):
         """
 
     def encode(
-        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, pictures: Pictures | None
+        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, visual_layout: VisualLayout | None
     ) -> Visuals | None:
         if inputs.get("pixel_values") is None:
             return None
         rows, frame = self.rows(model, inputs)
         whole = features_at(prompt, prompt.input_ids == model.config.image_token_id, rows, "picture")
         runs = _runs(whole.placeholders)
-        if pictures is None:
-            pictures = self._read(model, prompt, runs, frame)
+        if visual_layout is None:
+            visual_layout = self._read(model, prompt, runs, frame)
         sizes: list[int] = []  # of every video, in frames
         video_runs: list[bool] = []  # one for each run of the batch
-        for number, (row, said) in enumerate(_zip(runs, pictures)):
+        for number, (row, said) in enumerate(_zip(runs, visual_layout)):
             kinds = [kind for kind, count in said for _ in range(count)]
             if any(kind == "video" and run.length != frame for kind, run in zip(kinds, row, strict=True)):
-                raise ValueError(
-                    f"pictures[{number}] must call a video what has runs of {frame} placeholders, the tokens of a "
+                raise ScoreError(
+                    f"visual_layout[{number}] must call a video what has runs of {frame} placeholders, the tokens of a "
                     f"frame, got {said!r} for runs of {[run.length for run in row]}"
                 )
             video_runs += [kind == "video" for kind in kinds]
@@ -112,30 +113,30 @@ class FrameByFrame(Adapter):
         places = torch.zeros_like(whole.placeholders)
         places[whole.placeholders] = of_video
         side = math.isqrt(frame)
-        videos = grid_videos(rows[of_video], [(frames, side, side) for frames in sizes])
+        videos = PackedVideos.from_grids(rows[of_video], [(frames, side, side) for frames in sizes])
         fixed = Features(rows[~of_video], whole.placeholders & ~places)
         return Visuals(videos, Features(videos.tokens, places), fixed, owner_of_videos(videos, places))
 
     def _read(self, model: Any, prompt: Prompt, runs: Sequence[Sequence[_Run]], frame: int) -> list[list[Any]]:
         """What each prompt shows. Raises ValueError where its text does not tell."""
         tokenizer: Any = None
-        pictures: list[list[Any]] = []
+        layout: list[list[Any]] = []
         for number, (ids, row) in enumerate(zip(prompt.input_ids.tolist(), runs, strict=True)):
             images = self.surely_images(ids, row, frame)
             if not all(_covered(images)):
                 tokenizer = tokenizer or _tokenizer_of(model)
                 if tokenizer is None:
-                    raise ValueError(
-                        f"pictures must be given: prompt {number} has runs of {[run.length for run in row]} "
+                    raise ScoreError(
+                        f"visual_layout must be given: prompt {number} has runs of {[run.length for run in row]} "
                         "placeholders, which may be images as well as frames of videos, and the model has no tokenizer "
                         f"beside it (name_or_path {getattr(model, 'name_or_path', '')!r}) to read the text between "
                         f"them with. {_TELL}"
                     )
             try:
-                pictures.append(self._read_row(ids, row, images, partial(_decode, tokenizer)))
+                layout.append(self._read_row(ids, row, images, partial(_decode, tokenizer)))
             except ValueError as error:
-                raise ValueError(f"pictures must be given: prompt {number} {error}. {_TELL}") from None
-        return pictures
+                raise ScoreError(f"visual_layout must be given: prompt {number} {error}. {_TELL}") from None
+        return layout
 
     def _read_row(
         self, ids: Sequence[int], runs: Sequence[_Run], images: Sequence[int], decode: Callable[[Sequence[int]], str]
@@ -179,7 +180,7 @@ class InternVL(FrameByFrame):
         if before:
             return alone and not heading[1].strip() and number == before + 1
         if number != 1:
-            raise ValueError(f"has a heading 'Frame{number}:' that goes on no video from its 'Frame1:'")
+            raise ScoreError(f"has a heading 'Frame{number}:' that goes on no video from its 'Frame1:'")
         return True
 
 
@@ -237,17 +238,19 @@ def _runs(placeholders: Tensor) -> list[list[_Run]]:
     return runs
 
 
-def _zip(runs: list[list[_Run]], pictures: Pictures) -> list[tuple[list[_Run], Any]]:
+def _zip(runs: list[list[_Run]], visual_layout: VisualLayout) -> list[tuple[list[_Run], Any]]:
     """Each prompt's runs beside what is said of them. Raises ValueError where that is no description of them."""
-    if len(pictures) != len(runs):
-        raise ValueError(f"pictures must have a list for each of {len(runs)} prompts, got {len(pictures)}")
-    for number, (row, said) in enumerate(zip(runs, pictures, strict=True)):
+    if len(visual_layout) != len(runs):
+        raise ScoreError(f"visual_layout must have a list for each of {len(runs)} prompts, got {len(visual_layout)}")
+    for number, (row, said) in enumerate(zip(runs, visual_layout, strict=True)):
         for part in said:
             if len(part) != 2 or part[0] not in ("image", "video") or not isinstance(part[1], int) or part[1] < 1:
-                raise ValueError(f"pictures[{number}] must hold ('image', runs) and ('video', frames), got {part!r}")
+                raise ScoreError(
+                    f"visual_layout[{number}] must hold ('image', runs) and ('video', frames), got {part!r}"
+                )
         if (total := sum(count for _, count in said)) != len(row):
-            raise ValueError(f"pictures[{number}] is of {total} runs of placeholders, the prompt has {len(row)}")
-    return list(zip(runs, pictures, strict=True))
+            raise ScoreError(f"visual_layout[{number}] is of {total} runs of placeholders, the prompt has {len(row)}")
+    return list(zip(runs, visual_layout, strict=True))
 
 
 def _tokenizer_of(model: Any) -> Any:

@@ -12,14 +12,14 @@ from torch import Tensor
 from score_video.mllm.adapter import (
     Adapter,
     Features,
-    Pictures,
+    VisualLayout,
     Visuals,
     features_at,
-    grid_videos,
     join,
     owner_of_videos,
 )
 from score_video.mllm.prompt import Prompt
+from score_video.packed import PackedVideos
 
 
 class LlavaNextVideo(Adapter):
@@ -29,7 +29,7 @@ class LlavaNextVideo(Adapter):
     newlines = 0  # after each video
 
     def encode(
-        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, pictures: Pictures | None
+        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, visual_layout: VisualLayout | None
     ) -> Visuals | None:
         if (pixels := inputs.get("pixel_values_videos")) is None:
             return None
@@ -38,7 +38,9 @@ class LlavaNextVideo(Adapter):
         whole = features_at(prompt, prompt.input_ids == model.config.video_token_id, rows.flatten(0, 1), "video")
         frames, length = pixels.shape[1], rows.shape[1] - self.newlines
         side = math.isqrt(length // frames)
-        videos = grid_videos(rows[:, :length].reshape(-1, rows.shape[-1]), [(frames, side, side)] * len(pixels))
+        videos = PackedVideos.from_grids(
+            rows[:, :length].reshape(-1, rows.shape[-1]), [(frames, side, side)] * len(pixels)
+        )
         separator = torch.arange(rows.shape[1], device=rows.device) >= length
         features, *fixed = _split(whole, separator.repeat(len(pixels)))
         if inputs.get("pixel_values") is not None:

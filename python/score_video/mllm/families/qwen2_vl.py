@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from score_video.errors import ScoreError
 from score_video.mllm.adapter import (
     Adapter,
     Features,
-    Pictures,
+    VisualLayout,
     Visuals,
     features_at,
-    grid_videos,
     owner_of_videos,
 )
 from score_video.mllm.prompt import Prompt
+from score_video.packed import PackedVideos
 
 
 class Qwen2VL(Adapter):
@@ -36,17 +37,17 @@ class Qwen2VL(Adapter):
     gaps = False
 
     def encode(
-        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, pictures: Pictures | None
+        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, visual_layout: VisualLayout | None
     ) -> Visuals | None:
         if inputs.get("pixel_values_videos") is None:
             return None
         if (grids := inputs.get("video_grid_thw")) is None:
-            raise ValueError("inputs must have video_grid_thw beside pixel_values_videos, as the processor makes them")
+            raise ScoreError("inputs must have video_grid_thw beside pixel_values_videos, as the processor makes them")
         output = model.get_video_features(inputs["pixel_values_videos"], grids, return_dict=True)
         image_places, video_places = self.placeholders(model, inputs, prompt)
         features = _features(output, prompt, video_places, "video")
         merge = model.config.vision_config.spatial_merge_size
-        videos = grid_videos(features.rows, [(t, h // merge, w // merge) for t, h, w in grids.tolist()])
+        videos = PackedVideos.from_grids(features.rows, [(t, h // merge, w // merge) for t, h, w in grids.tolist()])
         fixed = None
         if inputs.get("pixel_values") is not None:
             output = model.get_image_features(inputs["pixel_values"], inputs.get("image_grid_thw"), return_dict=True)
@@ -63,7 +64,7 @@ class Qwen2VL(Adapter):
         types = token_types(inputs, prompt)
         image_places, video_places = self.placeholders(model, inputs, prompt)
         if (types != image_places + 2 * video_places).any():
-            raise ValueError(
+            raise ScoreError(
                 "inputs['mm_token_type_ids'] must be as the processor makes them: 1 at placeholders of images, 2 of "
                 "videos, 0 elsewhere"
             )
@@ -103,7 +104,7 @@ def token_types(inputs: Mapping[str, Any], prompt: Prompt) -> Tensor:
     """[B, S]: 0 for text, 1 for images, 2 for videos. Raises ValueError where the inputs are without."""
     types = inputs.get("mm_token_type_ids")
     if types is None or types.shape != prompt.input_ids.shape:
-        raise ValueError(
+        raise ScoreError(
             "inputs must have mm_token_type_ids, as the processor makes them: by them the model tells positions of "
             "images and videos from those of text"
         )
