@@ -1,15 +1,61 @@
-"""Jobs: a named function of :mod:`evaluation.work`, its parameters, and the file that its result is kept in."""
+"""Jobs, the code that they run, and the files that their results are kept in."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from score_video.files import output_file
+from score_video.provenance import commit_of, uncommitted
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "evaluation" / "results"
 Result = dict[str, Any]
+
+# What decides a result: the package but for the rooms that no job enters, and what a worker process runs.
+_WORK = tuple(f"evaluation/{name}.py" for name in ("jobs", "pool", "statistics", "train", "work"))
+_SOURCES = ("CMakeLists.txt", "cmake", "csrc", "score_ext", "python/score_video", *_WORK)
+_ROOMS = ("cli.py", "commands", "drawing", "mllm", "serving")
+_NOT_RUN = ("csrc/cuda", "csrc/ops_cuda.cpp", *(f"python/score_video/{room}" for room in _ROOMS))
+_SUFFIXES = {".py", ".cpp", ".h", ".txt", ".cmake"}
+
+
+def sources(root: Path = ROOT) -> Iterator[str]:
+    """The files whose content decides results, as paths from the root of the checkout, in order."""
+    below = [path for name in _SOURCES for path in (root / name, *(root / name).rglob("*"))]
+    names = sorted({path.relative_to(root).as_posix() for path in below if path.suffix in _SUFFIXES and path.is_file()})
+    return (name for name in names if not any(name == other or name.startswith(f"{other}/") for other in _NOT_RUN))
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code at hand.
+
+    Attributes:
+        hash: 12 hexadecimal digits, of the paths and contents of :func:`sources`.
+        commit: that the checkout is at.
+        changed: what differs from it of these and of the study's own files, results aside; a line that says so where
+            there is no git to tell.
+    """
+
+    hash: str
+    commit: str
+    changed: tuple[str, ...]
+
+    @staticmethod
+    def of(root: Path = ROOT) -> Code:
+        """That of a checkout."""
+        digest = hashlib.sha256()
+        for name in sources(root):
+            content = (root / name).read_bytes()
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+        changed = uncommitted(root, [*_SOURCES, "evaluation", ":(exclude)evaluation/results"])
+        told = ["everything, as far as can be told: this is no git checkout"] if changed is None else changed
+        return Code(digest.hexdigest()[:12], commit_of(root), tuple(told))
 
 
 @dataclass(frozen=True)
@@ -18,23 +64,25 @@ class Job:
 
     Attributes:
         function: a function of :mod:`evaluation.work`.
-        parameters: all that its result depends on; JSON. Files are in it by :func:`fingerprint`.
-        tags: what the report knows it by; no part of its identity.
+        parameters: all that its result depends on but the code; JSON. Files are in it by :func:`fingerprint`.
+        code: hash of the code that it runs.
+        tags: what the document knows it by; no part of its identity.
     """
 
     function: str
     parameters: Mapping[str, Any]
+    code: str
     tags: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
-    def key(self) -> str:
-        """Equal for equal work."""
-        text = json.dumps([self.function, self.parameters], sort_keys=True)
-        return f"{self.function}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    def work(self) -> str:
+        """Equal for equal work, whatever the code."""
+        return json.dumps([self.function, self.parameters], sort_keys=True)
 
-    def file(self, folder: Path) -> Path:
-        """Where its result is kept."""
-        return folder / f"{self.key}.json"
+    @property
+    def key(self) -> str:
+        """Equal for equal work by equal code."""
+        return f"{self.function}-{hashlib.sha256((self.work + self.code).encode()).hexdigest()[:12]}"
 
     @property
     def label(self) -> str:
@@ -50,20 +98,33 @@ class Files:
     footage: Mapping[str, Path]
 
 
-def fingerprint(path: Path, name: str | None = None) -> str:
-    """``name@12 hexadecimal digits`` of the file's content: another content is another parameter."""
-    return f"{name or path.stem}@{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+def sha256_of(path: Path) -> str:
+    """Of a file's content, 64 hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def save_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(value) + "\n")
-    temporary.replace(path)
+def fingerprint(name: str, sha256: str) -> str:
+    """How parameters name a file: another content is another parameter, and another job."""
+    return f"{name}@{sha256[:12]}"
 
 
-def load_results(folder: Path, jobs: list[Job]) -> dict[str, Result]:
-    """Results by the keys of their jobs; of jobs that have one."""
-    found = {job.key: job.file(folder) for job in jobs}
-    return {key: json.loads(file.read_text()) for key, file in found.items() if file.is_file()}
+def save_result(folder: Path, job: Job, kept: Mapping[str, Any]) -> None:
+    """Keeps a job's result, whole or not at all, and with it what the job was."""
+    folder.mkdir(parents=True, exist_ok=True)
+    of_job = {"function": job.function, "label": job.label, "parameters": job.parameters, "code": job.code}
+    with output_file(folder / f"{job.key}.json") as temporary:
+        temporary.write_text(json.dumps({**of_job, **kept}) + "\n")
+
+
+def load_results(folder: Path, jobs: Iterable[Job]) -> dict[str, Result]:
+    """What is kept of each job that has a result, by its key."""
+    files = {job.key: folder / f"{job.key}.json" for job in jobs}
+    return {key: json.loads(file.read_text()) for key, file in files.items() if file.is_file()}
+
+
+def unused_results(folder: Path, jobs: Iterable[Job]) -> dict[Path, str]:
+    """The files in a folder that are of other code or other parameters than these jobs: the work that each is of."""
+    keys = {job.key for job in jobs}
+    others = [file for file in sorted(folder.glob("*.json")) if file.stem not in keys]
+    kept = {file: json.loads(file.read_text()) for file in others}
+    return {file: Job(of.get("function", ""), of.get("parameters", {}), "").work for file, of in kept.items()}

@@ -1,40 +1,48 @@
-"""``python -m evaluation.pretrained``: the weights that come with the package, from the readers in evaluation/readers.
+"""``python -m evaluation.pretrained``: the weights that come with the package, by the recipe that comes with them.
 
-The training is that of the study's policy "never seen" of the first seed, so what is shipped is what docs/results.md
-has measured on towers that it never saw (to rounding: another processor adds up in another order).
+That training is the study's policy "never seen" of the first seed, so what is shipped is what docs/results.md measures
+on towers that it never saw (to rounding: another processor adds up in another order).
 """
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from evaluation.experiments import missing_towers, relative
-from evaluation.provenance import ROOT
+from evaluation.jobs import Files, fingerprint, sha256_of
 from evaluation.recipe import FULL
-from evaluation.study import Study, find_footage, find_readers
+from evaluation.study import StudyError, find_readers
 from evaluation.train import train
 from score_video.miniature.environment import shipped_reader
-from score_video.policy.weights import PRETRAINED
+from score_video.policy.pretrained import PRETRAINED
+
+RECIPE = PRETRAINED / "recipe.json"
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the policy; weights in it are replaced.")] = PRETRAINED,
 ) -> None:
     """Trains the policy that travels, for some minutes, and saves it."""
-    docs = ROOT / "docs"
-    plan, files = Study(FULL, find_readers(shipped_reader()), find_footage(), docs, docs).plan()
-    if missing := missing_towers(plan):
-        raise typer.BadParameter(
-            f"no reader {', '.join(missing)} in evaluation/readers: make them with evaluation/readers/make.sh"
-        )
+    recipe = json.loads(RECIPE.read_text())
+    try:
+        paths = find_readers(FULL, shipped_reader())
+        readers = {fingerprint(name, sha256_of(path)): path for name, path in paths.items()}
+        if others := [reader for reader in recipe["readers"] if reader not in readers]:
+            raise StudyError(f"the recipe is of other readers than there are (name@SHA-256): {', '.join(others)}")
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
     torch.set_num_threads(1)  # as the study's workers: sums are added up in the same order
-    job = next(job for job in relative(plan) if job.tags == {"tower": "never seen", "seed": FULL.seeds[0]})
-    policy, curve = train(files, job.parameters["training"])
+    policy, curve = train(Files(readers, {}), recipe)
     policy.save_pretrained(out)
+    if out.resolve() != PRETRAINED.resolve():
+        shutil.copy(RECIPE, out)
     print(f"{out}: accuracy in training {curve[-1][2]:.3f} at {curve[-1][3]:.1%} of the tokens")
 
 

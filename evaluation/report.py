@@ -1,70 +1,261 @@
-"""Writes docs/results.md, results-tasks.md and the figures from the results, and from nothing else."""
+"""Writes docs/results.md, results-tasks.md and the figures from the results, and from nothing else.
+
+The words are in evaluation/templates; every number in them is computed here.
+"""
 
 from __future__ import annotations
 
-import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from evaluation.experiments import Plan
+import jinja2
+import numpy as np
+
+from evaluation import text
+from evaluation.checks import all_checks
+from evaluation.experiments import CURRICULA, SAME_WHEN_COUNTED, STATES
 from evaluation.figures import draw_figures
-from evaluation.found import Found
-from evaluation.sections import SECTIONS, tasks, without_towers
-from evaluation.verdicts import verdict_lines
+from evaluation.jobs import Code
+from evaluation.results import Cells, Results, Training
+from evaluation.statistics import Difference
+from evaluation.text import accuracy, at, compared, kind_name, mean_and_spread, percent, points, signed, table
+from score_video.files import output_file
+from score_video.miniature.world import TASKS
 
-_NOTES = """**How to read it.** Accuracies are in % of all questions of a split, on videos of the partition test that
-nothing was trained on. Every method keeps exactly the same number of tokens of each video. Policies: the mean over
-seeds ({seeds} of them), with the least and the most in brackets. Others: ± the standard error over videos (the
-questions of one video are not independent). Differences are paired, on the same questions, ± their standard error
-over videos; of policies, of the mean over seeds. Random: the mean over as many seeds of its own. The oracle knows what
-the generator put where, not how the reader combines it: a mark to look at, not a bound.
-
-**How policies were trained.** With {settings}, all else as ScoreConfig has it; the {mixtures}, with {longer}.
-Ablations and other comparisons on one split are trained on that split alone."""
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
-def write_report(plan: Plan, results: Path, docs: Path) -> list[Path]:
-    """Writes what can be written; returns the files."""
-    found = Found(plan, results)
+def write_report(results: Results, code: Code, lacking: str, docs: Path) -> list[Path]:
+    """Writes what can be written; returns the files.
+
+    Args:
+        results: to be told of.
+        code: by which they were made.
+        lacking: the results that there are not, in words, for the top of the document; "" if none.
+        docs: the folder to write into; made if it is not there.
+    """
     docs.mkdir(parents=True, exist_ok=True)
-    figures = draw_figures(found, docs)
-    files = {"results.md": _document(found, [figure.name for figure in figures])}
-    if all(map(found.has, ("full", "methods", "policy"))):
-        lines = ["# Results by task", "", "Made by `make results`; do not edit. See [results.md](results.md).", ""]
-        files["results-tasks.md"] = "\n".join(lines + tasks(found))
-    written = []
-    for name, text in files.items():
-        temporary = docs / f".{name}.partial"
-        temporary.write_text(text.rstrip() + "\n")
-        temporary.replace(docs / name)
-        written.append(docs / name)
-    return written + figures
+    tables = Tables(results)
+    names = ("results.md", *(["results-tasks.md"] if results.complete("methods", "policy") else []))
+    for name in names:
+        words = {"tables": tables, "results": results, "recipe": results.recipe, "code": code, "lacking": lacking}
+        rendered = _TEMPLATES.get_template(f"{name}.j2").render(words, text=text, Training=Training, len=len)
+        with output_file(docs / name) as temporary:
+            temporary.write_text(rendered)
+    return [*(docs / name for name in names), *draw_figures(results, docs)]
 
 
-def _document(found: Found, figures: list[str]) -> str:
-    made, seconds, jobs = found.made()
-    lines = ["# Results on the miniature world", "", "Made by `make results`; do not edit.", ""]
-    lines += [f"{line}." for line in made]
-    lines += ["", f"{jobs} jobs took {seconds / 60:.0f} minutes of one core.", "", _notes(found.plan), ""]
-    lines += ["## Expected and found", "", *verdict_lines(found)]
-    for name, (heading, needed, write) in SECTIONS.items():
-        lines += [f"## {heading}", ""]
-        missing = [experiment for experiment in needed if not found.has(experiment)]
-        if missing:
-            reason = without_towers(found.plan) if name == "relative" else ""
-            lines += [reason or found.missing(missing[-1]), ""]
-        else:
-            lines += [f"Run at commit {', '.join(found.commits(needed))}.", "", *write(found)]
-    return "\n".join(lines)
+class Tables:
+    """The tables of the document, and the sentences that depend on what came out."""
 
+    def __init__(self, results: Results) -> None:
+        self.results, self.recipe = results, results.recipe
 
-def _notes(plan: Plan) -> str:
-    recipe = plan.recipe
-    settings, longer = (
-        ", ".join(f"`{name}` {value}" for name, value in of.items()) for of in (recipe.settings, recipe.policy_settings)
-    )
-    mixtures = "; ".join(
-        f"{name} on {', '.join(f'{split} ({share:.0%})' for split, share in mixture.items())}"
-        for name, mixture in recipe.policies.items()
-    )
-    text = _NOTES.format(seeds=len(recipe.seeds), settings=settings, longer=longer, mixtures=mixtures)
-    return "\n\n".join(textwrap.fill(part, 120, break_on_hyphens=False) for part in text.split("\n\n"))
+    def made(self) -> list[str]:
+        """Where the results were made: a line for each machine and its versions."""
+        lines: dict[str, list[Mapping[str, Any]]] = {}
+        for kept in self.results.kept.values():
+            made = kept["made"]
+            where = (
+                f"{made['cpu']}, {made['cores']} cores; torch {made['torch']}, transformers {made['transformers']}, "
+                f"Python {made['python']}, score-video {made['score']}"
+            )
+            lines.setdefault(where, []).append(made)
+        texts = []
+        for where, several in lines.items():
+            dates, commits = (sorted({str(made[name]) for made in several}) for name in ("date", "commit"))
+            texts.append(f"{where}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commit {', '.join(commits)}.")
+        return texts
+
+    def dirty(self) -> list[str]:
+        """Files in which the code that made a result differed from the commit."""
+        return sorted({name for kept in self.results.kept.values() for name in kept["made"]["changed"]})
+
+    def minutes(self) -> str:
+        """Of one core, that the jobs took."""
+        return f"{sum(kept['cpu_seconds'] for kept in self.results.kept.values()) / 60:.0f}"
+
+    def not_run(self, experiment: str) -> str:
+        """How many results of an experiment there are."""
+        jobs = self.results.experiments[experiment]
+        return f"{sum(job.key in self.results.kept for job in jobs)} of {len(jobs)}"
+
+    def checks(self) -> str:
+        """What was expected, and what came."""
+        words = {True: "met", False: "**not met**", None: ""}
+        rows = [[check.expected, words[check.met], check.measured] for check in all_checks(self.results)]
+        return table(["expected", "", "measured"], rows)
+
+    def reader(self) -> str:
+        """The reader on all tokens."""
+        rows = []
+        for split in self.results.splits:
+            full = self.results.full(split)
+            tasks = [percent(share) for share in full.answers.by_task]
+            rows.append([split, *tasks, accuracy(full), f"{int(full.answers.asked.sum()):,}"])
+        return table(["split", *(task.name for task in TASKS), "all", "questions"], rows)
+
+    def _series(self, split: str) -> dict[str, Cells]:
+        """Everything tested on a split: policies by both selections, methods without training, the oracle."""
+        policies = {
+            f"**{name}, {selection}**": self.results.policy("policy", split, selection, policy=name)
+            for name in self.recipe.policies
+            for selection in ("systematic", "topk")
+        }
+        return policies | self.results.methods(split) | self.results.methods(split, oracle=True)
+
+    def split(self, split: str) -> str:
+        """The policy and every method without training."""
+        full = self.results.full(split).accuracy
+        rows = []
+        for name, cells in self._series(split).items():
+            of = [cells[r] for r in self.recipe.retentions]
+            rows.append([name, *map(accuracy, of), *(percent(cell.accuracy / full) for cell in of)])
+        heads = [at(retention) for retention in self.recipe.retentions]
+        return table(["accuracy, %", *heads, *(f"share of full at {head}" for head in heads)], rows)
+
+    def tasks(self, split: str, retention: float) -> str:
+        """The same by task, at one retention."""
+        full = self.results.full(split).answers
+        shown = [number for number in range(len(TASKS)) if not np.isnan(full.by_task[number])]
+        answers = {"all tokens": full}
+        answers |= {name: cells[retention].answers for name, cells in self._series(split).items()}
+        rows = [[name, *(percent(of.by_task[n]) for n in shown), percent(of.accuracy)] for name, of in answers.items()]
+        return table([f"at {at(retention)}, accuracy in %", *(TASKS[n].name for n in shown), "all"], rows)
+
+    def state(self) -> str:
+        """Parts of the state left out."""
+        split = self.recipe.one_split
+        return compared(
+            {name: self.results.policy("state", split, state=name) for name in STATES}, "everything", "state"
+        )
+
+    def question(self) -> str:
+        """The question seen, against not."""
+        split = self.recipe.one_split
+        rows = {"policy": self.results.policy("state", split, state="everything")}
+        return compared(rows | {"sees the question": self.results.policy("question", split)}, "policy")
+
+    def fidelity(self) -> str:
+        """Training without labels."""
+        named = {
+            "log_prob": "log-probability of the right answer",
+            "fidelity": "closeness to the answers on all tokens",
+        }
+        split = self.recipe.one_split
+        rows = {f"{name}: {what}": self.results.policy("fidelity", split, reward=name) for name, what in named.items()}
+        return compared(rows, next(iter(rows)), "reward")
+
+    def curriculum(self) -> str:
+        """Pseudo-videos first, against none."""
+        rows = []
+        for name, gains in self.results.curriculum_gains().items():
+            for kind in CURRICULA:
+                cells = self.results.policy("curriculum", self.recipe.one_split, setting=name, curriculum=kind)
+                texts = [signed(gain) if kind != "none" else "" for gain in gains.values()]
+                rows.append([name, kind, *map(accuracy, cells.values()), *texts])
+        heads = [at(retention) for retention in self.recipe.few_retentions]
+        return table(["setting", "curriculum", *heads, *(f"difference at {head}" for head in heads)], rows)
+
+    def curriculum_where(self, helps: bool) -> str:
+        """Where it helps, or harms, by more than two standard errors."""
+        gains = self.results.curriculum_gains()
+        clear = [
+            f"{name} at {at(retention)}"
+            for name, of in gains.items()
+            for retention, gain in of.items()
+            if (gain if helps else -gain).clear
+        ]
+        return "; ".join(clear) or "nowhere"
+
+    def sweep(self) -> str:
+        """Strategies by weight: kept and accuracy."""
+        sweep = self.results.sweep
+        rows = []
+        for kind, stable in sweep.stable_weights().items():
+            cells = [self._sweep_cell(sweep.at(kind, weight)) for weight in sweep.weights]
+            rows.append([kind_name(kind), *cells, f"{stable} of {len(sweep.weights)}"])
+        return table(["strategy", *(f"weight {weight:g}" for weight in sweep.weights), "stable weights"], rows)
+
+    def _sweep_cell(self, trainings: list[Training]) -> str:
+        alive = [one for one in trainings if not one.collapsed]
+        lost = len(trainings) - len(alive)
+        if not alive:
+            return f"all {lost} collapsed"
+        note = f" ({lost} of {len(trainings)} collapsed)" if lost else ""
+        ratio, share = (float(np.mean([getattr(one, name) for one in alive])) for name in ("ratio", "accuracy"))
+        return f"{percent(ratio)} / {percent(share)}{note}"
+
+    def above_curve(self) -> str:
+        """Strategies at equal retention; "" where too few trainings are left for a curve."""
+        rows = []
+        for kind, difference in self.results.sweep.above_curve().items():
+            alive = self.results.sweep.survivors(kind)
+            correlations = mean_and_spread([one.correlation for one in alive])
+            rows.append([kind_name(kind), signed(difference), str(len(alive)), correlations])
+        head = ["strategy", "points above the curve", "trainings", "rank correlation of count and content"]
+        return table(head, rows) if rows else ""
+
+    def stable(self, scale: bool) -> str:
+        """At how many weights each strategy is stable, with or without division."""
+        counts = self.results.sweep.stable_weights().items()
+        return ", ".join(f"{strategy} {count}" for (strategy, of), count in counts if of == scale)
+
+    def best_split(self) -> str:
+        """What splitting the reward gains at equal retention, in words; "" where it cannot be told."""
+        above = self.results.sweep.above_curve()
+        single = above.get(("leave_one_out", False))
+        whole = ("leave_one_out", "joint")
+        splits = {kind: above[kind] for kind in above if SAME_WHEN_COUNTED.get(kind, kind[0]) not in whole}
+        if not (single and splits):
+            return ""
+        best = max(splits, key=lambda kind: splits[kind].value)
+        error = float(np.hypot(splits[best].error, single.error))
+        gain = Difference(splits[best].value - single.value, error)
+        return (
+            f"At equal retention the best of {len(splits)} that split, {kind_name(best)}, lies {signed(gain)} points "
+            f"above leave_one_out, which is {'more' if gain.clear else 'no more'} than two standard errors."
+        )
+
+    def adaptive_spread(self, name: str, scale: float, digits: int) -> str:
+        """Of a figure of the policies that choose the count, over seeds."""
+        values = [scale * self.results.of(job)[name] for job in self.results.experiments["adaptive"]]
+        return mean_and_spread(values, digits)
+
+    def adaptive(self) -> str:
+        """Counts that follow the video, against the same count for all."""
+        rows = []
+        for retention, adaptive, fixed in self.results.adaptive_gains():
+            seeds = ", ".join(points(a - f) for a, f in zip(adaptive.by_seed, fixed.by_seed, strict=True))
+            gain = signed(adaptive.answers.minus(fixed.answers))
+            rows.append([at(retention), accuracy(adaptive), accuracy(fixed), gain, seeds])
+        return table(["mean", "adaptive", "fixed", "difference", "by seed"], rows)
+
+    def context_rot(self) -> str:
+        """Compressed against full on long videos."""
+        cells, gains = self.results.policy("policy", "long", policy=self.results.main), self.results.long_video_gains()
+        rows = [[at(r), accuracy(cells[r]), signed(gain)] for r, gain in sorted(gains.items())]
+        return table(["kept", "accuracy, %", "difference to all tokens"], rows)
+
+    def tower(self, tower: str, split: str) -> str:
+        """Policies and methods without training on a test tower."""
+        series = {
+            "**relative, tower never seen, systematic**": self.results.policy(
+                "towers", split, reader=tower, tower="never seen"
+            ),
+            "residual, trained on this tower, systematic": self.results.policy(
+                "towers", split, reader=tower, tower=tower
+            ),
+            **self.results.methods(split, "towers", tower),
+            **self.results.methods(split, "towers", tower, oracle=True),
+        }
+        retentions = self.recipe.retentions
+        rows = [[name, *(accuracy(cells[r]) for r in retentions)] for name, cells in series.items()]
+        return table(["accuracy, %", *map(at, retentions)], rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,21 @@ def unpack(text: str, shape: tuple[int, ...]) -> Marks:
     """The inverse of :func:`pack`."""
     bits = np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=int(np.prod(shape)))
     return bits.reshape(shape).astype(bool)
+
+
+class Difference(NamedTuple):
+    """Of two accuracies, and its standard error."""
+
+    value: float
+    error: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is above 0 by more than two standard errors."""
+        return self.value > 2 * self.error
+
+    def __neg__(self) -> Difference:
+        return Difference(-self.value, self.error)
 
 
 @dataclass(frozen=True)
@@ -63,12 +78,13 @@ class Answers:
         """Of the accuracy, over videos: the questions of one video are not independent."""
         return _ratio_error(self.right.sum(1), self.asked.sum(1))
 
-    def minus(self, other: Answers) -> tuple[float, float]:
+    def minus(self, other: Answers) -> Difference:
         """The difference in accuracy on the same questions, and its standard error over videos."""
         if not np.array_equal(self.asked, other.asked):
             raise ValueError("only answers to the same questions can be compared")
         difference = self.right - other.right
-        return float(difference.sum() / self.asked.sum()), _ratio_error(difference.sum(1), self.asked.sum(1))
+        error = _ratio_error(difference.sum(1), self.asked.sum(1))
+        return Difference(float(difference.sum() / self.asked.sum()), error)
 
 
 def _ratio_error(value: Floats, asked: Floats) -> float:

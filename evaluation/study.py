@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from evaluation.experiments import EXPERIMENTS, Plan, missing_towers
-from evaluation.jobs import Files, Job, fingerprint, save_json
+from evaluation.experiments import EXPERIMENTS, Plan
+from evaluation.jobs import ROOT, Code, Files, Job, fingerprint, load_results, save_result, sha256_of, unused_results
 from evaluation.pool import Done, run_all
-from evaluation.provenance import ROOT, provenance
 from evaluation.recipe import Recipe
 from evaluation.report import write_report
+from evaluation.results import Results
 from evaluation.work import FUNCTIONS
+from score_video.provenance import circumstances
+
+READERS = ROOT / "evaluation" / "readers"
 
 
-def find_readers(shipped: Path) -> dict[str, Path]:
-    """The shipped reader and those in evaluation/readers, by name."""
-    return {
-        "shipped": shipped,
-        **{path.stem: path for path in sorted((ROOT / "evaluation/readers").glob("*.safetensors"))},
-    }
+class StudyError(Exception):
+    """The study cannot be run, or its document not be written; the message says what is wanted."""
 
 
-def find_footage() -> Path | None:
-    """The first of the shared clips, where they are there."""
-    return next(iter(sorted((ROOT.parent / "shared" / "video").glob("*.mp4"))), None)
+def find_readers(recipe: Recipe, shipped: Path, folder: Path = READERS) -> dict[str, Path]:
+    """The readers that a recipe names, by name. Raises StudyError where one is not there."""
+    named = dict.fromkeys(("shipped", *recipe.train_towers, *recipe.test_towers))
+    readers = {name: shipped if name == "shipped" else folder / f"{name}.safetensors" for name in named}
+    for name, path in readers.items():
+        if not path.is_file():
+            raise StudyError(f"there is no reader {name}: {path} is no file (evaluation/readers/make.sh makes it)")
+    return readers
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,11 @@ class Study:
     Attributes:
         recipe: what is run.
         readers: weights by name; "shipped" among them.
-        footage: a clip, or None.
+        footage: the clip that the recipe names; None: not given, which is an error once a job needs it.
         results: the folder of the JSON.
         docs: the folder of results.md and its figures.
+        code: what is at hand.
+        allow_dirty: whether code that is not in the history may run; the document says so then.
     """
 
     recipe: Recipe
@@ -49,69 +55,111 @@ class Study:
     footage: Path | None
     results: Path
     docs: Path
+    code: Code
+    allow_dirty: bool = False
 
-    def plan(self) -> tuple[Plan, Files]:
-        """The plan, and the files that its fingerprints stand for."""
-        readers = {name: fingerprint(path, name) for name, path in self.readers.items()}
-        footage = None if self.footage is None else fingerprint(self.footage)
-        files = Files(
-            {readers[name]: path for name, path in self.readers.items()},
-            {} if self.footage is None or footage is None else {footage: self.footage},
-        )
-        return Plan(self.recipe, readers, footage), files
+    @cached_property
+    def plan(self) -> Plan:
+        """What there is to run."""
+        readers = {name: fingerprint(name, sha256_of(path)) for name, path in self.readers.items()}
+        return Plan(self.recipe, readers, self.code.hash)
+
+    @cached_property
+    def experiments(self) -> dict[str, list[Job]]:
+        """The jobs of each."""
+        return {name: build(self.plan) for name, build in EXPERIMENTS.items()}
+
+    def _files(self, jobs: Sequence[Job]) -> Files:
+        """The files of these jobs. Raises StudyError where they need a clip that was not given, or is another."""
+        readers = {self.plan.readers[name]: path for name, path in self.readers.items()}
+        wanted = self.recipe.footage
+        if wanted is None or not any(wanted.fingerprint in job.work for job in jobs):
+            return Files(readers, {})
+        of_it = f"the split footage needs {wanted.name} with SHA-256 {wanted.sha256} ({wanted.source})"
+        if self.footage is None or not self.footage.is_file():
+            found = "none was given" if self.footage is None else f"there is no file {self.footage}"
+            raise StudyError(f"{of_it}, but {found}: give it with --footage PATH, or put it into evaluation/footage/")
+        if (sha256 := sha256_of(self.footage)) != wanted.sha256:
+            raise StudyError(
+                f"{of_it}, but {self.footage} has SHA-256 {sha256}: give the right one with --footage PATH"
+            )
+        return Files(readers, {wanted.fingerprint: self.footage})
+
+    def _check_code(self) -> None:
+        if self.code.changed and not self.allow_dirty:
+            first = f"{self.code.changed[0]}{', ...' if len(self.code.changed) > 1 else ''}"
+            raise StudyError(
+                f"results must come of code that is in the history, but {len(self.code.changed)} files differ from "
+                f"commit {self.code.commit}: {first} (commit them, or --allow-dirty, and the document will say so)"
+            )
+
+    def _usable(self, jobs: Sequence[Job]) -> dict[str, dict[str, object]]:
+        """The results that are of this code and, but where it is allowed, of code in the history."""
+        kept = load_results(self.results, jobs)
+        return {key: of for key, of in kept.items() if self.allow_dirty or not of["made"]["changed"]}
 
     def run(self, names: Sequence[str], fresh: bool = False, workers: int = 2) -> list[Done]:
-        """Runs the jobs of these experiments that have no result, or with ``fresh`` all; returns those that failed."""
-        plan, files = self.plan()
+        """Runs the jobs of these experiments that have no result, or with ``fresh`` all; returns those that failed.
+
+        Raises StudyError, before anything runs, where the code differs from the commit or a file is not at hand.
+        """
         console = Console(highlight=False)
-        if plan.footage is None:
-            console.print("no footage: the split footage is left out (--footage VIDEO)")
-        if "relative" in names and (missing := missing_towers(plan)):
-            console.print(f"no reader {', '.join(missing)} in evaluation/readers: the experiment relative is left out")
-        unique: dict[str, Job] = {}
-        for name in names:
-            for job in EXPERIMENTS[name](plan):
-                unique.setdefault(job.key, job)
-        jobs = [job for job in unique.values() if fresh or not job.file(self.results).is_file()]
+        code, made = self.code, circumstances("torch", "transformers")
+        self._check_code()
+        unique = {job.key: job for name in names for job in self.experiments[name]}
+        usable = self._usable(list(unique.values()))
+        jobs = [job for job in unique.values() if fresh or job.key not in usable]
+        files = self._files(jobs)
         console.print(f"{len(jobs)} jobs to run, {len(unique) - len(jobs)} have a result in {self.results}")
-        known = {job.key for build in EXPERIMENTS.values() for job in build(plan)}
-        if stale := [file.name for file in sorted(self.results.glob("*.json")) if file.stem not in known]:
-            console.print(f"{len(stale)} results there are of other parameters and not used: {stale[0]}, ...")
-        made = provenance()
+        every = [job for of in self.experiments.values() for job in of]
+        if unused := unused_results(self.results, every):
+            first = next(iter(unused)).name
+            console.print(f"{len(unused)} results there are of other code or parameters and not used: {first}, ...")
         failed: list[Done] = []
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("jobs", total=len(jobs))
-
-            def done(ended: Done) -> None:
-                job = ended.job
+            for ended in run_all(jobs, FUNCTIONS, files, workers):
                 if ended.error is None:
-                    kept: dict[str, Any] = {"function": job.function, "label": job.label, "parameters": job.parameters}
-                    kept |= {"seconds": round(ended.seconds, 2), "cpu_seconds": round(ended.cpu_seconds, 2)}
-                    kept |= {"made": made, "result": ended.result}
-                    save_json(job.file(self.results), kept)
+                    times = {"seconds": round(ended.seconds, 2), "cpu_seconds": round(ended.cpu_seconds, 2)}
+                    state = {"commit": code.commit, "changed": list(code.changed)}
+                    save_result(self.results, ended.job, {**times, "made": made | state, "result": ended.result})
                 else:
                     failed.append(ended)
                 outcome = "" if ended.error is None else f"  FAILED: {ended.error[0]}"
-                times = f"{ended.seconds:7.1f} s ({ended.cpu_seconds:.1f} s of a core)"
-                progress.console.print(f"{times}  {job.label}{outcome}", markup=False)
+                times_of = f"{ended.seconds:7.1f} s ({ended.cpu_seconds:.1f} s of a core)"
+                progress.console.print(f"{times_of}  {ended.job.label}{outcome}", markup=False)
                 progress.advance(bar)
-
-            run_all(jobs, FUNCTIONS, files, workers, done)
         for ended in failed:
-            console.print(f"failed: {_describe(ended)}", markup=False)
+            message, details = ended.error or ("", "")
+            console.print(f"failed: {ended.job.label} ({ended.job.key}): {message}\n{details}".rstrip(), markup=False)
         return failed
 
-    def report(self) -> list[Path]:
-        """Writes the document and its figures from the results that are there."""
-        plan, _ = self.plan()
-        return write_report(plan, self.results, self.docs)
+    def report(self, partial: bool = False) -> list[Path]:
+        """Writes the document and its figures from the results; returns the files.
 
+        Raises StudyError where a result is missing, of other code, or of code that is not in the history: nothing is
+        written then. With ``partial`` what there is is written, and the document says at its top what it lacks.
+        """
+        self._check_code()
+        told = self.lacking()
+        if told and not partial:
+            raise StudyError(f"the document is not written: {told} (--partial writes what there is, and says so)")
+        kept = self._usable([job for of in self.experiments.values() for job in of])
+        return write_report(Results(self.plan, self.experiments, kept), self.code, told, self.docs)
 
-def _describe(ended: Done) -> str:
-    message, details = ended.error or ("", "")
-    return f"{_place(ended.job)}: {message}\n{details}".rstrip()
-
-
-def _place(job: Job) -> str:
-    return f"{job.label} ({job.key})"
+    def lacking(self) -> str:
+        """Which results there are not, or not of this code, or of code that is not in the history; "" if none."""
+        every = {job.key: job for of in self.experiments.values() for job in of}
+        usable = self._usable(list(every.values()))
+        jobs = [job for key, job in every.items() if key not in usable]
+        dirty, others = load_results(self.results, jobs), set(unused_results(self.results, jobs).values())
+        reasons = {
+            "of code that is not in the history": [job for job in jobs if job.key in dirty],
+            "stale, of other code": [job for job in jobs if job.key not in dirty and job.work in others],
+            "missing": [job for job in jobs if job.key not in dirty and job.work not in others],
+        }
+        named = {
+            reason: ", ".join([job.label for job in of[:3]] + ["..."] * (len(of) > 3)) for reason, of in reasons.items()
+        }
+        return "; ".join(f"{len(of)} results are {reason} ({named[reason]})" for reason, of in reasons.items() if of)

@@ -14,7 +14,6 @@ from torch.utils.data import ConcatDataset, Dataset
 from transformers.trainer_callback import PrinterCallback
 
 from evaluation.jobs import Files
-from evaluation.measure import environment
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.rl.config import ScoreConfig
@@ -27,25 +26,32 @@ _BATCH = 32
 METRICS = ("step", "reward", "accuracy", "kept_ratio")
 
 
+def environment(files: Files, reader: str, footage: str | None = None) -> MiniatureEnvironment:
+    """The reader and the footage of those fingerprints; read once in a process."""
+    return _environment(files.readers[reader], None if footage is None else files.footage[footage])
+
+
+_environment = lru_cache(maxsize=16)(MiniatureEnvironment)
+
+
 def train(files: Files, training: Mapping[str, Any]) -> tuple[SurprisePolicy, list[list[float]]]:
     """A policy, as :meth:`evaluation.experiments.Plan.training` describes it; and its curve, rows of ``METRICS``."""
-    readers = [environment(files, reader, training.get("footage")) for reader in training["readers"]]
-    seed = training["seed"]
+    readers = [environment(files, reader) for reader in training["readers"]]
+    seed, settings = training["seed"], training["settings"]
     torch.manual_seed(seed)
     width = readers[0].token_width if len(readers) == 1 else 0
     policy = SurprisePolicy(SurprisePolicyConfig(token_width=width, **training["policy"]))
-    videos: Any = _videos(training)
+    one_question = training.get("one_question", False)
+    videos: Any = _videos(training["mixture"], seed, training["train_videos"], one_question)
     env: Environment
     if len(readers) > 1:
         env = SeveralReaders(readers)
-    elif training["train_videos"] <= ENCODED_ONCE and "one_question" not in training:
+    elif training["train_videos"] <= ENCODED_ONCE and not one_question:
         env = _encoded_once(readers[0], tuple(training["mixture"].items()), training["train_videos"], seed)
     else:
         env = readers[0]
-    if any(stage["name"] == "pseudo_video" for stage in training["settings"].get("stages", [])):
+    if any(stage["name"] == "pseudo_video" for stage in settings.get("stages", [])):
         videos = {"video": videos, "pseudo_video": MiniatureVideos("static", "train", seed, 100_000, still=True)}
-    settings = dict(training["settings"])
-    steps = settings["max_steps"]
     with tempfile.TemporaryDirectory() as folder:
         config = ScoreConfig(
             output_dir=folder,
@@ -54,32 +60,21 @@ def train(files: Files, training: Mapping[str, Any]) -> tuple[SurprisePolicy, li
             report_to=[],
             disable_tqdm=True,
             save_strategy="no",
-            logging_steps=max(1, steps // 20),
+            logging_steps=max(1, settings["max_steps"] // 20),
             **settings,
         )
         trainer = ScoreTrainer(policy, env, config, videos)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     lines = [line for line in trainer.state.log_history if "reward" in line]
-    policy.eval()  # type: ignore[no-untyped-call]
+    policy.eval()
     return policy, [[round(line[name], 4) for name in METRICS] for line in lines]
 
 
-def _videos(training: Mapping[str, Any]) -> Dataset[Example]:
-    mixture, seed = training["mixture"], training["seed"]
+def _videos(mixture: Mapping[str, float], seed: int, videos: int, one_question: bool = False) -> Dataset[Example]:
     total = sum(mixture.values())
-    return ConcatDataset(
-        [
-            MiniatureVideos(
-                split,
-                "train",
-                seed,
-                round(share / total * training["train_videos"]),
-                one_question=training.get("one_question", False),
-            )
-            for split, share in mixture.items()
-        ]
-    )
+    counts = {split: round(share / total * videos) for split, share in mixture.items()}
+    return ConcatDataset([MiniatureVideos(split, "train", seed, n, one_question) for split, n in counts.items()])
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ class EncodedOnce:
 def _encoded_once(
     env: MiniatureEnvironment, mixture: tuple[tuple[str, float], ...], train_videos: int, seed: int
 ) -> EncodedOnce:
-    data: Any = _videos({"mixture": dict(mixture), "seed": seed, "train_videos": train_videos})
+    data: Any = _videos(dict(mixture), seed, train_videos)
     encoded = {}
     # always in the same batches: in the last bit, tokens depend on what else is encoded with them
     for begin in range(0, len(data), _BATCH):

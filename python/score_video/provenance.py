@@ -46,7 +46,11 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 def circumstances(*packages: str) -> dict[str, str | int]:
     """What results are kept with: ``cpu``, ``cores``, ``date`` (ISO), and :func:`versions`."""
-    machine = {"cpu": cpu_name(), "cores": os.cpu_count() or 1, "date": str(datetime.date.today())}
+    machine: dict[str, str | int] = {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count() or 1,
+        "date": str(datetime.date.today()),
+    }
     return machine | versions(*packages)
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,26 +16,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from answer_job import answer
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from evaluation import pool
+from evaluation import __main__ as command
+from evaluation import pool, pretrained
+from evaluation.checks import all_checks
 from evaluation.experiments import EXPERIMENTS, SAME_WHEN_COUNTED, Plan
 from evaluation.figures import spread_labels
-from evaluation.found import Cell, Found
-from evaluation.jobs import Files, Job, fingerprint, save_json
-from evaluation.recipe import FULL, QUICK
-from evaluation.statistics import Answers, pack, share_out, spearman, unpack
-from evaluation.study import Study
-from evaluation.sweep import Run, Sweep
-from evaluation.tables import accuracy, percent, signed, table
+from evaluation.jobs import RESULTS, ROOT, Code, Files, Job, fingerprint, sha256_of, sources
+from evaluation.recipe import FULL, QUICK, Footage
+from evaluation.results import Cell, Results, Sweep, Training
+from evaluation.statistics import Answers, Difference, pack, share_out, spearman, unpack
+from evaluation.study import Study, StudyError, find_readers
+from evaluation.text import accuracy, percent, signed, table
 from evaluation.train import SeveralReaders, _encoded_once
-from evaluation.verdicts import all_verdicts, helps
-from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
+from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos, shipped_reader
 from score_video.miniature.reader import Reader, ReaderConfig
+from score_video.policy import SurprisePolicy
 from score_video.rl.advantages import ADVANTAGES, Rewards
 from score_video.rl.environment import Selection
+from score_video.video.synthetic import write_clip
 
 # ---- Statistics
 
@@ -108,9 +116,10 @@ def test_numbers_as_text() -> None:
     assert accuracy(Cell(Answers.mean_of([one, other]), (0.75, 0.5))) == "62.5 (50.0 to 75.0)"
     assert accuracy(Cell(one, (0.75,))) == "75.0 ± 25.0"
     assert percent(float("nan")) == "-"
-    assert signed((-0.0123, 0.004)) == "-1.2 ± 0.4"
-    assert table(["a", "b"], [["c", "d"]]) == ["| a | b |", "| --- | ---: |", "| c | d |", ""]
-    assert helps((0.021, 0.01)) and not helps((0.019, 0.01)) and not helps((-0.5, 0.01))
+    assert signed(Difference(-0.0123, 0.004)) == "-1.2 ± 0.4"
+    assert table(["a", "b"], [["c", "d"]]) == "| a | b |\n| --- | ---: |\n| c | d |"
+    clear, unclear, harm = Difference(0.021, 0.01), Difference(0.019, 0.01), Difference(-0.5, 0.01)
+    assert clear.clear and not unclear.clear and not harm.clear and (-harm).clear
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=9))
@@ -129,35 +138,125 @@ def test_labels_far_apart_stay() -> None:
 # ---- Jobs
 
 
-def test_equal_work_has_an_equal_key_and_other_work_another() -> None:
-    job = Job("full", {"a": 1, "b": [2]}, {"split": "plain"})
-    assert job.key == Job("full", {"b": [2], "a": 1}, {"split": "other"}).key
-    assert job.key != Job("full", {"a": 1, "b": [3]}).key
-    assert job.key != Job("method", {"a": 1, "b": [2]}).key
+def test_equal_work_by_equal_code_has_an_equal_key_and_other_work_or_code_another() -> None:
+    job = Job("full", {"a": 1, "b": [2]}, "code", {"split": "plain"})
+    assert job.key == Job("full", {"b": [2], "a": 1}, "code", {"split": "other"}).key
+    assert job.key != Job("full", {"a": 1, "b": [3]}, "code").key
+    assert job.key != Job("method", {"a": 1, "b": [2]}, "code").key
+    other = Job("full", {"a": 1, "b": [2]}, "other code")
+    assert job.key != other.key and job.work == other.work
 
 
 def test_another_file_is_another_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(b"1")
     (tmp_path / "two").write_bytes(b"2")
-    one, two = (fingerprint(tmp_path / name, "reader") for name in ("one", "two"))
+    one, two = (fingerprint("reader", sha256_of(tmp_path / name)) for name in ("one", "two"))
     assert one != two and one.startswith("reader@")
 
 
 def test_every_experiment_can_be_planned() -> None:
-    towers = {name: f"{name}@0" for name in (*FULL.train_towers, *FULL.test_towers, "shipped")}
-    plan = Plan(FULL, towers, "clip@0")
+    plan = Plan(FULL, {name: f"{name}@0" for name in (*FULL.train_towers, *FULL.test_towers, "shipped")}, "code")
     jobs = {name: build(plan) for name, build in EXPERIMENTS.items()}
     assert all(jobs.values())
     for name, of in jobs.items():
         json.dumps([job.parameters for job in of])
+        assert all(job.code == "code" for job in of)
         if name != "advantages":  # there two strategies may be one by definition
             assert len({job.key for job in of}) == len(of), name
     # the same policies, not trained again
-    assert {job.key for job in jobs["rot"]} <= {job.key for job in (*jobs["full"], *jobs["policy"])}
-    # without footage that split is left out, without towers that experiment
-    less = Plan(FULL, {"shipped": "shipped@0"}, None)
-    assert len(EXPERIMENTS["full"](less)) == len(jobs["full"]) - 1
-    assert EXPERIMENTS["relative"](less) == []
+    assert {job.key for job in jobs["context-rot"]} <= {job.key for job in (*jobs["full"], *jobs["policy"])}
+    clip = FULL.footage
+    assert clip is not None
+    assert {job.tags["split"] for job in jobs["full"] if clip.fingerprint in job.work} == {"footage"}
+
+
+def test_a_reader_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    assert set(find_readers(FULL, shipped_reader())) == {"shipped", *FULL.train_towers, *FULL.test_towers}
+    with pytest.raises(StudyError, match=r"there is no reader tower-1: .*tower-1\.safetensors is no file"):
+        find_readers(FULL, shipped_reader(), tmp_path)
+
+
+# ---- The code
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository with a little of every kind of file."""
+    for name in (
+        *("csrc/ops.cpp", "csrc/cpu/kernels.h", "csrc/cuda/kernels.cu", "csrc/ops_cuda.cpp", "CMakeLists.txt"),
+        *("score_ext/ops.py", "python/score_video/rl/trainer.py", "python/score_video/commands/ask.py"),
+        *("evaluation/work.py", "evaluation/report.py", "evaluation/results/full-0.json", "docs/results.md"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *words], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "decides", "counts"),
+    [
+        ("csrc/cpu/kernels.h", True, True),
+        ("CMakeLists.txt", True, True),
+        ("score_ext/ops.py", True, True),
+        ("python/score_video/rl/trainer.py", True, True),
+        ("python/score_video/rl/new.py", True, True),
+        ("evaluation/work.py", True, True),
+        ("evaluation/report.py", False, True),  # no result is of it, but every figure is
+        ("python/score_video/commands/ask.py", False, True),
+        ("evaluation/results/full-0.json", False, False),
+        ("docs/results.md", False, False),
+    ],
+)
+def test_a_change_of_code_is_another_hash_and_is_seen(checkout: Path, name: str, decides: bool, counts: bool) -> None:
+    before = Code.of(checkout)
+    assert before.changed == () and before.commit != "?"
+    (checkout / name).write_text("changed")
+    after = Code.of(checkout)
+    assert (after.hash != before.hash) == decides
+    assert after.changed == ((name,) if counts else ())
+
+
+def test_a_file_that_moves_is_another_hash(checkout: Path) -> None:
+    before = Code.of(checkout).hash
+    (checkout / "score_ext/ops.py").rename(checkout / "score_ext/moved.py")
+    assert Code.of(checkout).hash != before
+
+
+def test_without_git_no_code_is_in_the_history(checkout: Path) -> None:
+    known = Code.of(checkout).hash
+    shutil.rmtree(checkout / ".git")
+    code = Code.of(checkout)
+    assert code.hash == known and code.commit == "?" and "no git checkout" in code.changed[0]
+
+
+def test_all_that_a_job_loads_is_in_the_hash(tmp_path: Path) -> None:
+    """Also what a training loads only when it runs."""
+    tiny_reader(0).save(tmp_path / "shipped.safetensors")
+    recipe = replace(QUICK, test_videos={"plain": 4}, train_videos=16, retentions=(0.05,))
+    plan = Plan(recipe, {"shipped": "shipped@0"}, "code")
+    work = plan.policy(plan.training(0, {"plain": 1.0}), [plan.test("plain")]).parameters
+    (tmp_path / "job.py").write_text(
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "from evaluation.jobs import Files\n"
+        "from evaluation.work import FUNCTIONS\n"
+        f"files = Files({{'shipped@0': Path({str(tmp_path / 'shipped.safetensors')!r})}}, {{}})\n"
+        f"FUNCTIONS['policy'](files, **json.loads({json.dumps(work)!r}))\n"
+        "ours = ('evaluation', 'score_ext', 'score_video')\n"
+        "print('loaded:', *(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ours))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "job.py")],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("loaded:"))
+    loaded = {Path(name).relative_to(ROOT).as_posix() for name in line.split()[1:] if name.endswith(".py")}
+    assert "python/score_video/rl/trainer.py" in loaded and "evaluation/work.py" in loaded
+    # provenance tells of what ran, and decides nothing
+    assert loaded - set(sources()) <= {"evaluation/__init__.py"}
 
 
 def test_strategies_taken_for_the_same_are_the_same() -> None:
@@ -172,9 +271,8 @@ def test_strategies_taken_for_the_same_are_the_same() -> None:
 
 
 def test_a_job_that_fails_or_dies_takes_no_other_along() -> None:
-    ended: list[pool.Done] = []
-    jobs = [Job("answer", {"what": what}) for what in ("one", "raise", "die", "two")]
-    pool.run_all(jobs, {"answer": answer}, Files({}, {}), 1, ended.append)
+    jobs = [Job("answer", {"what": what}, "code") for what in ("one", "raise", "die", "two")]
+    ended = pool.run_all(jobs, {"answer": answer}, Files({}, {}), 1)
     results = {done.job.parameters["what"]: done for done in ended}
     assert [results[what].result for what in ("one", "two")] == [
         {"answer": what, "threads": 1} for what in ("one", "two")
@@ -186,7 +284,8 @@ def test_a_job_that_fails_or_dies_takes_no_other_along() -> None:
 # ---- The document, from made-up results
 
 TINY = replace(FULL, retentions=(0.05, 0.10), test_videos=dict.fromkeys(FULL.test_videos, 4), seeds=(0, 1))
-PLAN = Plan(TINY, {"shipped": "shipped@0"}, None)
+PLAN = Plan(TINY, {name: f"{name}@0" for name in ("shipped", *FULL.train_towers, *FULL.test_towers)}, "code")
+JOBS = {name: build(PLAN) for name, build in EXPERIMENTS.items()}
 ASKED = np.ones((4, 7), bool)
 
 
@@ -196,66 +295,65 @@ def made_up(row: Mapping[str, Any], share: float) -> dict[str, Any]:
     return {**row, "accuracy": right.mean(), "questions": 28, "kept": 0.1, "right": pack(right)}
 
 
-def keep(folder: Path, job: Job, result: Mapping[str, Any]) -> None:
-    names = ("cpu", "cores", "date", "torch", "transformers", "python", "score", "commit")
-    made = dict.fromkeys(names, "?")
-    save_json(job.file(folder), {"cpu_seconds": 1.0, "made": made, "result": result})
+def results_of(results: Mapping[str, Mapping[str, Any]]) -> Results:
+    return Results(PLAN, JOBS, {key: {"result": result} for key, result in results.items()})
 
 
-def keep_tests(folder: Path, policy: float, rival: float) -> None:
-    """Full 100%; the policy and every rival as given, the oracle 100%."""
-    for job in EXPERIMENTS["full"](PLAN):
-        keep(folder, job, {"shape": ASKED.shape, "asked": pack(ASKED), "row": made_up({}, 1.0)})
-    for job in EXPERIMENTS["methods"](PLAN):
+def made_up_tests(policy: float, rule: float) -> Results:
+    """Full 100%; the policy and every method as given, the oracle 100%."""
+    kept: dict[str, dict[str, Any]] = {}
+    for job in JOBS["full"]:
+        kept[job.key] = {"shape": ASKED.shape, "asked": pack(ASKED), "row": made_up({}, 1.0)}
+    for job in JOBS["methods"]:
         of = job.parameters
-        share = 1.0 if of["method"] == "oracle" else rival
-        every = [(law, seed, r) for law in of["laws"] for seed in of["seeds"] for r in of["retentions"]]
-        rows = [made_up({"law": law, "seed": seed, "retention": r}, share) for law, seed, r in every]
-        keep(folder, job, {"rows": rows})
-    for job in EXPERIMENTS["policy"](PLAN):
+        share = 1.0 if of["method"] == "oracle" else rule
+        every = itertools.product(of["selections"], of["seeds"], of["retentions"])
+        rows = [made_up({"selection": by, "seed": seed, "retention": r}, share) for by, seed, r in every]
+        kept[job.key] = {"rows": rows}
+    for job in JOBS["policy"]:
         of = job.parameters
-        every = [(test, law, r) for test in of["tests"] for law in of["laws"] for r in of["retentions"]]
+        every = itertools.product(of["tests"], of["selections"], of["retentions"])
         rows = [
-            made_up({"split": test["split"], "reader": test["reader"], "law": law, "retention": r}, policy)
-            for test, law, r in every
+            made_up({"split": test["split"], "reader": test["reader"], "selection": by, "retention": r}, policy)
+            for test, by, r in every
         ]
-        keep(folder, job, {"curve": [], "rows": rows})
+        kept[job.key] = {"curve": [], "rows": rows}
+    return results_of(kept)
 
 
-def test_verdicts_follow_the_numbers(tmp_path: Path) -> None:
-    keep_tests(tmp_path / "good", policy=1.0, rival=0.75)
-    good = all_verdicts(Found(PLAN, tmp_path / "good"))
-    assert [verdict.met for verdict in good] == [True] * 8 + [False]  # no context rot: as good as full is not above
-    keep_tests(tmp_path / "bad", policy=0.5, rival=0.75)
-    bad = all_verdicts(Found(PLAN, tmp_path / "bad"))
-    assert [verdict.met for verdict in bad] == [True] + [False] * 8
-    assert "-25.0" in next(verdict.measured for verdict in bad if "best rival" in verdict.expected)
+def test_checks_follow_the_numbers() -> None:
+    good = all_checks(made_up_tests(policy=1.0, rule=0.75))
+    assert [check.met for check in good] == [True] * 8 + [False]  # no context rot: as good as full is not above
+    bad = all_checks(made_up_tests(policy=0.5, rule=0.75))
+    assert [check.met for check in bad] == [True] + [False] * 8
+    assert "-25.0" in next(check.measured for check in bad if "best method" in check.expected)
 
 
-def test_a_run_has_collapsed_when_next_to_nothing_or_most_is_kept() -> None:
-    def run(expected: float, ratio: float) -> Run:
-        return Run("joint", False, 1.0, 0, expected, ratio, 0.9, 0.5)
+def test_a_training_has_collapsed_when_next_to_nothing_or_most_is_kept() -> None:
+    def training(expected: float, ratio: float) -> Training:
+        return Training(("joint", False), 1.0, expected, ratio, 0.9, 0.5)
 
-    assert run(2.9, 0.005).collapsed and run(400, 0.61).collapsed
-    assert not run(3.0, 0.6).collapsed
+    assert training(2.9, 0.005).collapsed and training(400, 0.61).collapsed
+    assert not training(3.0, 0.6).collapsed
 
 
-def test_a_strategy_holds_where_no_seed_collapsed(tmp_path: Path) -> None:
-    for job in EXPERIMENTS["advantages"](PLAN):
+def test_a_weight_is_stable_where_no_seed_collapsed() -> None:
+    kept = {}
+    for job in JOBS["advantages"]:
         tags = job.tags
         dead = tags["strategy"] == "by_factor" and tags["seed"] == 1 and tags["weight"] >= 1
         ratio = 0.001 if dead else 0.1 / tags["weight"] ** 0.2
         # on one curve, but for by_factor, 2 points above it
         share = 0.9 + 0.1 * np.log10(ratio) + 0.02 * (tags["strategy"] == "by_factor")
         result = {"expected": 576 * ratio, "expected_ratio": ratio, "correlation": 0.5, "deployed": {"accuracy": share}}
-        keep(tmp_path, job, result)
-    sweep = Sweep(Found(PLAN, tmp_path))
-    held = sweep.weights_held()
+        kept[job.key] = result
+    sweep: Sweep = results_of(kept).sweep
+    stable = sweep.stable_weights()
     weights = PLAN.recipe.sweep_weights
-    assert held["by_factor", False] == held["by_factor", True] == sum(weight < 1 for weight in weights)
-    assert held["leave_one_out", False] == held["by_action", True] == len(weights)
-    beyond = sweep.beyond_curve()
-    gained = beyond["by_factor", False][0] - beyond["joint", False][0]
+    assert stable["by_factor", False] == stable["by_factor", True] == sum(weight < 1 for weight in weights)
+    assert stable["leave_one_out", False] == stable["by_action", True] == len(weights)
+    above = sweep.above_curve()
+    gained = above["by_factor", False].value - above["joint", False].value
     assert gained == pytest.approx(0.02, abs=0.005)
 
 
@@ -294,47 +392,163 @@ def test_several_readers_take_turns_by_the_first_example() -> None:
 
 # ---- All of it
 
+CLEAN = Code("code", "0123456789", ())
+
 
 @pytest.fixture(scope="module")
 def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Its clip is made here, and is what its recipe names."""
     folder = tmp_path_factory.mktemp("study")
-    names = {"shipped", *QUICK.train_towers, *QUICK.test_towers}
     readers = {}
-    for number, name in enumerate(sorted(names)):
+    for number, name in enumerate(sorted({"shipped", *QUICK.train_towers, *QUICK.test_towers})):
         readers[name] = folder / f"{name}.safetensors"
         tiny_reader(number).save(readers[name])
-    splits = ("plain", "lookalike", "static", "density", "long")
-    recipe = replace(QUICK, test_videos=dict.fromkeys(splits, 4), retentions=(0.05,), few_retentions=(0.05,))
+    clip = folder / "clip.mp4"
+    write_clip(clip)
+    recipe = replace(QUICK, test_videos=dict.fromkeys(QUICK.test_videos, 4), retentions=(0.05,), few_retentions=(0.05,))
     recipe = replace(recipe, curriculum={"sparse": {"reward": "correct"}}, sweep_weights=(0.5,), sweep_test_videos=4)
-    return Study(recipe, readers, None, folder / "results", folder / "docs")
+    recipe = replace(recipe, footage=Footage(clip.name, sha256_of(clip), "this test"))
+    return Study(recipe, readers, clip, folder / "results", folder / "docs", CLEAN)
 
 
-def test_all_of_it_once(small_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def elsewhere(study: Study, folder: Path, **changes: Any) -> Study:
+    """The same with the results there are, in a place of its own."""
+    shutil.copytree(study.results, folder / "results")
+    return replace(study, results=folder / "results", docs=folder / "docs", **changes)
+
+
+@pytest.fixture(scope="module")
+def whole_study(small_study: Study) -> Study:
+    """Run from start to finish."""
     assert small_study.run(list(EXPERIMENTS), workers=1) == []
-    written = {path.name for path in small_study.report()}
+    return small_study
+
+
+def test_all_of_it_once(whole_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    written = {path.name for path in whole_study.report()}
     figures = {f"results-{name}.png" for name in ("retention", "state", "count", "advantages")}
     assert written == {"results.md", "results-tasks.md", *figures}
-    text = (small_study.docs / "results.md").read_text()
-    assert "Not run" not in text and "nan" not in text and text.count("\n## ") == 11
-    # nothing is run again; what is lost, or of another reader, is
+    text = (whole_study.docs / "results.md").read_text()
+    assert "Not run" not in text and "nan" not in text and "\n\n\n" not in text and "**This document" not in text
+    assert text.count("\n## ") == 11 and text.count("\n### Split ") == 6 and text.count("\n### Tower ") == 4
+    named = whole_study.recipe.footage
+    assert named is not None and named.sha256 in text and "clip.mp4" in text and "commit 0123456789." in text
+    assert (whole_study.docs / "results-tasks.md").read_text().count("\n## Split ") == 6
+    # nothing is run again; what is lost is
     capsys.readouterr()
-    assert small_study.run(["full"], workers=1) == []
-    assert "0 jobs to run, 5 have" in capsys.readouterr().out
-    next(small_study.results.glob("full-*.json")).unlink()
-    assert small_study.run(["full"], workers=1) == []
-    assert "1 jobs to run, 4 have" in capsys.readouterr().out
-    assert (small_study.docs / "results.md").read_text() == text
-    # a result of other parameters is not used, and said not to be
-    save_json(small_study.results / "full-0123456789ab.json", {})
-    small_study.run(["full"], workers=1)
-    assert "1 results there are of other parameters" in capsys.readouterr().out
+    assert whole_study.run(["full"], workers=1) == []
+    assert "0 jobs to run, 6 have" in capsys.readouterr().out
+    next(whole_study.results.glob("full-*.json")).unlink()
+    assert whole_study.run(list(EXPERIMENTS), workers=1) == []
+    assert "1 jobs to run" in capsys.readouterr().out
+    whole_study.report()
+    assert (whole_study.docs / "results.md").read_text() == text
 
 
-def test_a_failed_job_is_reported_and_missing_results_are_said_to_be(small_study: Study, tmp_path: Path) -> None:
+def test_results_of_other_code_are_stale_and_make_no_document(
+    whole_study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = elsewhere(whole_study, tmp_path, code=replace(CLEAN, hash="other"))
+    with pytest.raises(StudyError, match=r"not written: \d+ results are stale, of other code \(full plain, "):
+        study.report()
+    assert not study.docs.exists()
+    assert study.run(["full"], workers=1) == []
+    assert "6 jobs to run, 0 have" in capsys.readouterr().out
+    assert "are of other code or parameters and not used" in (study.lacking() and _run_again(study, capsys))
+    assert "stale, of other code (method plain random" in study.lacking() and "missing" not in study.lacking()
+    study.report(partial=True)
+    text = (study.docs / "results.md").read_text()
+    assert "**This document is incomplete: " in text and "results are stale" in text.partition("\n## ")[0]
+    assert "Not run: of policy, 0 of 1 results are there." in text and "by the same code, hash other. 6 jobs" in text
+    assert text.count("\n## ") == 11
+
+
+def _run_again(study: Study, capsys: pytest.CaptureFixture[str]) -> str:
+    study.run(["full"], workers=1)
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_missing_result_makes_no_document(whole_study: Study, tmp_path: Path) -> None:
+    study = elsewhere(whole_study, tmp_path)
+    next(study.results.glob("counted-*.json")).unlink()
+    with pytest.raises(StudyError, match=r"not written: 1 results are missing \(counted .*\) \(--partial writes"):
+        study.report()
+    assert not study.docs.exists()
+
+
+def test_code_that_is_not_committed_does_not_run_or_is_told_at_the_top(whole_study: Study, tmp_path: Path) -> None:
+    study = elsewhere(whole_study, tmp_path, code=replace(CLEAN, changed=("evaluation/work.py", "score_ext/ops.py")))
+    for refused in (lambda: study.run(["full"]), study.report):
+        with pytest.raises(StudyError, match=r"2 files differ from commit 0123456789: evaluation/work\.py, \.\.\."):
+            refused()
+    next(study.results.glob("full-*.json")).unlink()
+    allowed = replace(study, allow_dirty=True)
+    assert allowed.run(list(EXPERIMENTS), workers=1) == []
+    allowed.report()
+    top = (study.docs / "results.md").read_text().partition("\n## ")[0]
+    assert "Made by code that is not in the history. Different from the commit: evaluation/work.py, score_ext" in top
+    # at a clean commit such a result does not count
+    with pytest.raises(StudyError, match=r"not written: 1 results are of code that is not in the history \(full "):
+        replace(study, code=CLEAN).report()
+
+
+def test_footage_that_is_absent_or_another_is_an_error(small_study: Study, tmp_path: Path) -> None:
+    study = replace(small_study, results=tmp_path / "results", docs=tmp_path / "docs")
+    assert study.recipe.footage is not None
+    wanted = rf"the split footage needs clip\.mp4 with SHA-256 {study.recipe.footage.sha256} \(this test\), but "
+    other = tmp_path / "other.mp4"
+    other.write_bytes(b"another")
+    for footage, said in (
+        (None, "none was given: give it with --footage PATH, or put it into evaluation/footage/"),
+        (tmp_path / "gone.mp4", r"there is no file .*gone\.mp4: give it with --footage PATH"),
+        (other, rf".*other\.mp4 has SHA-256 {sha256_of(other)}: give the right one"),
+    ):
+        with pytest.raises(StudyError, match=wanted + said):
+            replace(study, footage=footage).run(["full"], workers=1)
+    assert not study.results.exists()
+
+
+def test_a_failed_job_is_told_and_its_result_missing(small_study: Study, tmp_path: Path) -> None:
     readers = {**small_study.readers, "shipped": tmp_path / "shipped.safetensors"}
     readers["shipped"].write_bytes(b"no weights")
     study = replace(small_study, readers=readers, results=tmp_path / "results", docs=tmp_path / "docs")
     failed = study.run(["full"], workers=1)
-    assert len(failed) == 5 and all("shipped.safetensors" in ended.error[0] for ended in failed if ended.error)
-    study.report()
-    assert "Not run: 0 of 5 results are there." in (study.docs / "results.md").read_text()
+    assert len(failed) == 6 and all("shipped.safetensors" in ended.error[0] for ended in failed if ended.error)
+    study.report(partial=True)
+    assert "Not run: of full, 0 of 6 results are there." in (study.docs / "results.md").read_text()
+
+
+def test_results_of_the_first_release_are_readable_and_not_used(small_study: Study) -> None:
+    study = replace(small_study, results=RESULTS)
+    with pytest.raises(StudyError, match=r"not written: \d+ results are missing"):
+        study.report()
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command.Code, "of", lambda: CLEAN)
+    application = typer.Typer()
+    application.command()(command.main)
+    (tmp_path / "other.mp4").write_bytes(b"another")
+    done = CliRunner().invoke(application, ["--quick", "--only", "full", "--footage", str(tmp_path / "other.mp4")])
+    assert done.exit_code == 2 and done.output.count("\n") == 1
+    assert done.output.startswith("error: the split footage needs bigbuckbunny.mp4 with SHA-256 f25b31f1")
+
+
+# ---- The weights that come with the package
+
+
+def test_their_recipe_is_what_the_document_measures() -> None:
+    readers = {name: fingerprint(name, sha256_of(path)) for name, path in find_readers(FULL, shipped_reader()).items()}
+    towers = EXPERIMENTS["towers"](Plan(FULL, readers, "code"))
+    job = next(job for job in towers if job.tags == {"tower": "never seen", "seed": FULL.seeds[0]})
+    assert json.loads(pretrained.RECIPE.read_text()) == job.parameters["training"]
+
+
+def test_their_recipe_makes_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = json.loads(pretrained.RECIPE.read_text())
+    recipe["settings"].update(max_steps=2, per_device_train_batch_size=4, num_generations=2)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    monkeypatch.setattr(pretrained, "RECIPE", tmp_path / "recipe.json")
+    pretrained.main(tmp_path / "policy")
+    assert SurprisePolicy.from_pretrained(tmp_path / "policy").config.state == "relative"
+    assert (tmp_path / "policy" / "recipe.json").is_file()
