@@ -91,7 +91,7 @@ def torch_select(scores: Tensor) -> Tensor:
     return scores.topk(KEEP, sorted=False).indices.sort().values
 
 
-def torch_draw(logits: Tensor) -> tuple[Tensor, Tensor]:
+def torch_gumbel_topk(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Gumbel top-k, SAMPLES times."""
     gumbel = -torch.log(torch.empty(SAMPLES, LENGTH, device=logits.device).exponential_())
     order = (logits + gumbel).topk(KEEP).indices
@@ -187,7 +187,7 @@ def measure_over_tokens(to: Measurements) -> None:
     systematic = [(x.float()[:, 0].contiguous(),) for (x,) in tokens]
     to.add(
         "compress", "ours, scores given, systematic",
-        lambda x, s: score_ext.compress(x, cu, frames, keep, KEEP, scores=s, law="systematic"),
+        lambda x, s: score_ext.compress(x, cu, frames, keep, KEEP, scores=s, selection="systematic"),
         [(x, s) for (x,), (s,) in zip(tokens, systematic, strict=True)], 2 * kept_bytes,
     )  # fmt: skip
     for formula in FORMULAS:
@@ -203,14 +203,24 @@ def measure_over_tokens(to: Measurements) -> None:
 def measure_over_scores(to: Measurements) -> None:
     scores = [(torch.randn(LENGTH, device="cuda"),) for _ in range(SCORE_INPUTS)]
     cu, keep, seed = int32(0, LENGTH), int32(KEEP), torch.tensor([7], device="cuda")
-    for law in ("topk", "systematic"):
-        to.add("select", f"ours, {law}", lambda s, law=law: score_ext.select(s, cu, keep, KEEP, law=law), scores)
+    for selection in ("topk", "systematic"):
+        to.add(
+            "select",
+            f"ours, {selection}",
+            lambda s, selection=selection: score_ext.select(s, cu, keep, KEEP, selection=selection),
+            scores,
+        )
     to.add("select", "eager topk + sort", torch_select, scores)
     to.add_compiled("select", "topk + sort", torch_select, scores)
     few = scores[:64]
-    to.add(f"draw x{SAMPLES}", "ours", lambda s: score_ext.draw(s, cu, keep, KEEP, SAMPLES, seed), few)
-    to.add(f"draw x{SAMPLES}", "eager topk + sort", torch_draw, few)
-    to.add(f"sample x{SAMPLES}", "ours", lambda s: score_ext.sample(s, cu, keep, KEEP, SAMPLES, seed), few)
+    to.add(f"gumbel_topk x{SAMPLES}", "ours", lambda s: score_ext.gumbel_topk(s, cu, keep, SAMPLES, seed, KEEP), few)
+    to.add(f"gumbel_topk x{SAMPLES}", "eager topk + sort", torch_gumbel_topk, few)
+    to.add(
+        f"gumbel_topk_with_log_prob x{SAMPLES}",
+        "ours",
+        lambda s: score_ext.gumbel_topk_with_log_prob(s, cu, keep, SAMPLES, seed, KEEP),
+        few,
+    )
 
 
 def main() -> None:

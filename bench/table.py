@@ -86,7 +86,7 @@ def scaling(rows: list[Row]) -> list[str]:
     for row in rows:
         found = re.fullmatch(r"test_threads_(\w+)\[(?:(.*)-)?(\d)\]", row["name"])
         assert found is not None, row["name"]
-        what = {"sample": "sample, 8 draws"}.get(found[1], found[1])
+        what = {"gumbel_topk_with_log_prob": "gumbel_topk_with_log_prob, 8 draws"}.get(found[1], found[1])
         pairs[" ".join(filter(None, (what, found[2])))][found[3]] = row
     for name, pair in pairs.items():
         gain = pair["1"]["stats"]["median"] / pair["2"]["stats"]["median"]

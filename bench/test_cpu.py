@@ -102,7 +102,7 @@ def torch_select(scores: Tensor) -> Tensor:
     return scores.topk(SCORES_KEEP, sorted=False).indices.sort().values
 
 
-def torch_sample(logits: Tensor) -> tuple[Tensor, Tensor]:
+def torch_gumbel_topk_with_log_prob(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Gumbel top-k and the log-probability of the draw."""
     gumbel = -torch.log(torch.empty_like(logits).exponential_())
     order = (logits + gumbel).topk(SCORES_KEEP).indices  # sorted: the order of drawing
@@ -216,9 +216,9 @@ def scores() -> Tensor:
     return torch.randn(SCORES, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("law", ["topk", "systematic"])
-def test_select_ours(timed: Callable[..., None], scores: Tensor, law: str) -> None:
-    timed("select", score_ext.select, scores, ONE_VIDEO, int32(SCORES_KEEP), SCORES_KEEP, law, rounds=30)
+@pytest.mark.parametrize("selection", ["topk", "systematic"])
+def test_select_ours(timed: Callable[..., None], scores: Tensor, selection: str) -> None:
+    timed("select", score_ext.select, scores, ONE_VIDEO, int32(SCORES_KEEP), SCORES_KEEP, selection, rounds=30)
 
 
 def test_select_eager(timed: Callable[..., None], scores: Tensor) -> None:
@@ -230,18 +230,28 @@ def test_select_compile(timed: Callable[..., None], scores: Tensor, mode: str) -
     timed("select", compiled(torch_select, mode), scores, rounds=30)
 
 
-def test_sample_ours(timed: Callable[..., None], scores: Tensor) -> None:
+def test_gumbel_topk_with_log_prob_ours(timed: Callable[..., None], scores: Tensor) -> None:
     seed = torch.tensor([1])
-    timed("sample", score_ext.sample, scores, ONE_VIDEO, int32(SCORES_KEEP), SCORES_KEEP, 1, seed, rounds=30)
+    timed(
+        "gumbel_topk_with_log_prob",
+        score_ext.gumbel_topk_with_log_prob,
+        scores,
+        ONE_VIDEO,
+        int32(SCORES_KEEP),
+        1,
+        seed,
+        SCORES_KEEP,
+        rounds=30,
+    )
 
 
-def test_sample_eager(timed: Callable[..., None], scores: Tensor) -> None:
-    timed("sample", torch_sample, scores, rounds=30)
+def test_gumbel_topk_with_log_prob_eager(timed: Callable[..., None], scores: Tensor) -> None:
+    timed("gumbel_topk_with_log_prob", torch_gumbel_topk_with_log_prob, scores, rounds=30)
 
 
 @pytest.mark.parametrize("mode", COMPILE_MODES)
-def test_sample_compile(timed: Callable[..., None], scores: Tensor, mode: str) -> None:
-    timed("sample", compiled(torch_sample, mode), scores, rounds=30)
+def test_gumbel_topk_with_log_prob_compile(timed: Callable[..., None], scores: Tensor, mode: str) -> None:
+    timed("gumbel_topk_with_log_prob", compiled(torch_gumbel_topk_with_log_prob, mode), scores, rounds=30)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -258,14 +268,23 @@ def test_threads_copy(timed: Callable[..., None], tokens: Tensor, threads: int) 
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("law", ["topk", "systematic"])
-def test_threads_select(timed: Callable[..., None], scores: Tensor, law: str, threads: int) -> None:
+@pytest.mark.parametrize("selection", ["topk", "systematic"])
+def test_threads_select(timed: Callable[..., None], scores: Tensor, selection: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    timed("threads scores", score_ext.select, scores, ONE_VIDEO, int32(SCORES_KEEP), SCORES_KEEP, law, rounds=30)
+    timed("threads scores", score_ext.select, scores, ONE_VIDEO, int32(SCORES_KEEP), SCORES_KEEP, selection, rounds=30)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_sample(timed: Callable[..., None], scores: Tensor, threads: int) -> None:
+def test_threads_gumbel_topk_with_log_prob(timed: Callable[..., None], scores: Tensor, threads: int) -> None:
     torch.set_num_threads(threads)
     seed = torch.tensor([1])
-    timed("threads scores", score_ext.sample, scores, ONE_VIDEO, int32(SCORES_KEEP), SCORES_KEEP, 8, seed)
+    timed(
+        "threads scores",
+        score_ext.gumbel_topk_with_log_prob,
+        scores,
+        ONE_VIDEO,
+        int32(SCORES_KEEP),
+        8,
+        seed,
+        SCORES_KEEP,
+    )

@@ -226,10 +226,11 @@ Tensor check_keep(
     const char* op, const Tensor& keep, const Tensor& rows, const Tensor& cu_seqlens, int64_t total_keep) {
   const Tensor checked = check_budgets_shape(op, keep, cu_seqlens);
   const int64_t length = rows.size(0);
+  // The budgets first: where the total was left out it is their sum, and theirs is the fault.
+  const std::optional<int64_t> sum = check_budget_values(op, checked, cu_seqlens);
   if (total_keep < 0 || total_keep > length) {
     fail(op, "total_keep", "must be 0 .. ", length, " (the number of tokens), got ", total_keep);
   }
-  const std::optional<int64_t> sum = check_budget_values(op, checked, cu_seqlens);
   if (sum.has_value() && *sum != total_keep) {
     fail(op, "total_keep", "must be the sum of keep, ", *sum, ", got ", total_keep);
   }
@@ -300,7 +301,7 @@ Tensor check_grad(const char* op, const Tensor& grad, int64_t num_samples, const
 }
 
 CheckedState check_state(
-    const char* op, const PackedTokens& packed, const std::optional<Tensor>& position, int64_t begin, int64_t end,
+    const char* op, const PackedTokens& packed, const std::optional<Tensor>& features, int64_t begin, int64_t end,
     bool use_token, bool use_residual, double epsilon) {
   const int64_t length = packed.tokens.size(0);
   if (begin < 0 || begin > end || end > length) {
@@ -308,17 +309,17 @@ CheckedState check_state(
   }
   if (!(epsilon > 0.0)) fail(op, "epsilon", "must be positive, got ", epsilon);
   CheckedState state{{use_token, use_residual, nullptr, 0, static_cast<float>(epsilon)}, packed.tokens};
-  if (position.has_value()) {
-    state.position =
-        check_plain(op, "position", *position, ScalarType::Float, 2, "[num_tokens, features]", packed.tokens);
-    if (state.position.size(0) != length) {
-      fail(op, "position", "must have a row for each of ", length, " tokens, got ", describe(state.position));
+  if (features.has_value()) {
+    state.features =
+        check_plain(op, "features", *features, ScalarType::Float, 2, "[num_tokens, num_features]", packed.tokens);
+    if (state.features.size(0) != length) {
+      fail(op, "features", "must have a row for each of ", length, " tokens, got ", describe(state.features));
     }
-    state.parts.position = static_cast<const float*>(state.position.const_data_ptr());
-    state.parts.position_width = state.position.size(1);
+    state.parts.features = static_cast<const float*>(state.features.const_data_ptr());
+    state.parts.features_width = state.features.size(1);
   }
   if (state.parts.columns(packed.tokens.size(1)) == 0) {
-    fail(op, "use_token", "and use_residual are both off and there is no position: the state is empty");
+    fail(op, "use_token", "and use_residual are both off and there are no features: the state is empty");
   }
   return state;
 }
@@ -329,10 +330,10 @@ Metric parse_metric(const char* op, const std::string& metric) {
   fail(op, "metric", "must be 'cosine' or 'l2', got '", metric, "'");
 }
 
-Law parse_law(const char* op, const std::string& law) {
-  if (law == "topk") return Law::kTopK;
-  if (law == "systematic") return Law::kSystematic;
-  fail(op, "law", "must be 'topk' or 'systematic', got '", law, "'");
+SelectionRule parse_selection(const char* op, const std::string& selection) {
+  if (selection == "topk") return SelectionRule::kTopK;
+  if (selection == "systematic") return SelectionRule::kSystematic;
+  fail(op, "selection", "must be 'topk' or 'systematic', got '", selection, "'");
 }
 
 void check_offset(const char* op, double offset) {

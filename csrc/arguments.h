@@ -77,17 +77,17 @@ PackedOrder check_order(const char* op, const Tensor& order, const Tensor& keep,
 // grad [G, B] float32.
 Tensor check_grad(const char* op, const Tensor& grad, int64_t num_samples, const PackedScores& packed);
 
-// Rows begin .. end of the state, and its parts. position [L, P] float32 or none.
+// Rows begin .. end of the state, and its parts. features [L, P] float32 or none.
 struct CheckedState {
   StateParts parts;
-  Tensor position;  // keeps parts.position alive
+  Tensor features;  // keeps parts.features alive
 };
 CheckedState check_state(
-    const char* op, const PackedTokens& packed, const std::optional<Tensor>& position, int64_t begin, int64_t end,
+    const char* op, const PackedTokens& packed, const std::optional<Tensor>& features, int64_t begin, int64_t end,
     bool use_token, bool use_residual, double epsilon);
 
 Metric parse_metric(const char* op, const std::string& metric);
-Law parse_law(const char* op, const std::string& law);
+SelectionRule parse_selection(const char* op, const std::string& selection);
 DType token_dtype(const char* op, const char* name, torch::headeronly::ScalarType dtype);
 void check_offset(const char* op, double offset);
 void check_num_samples(const char* op, int64_t num_samples);

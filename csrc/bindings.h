@@ -41,11 +41,11 @@ Tensor surprise(
 template <typename Device>
 Tensor policy_state(
     const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame,
-    const std::optional<Tensor>& position, int64_t begin, int64_t end, ScalarType dtype, bool use_token,
+    const std::optional<Tensor>& features, int64_t begin, int64_t end, ScalarType dtype, bool use_token,
     bool use_residual, double epsilon) {
   const char* op = "policy_state";
   const PackedTokens packed = check_tokens(op, tokens, cu_seqlens, tokens_per_frame);
-  const CheckedState state = check_state(op, packed, position, begin, end, use_token, use_residual, epsilon);
+  const CheckedState state = check_state(op, packed, features, begin, end, use_token, use_residual, epsilon);
   const DType out_dtype = token_dtype(op, "dtype", dtype);
   Tensor out = new_empty(packed.tokens, {end - begin, state.parts.columns(packed.tokens.size(1))}, dtype);
   Device(packed.tokens).policy_state(packed.batch(), state.parts, begin, end, out_dtype, data<void>(out));
@@ -54,12 +54,12 @@ Tensor policy_state(
 
 template <typename Device>
 Tensor select(
-    const Tensor& scores, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, const std::string& law,
-    double offset) {
+    const Tensor& scores, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep,
+    const std::string& selection, double offset) {
   const PackedScores packed = check_scores("select", "scores", scores, cu_seqlens);
   const Tensor budgets = check_keep("select", keep, packed.scores, packed.cu_seqlens, total_keep);
   check_offset("select", offset);
-  const Law parsed = parse_law("select", law);
+  const SelectionRule parsed = parse_selection("select", selection);
   Tensor index = new_empty(packed.scores, {total_keep}, ScalarType::Long);
   Device(packed.scores)
       .select(
@@ -68,16 +68,16 @@ Tensor select(
   return index;
 }
 
-// What draw and sample share: checked arguments, and the rows drawn.
-struct Draw {
+// What gumbel_topk and gumbel_topk_with_log_prob share: checked arguments, and the rows drawn.
+struct GumbelTopk {
   PackedScores packed;
   Tensor keep, index, order;
 };
 
 template <typename Device>
-Draw draw_rows(
-    const char* op, const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep,
-    int64_t num_samples, const Tensor& seed) {
+GumbelTopk gumbel_topk_rows(
+    const char* op, const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t num_samples,
+    const Tensor& seed, int64_t total_keep) {
   const PackedScores packed = check_scores(op, "logits", logits, cu_seqlens);
   const Tensor budgets = check_keep(op, keep, packed.scores, packed.cu_seqlens, total_keep);
   const Tensor seeds = check_seed(op, seed, packed);
@@ -85,7 +85,7 @@ Draw draw_rows(
   Tensor index = new_empty(packed.scores, {num_samples, total_keep}, ScalarType::Long);
   Tensor order = new_empty(packed.scores, {num_samples, total_keep}, ScalarType::Long);
   Device(packed.scores)
-      .draw(
+      .gumbel_topk(
           packed.data(), packed.batch(), const_data<int32_t>(budgets), total_keep, num_samples,
           const_data<int64_t>(seeds), seeds.size(0), data<int64_t>(index), data<int64_t>(order));
   return {packed, budgets, index, order};
@@ -95,46 +95,48 @@ template <typename Device>
 Tensor log_probability(const PackedScores& packed, const Tensor& keep, const Tensor& order) {
   Tensor log_prob = new_empty(packed.scores, {order.size(0), keep.size(0)}, ScalarType::Float);
   Device(packed.scores)
-      .plackett_luce(
+      .plackett_luce_log_prob(
           packed.data(), packed.batch(), const_data<int32_t>(keep), order.size(1), order.size(0),
           const_data<int64_t>(order), data<float>(log_prob));
   return log_prob;
 }
 
 template <typename Device>
-std::tuple<Tensor, Tensor> draw(
-    const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, int64_t num_samples,
-    const Tensor& seed) {
-  const Draw drawn = draw_rows<Device>("draw", logits, cu_seqlens, keep, total_keep, num_samples, seed);
+std::tuple<Tensor, Tensor> gumbel_topk(
+    const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t num_samples, const Tensor& seed,
+    int64_t total_keep) {
+  const GumbelTopk drawn =
+      gumbel_topk_rows<Device>("gumbel_topk", logits, cu_seqlens, keep, num_samples, seed, total_keep);
   return {drawn.index, drawn.order};
 }
 
 template <typename Device>
-std::tuple<Tensor, Tensor> sample(
-    const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, int64_t num_samples,
-    const Tensor& seed) {
-  const Draw drawn = draw_rows<Device>("sample", logits, cu_seqlens, keep, total_keep, num_samples, seed);
+std::tuple<Tensor, Tensor> gumbel_topk_with_log_prob(
+    const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, int64_t num_samples, const Tensor& seed,
+    int64_t total_keep) {
+  const GumbelTopk drawn =
+      gumbel_topk_rows<Device>("gumbel_topk_with_log_prob", logits, cu_seqlens, keep, num_samples, seed, total_keep);
   return {drawn.index, log_probability<Device>(drawn.packed, drawn.keep, drawn.order)};
 }
 
 template <typename Device>
-Tensor plackett_luce(const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, const Tensor& order) {
-  const char* op = "plackett_luce";
+Tensor plackett_luce_log_prob(const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, const Tensor& order) {
+  const char* op = "plackett_luce_log_prob";
   const PackedScores packed = check_scores(op, "logits", logits, cu_seqlens);
   const auto [rows, budgets] = check_order(op, order, keep, packed);
   return log_probability<Device>(packed, budgets, rows);
 }
 
 template <typename Device>
-Tensor plackett_luce_backward(
+Tensor plackett_luce_log_prob_backward(
     const Tensor& grad, const Tensor& logits, const Tensor& cu_seqlens, const Tensor& keep, const Tensor& order) {
-  const char* op = "plackett_luce_backward";
+  const char* op = "plackett_luce_log_prob_backward";
   const PackedScores packed = check_scores(op, "logits", logits, cu_seqlens);
   const auto [rows, budgets] = check_order(op, order, keep, packed);
   const Tensor weights = check_grad(op, grad, rows.size(0), packed);
   Tensor grad_logits = new_empty(packed.scores, {packed.scores.size(0)}, ScalarType::Float);
   Device(packed.scores)
-      .plackett_luce_backward(
+      .plackett_luce_log_prob_backward(
           const_data<float>(weights), packed.data(), packed.batch(), const_data<int32_t>(budgets), rows.size(1),
           rows.size(0), const_data<int64_t>(rows), data<float>(grad_logits));
   return grad_logits;
@@ -188,10 +190,10 @@ void register_ops(torch::stable::detail::StableLibrary& m) {
   m.impl("surprise", TORCH_BOX(&surprise<Device>));
   m.impl("policy_state", TORCH_BOX(&policy_state<Device>));
   m.impl("select", TORCH_BOX(&select<Device>));
-  m.impl("draw", TORCH_BOX(&draw<Device>));
-  m.impl("sample", TORCH_BOX(&sample<Device>));
-  m.impl("plackett_luce", TORCH_BOX(&plackett_luce<Device>));
-  m.impl("plackett_luce_backward", TORCH_BOX(&plackett_luce_backward<Device>));
+  m.impl("gumbel_topk", TORCH_BOX(&gumbel_topk<Device>));
+  m.impl("gumbel_topk_with_log_prob", TORCH_BOX(&gumbel_topk_with_log_prob<Device>));
+  m.impl("plackett_luce_log_prob", TORCH_BOX(&plackett_luce_log_prob<Device>));
+  m.impl("plackett_luce_log_prob_backward", TORCH_BOX(&plackett_luce_log_prob_backward<Device>));
   m.impl("sample_bernoulli", TORCH_BOX(&sample_bernoulli<Device>));
   m.impl("gather", TORCH_BOX(&gather<Device>));
   m.impl("kept_offsets", TORCH_BOX(&kept_offsets<Device>));

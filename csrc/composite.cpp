@@ -66,14 +66,13 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
 Tensor gelu(const Tensor& x) { return to<Tensor>(call("aten::gelu", x, std::string("none"))[0]); }
 
 Tensor policy_logits(
-    const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame,
-    const std::optional<Tensor>& position, const Tensor& w1, const Tensor& b1, const std::optional<Tensor>& w2,
-    const std::optional<Tensor>& b2, const Tensor& w_out, const Tensor& b_out, bool use_token, bool use_residual,
-    double epsilon) {
+    const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame, const Tensor& w1, const Tensor& b1,
+    const std::optional<Tensor>& w2, const std::optional<Tensor>& b2, const Tensor& w_out, const Tensor& b_out,
+    const std::optional<Tensor>& features, bool use_token, bool use_residual, double epsilon) {
   const char* op = "policy_logits";
   const PackedTokens packed = check_tokens(op, tokens, cu_seqlens, tokens_per_frame);
   const int64_t length = packed.tokens.size(0);
-  const CheckedState state = check_state(op, packed, position, 0, length, use_token, use_residual, epsilon);
+  const CheckedState state = check_state(op, packed, features, 0, length, use_token, use_residual, epsilon);
   const int64_t columns = state.parts.columns(packed.tokens.size(1));
   token_dtype(op, "w1", w1.scalar_type());
   check_layer("w1", w1, b1, columns, w1, tokens);
@@ -92,7 +91,7 @@ Tensor policy_logits(
   for (int64_t begin = 0; begin < length; begin += rows) {
     const int64_t end = std::min(begin + rows, length);
     Tensor x = to<Tensor>(call(
-        "score::policy_state", packed.tokens, packed.cu_seqlens, packed.tokens_per_frame, position, begin, end,
+        "score::policy_state", packed.tokens, packed.cu_seqlens, packed.tokens_per_frame, features, begin, end,
         w1.scalar_type(), use_token, use_residual, epsilon)[0]);
     x = gelu(linear(x, weight1, bias1));
     if (weight2.has_value()) x = gelu(linear(x, *weight2, *bias2));
@@ -105,19 +104,20 @@ Tensor policy_logits(
 
 std::tuple<Tensor, Tensor, Tensor> compress(
     const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame, const Tensor& keep,
-    int64_t total_keep, const std::optional<Tensor>& scores, const std::string& law, double offset) {
+    int64_t total_keep, const std::optional<Tensor>& scores, const std::string& selection, double offset) {
   const char* op = "compress";
   const PackedTokens packed = check_tokens(op, tokens, cu_seqlens, tokens_per_frame);
   if (scores.has_value()) check_token_scores(op, *scores, packed);
   check_keep(op, keep, packed.tokens, packed.cu_seqlens, total_keep);
-  parse_law(op, law);
+  parse_selection(op, selection);
   check_offset(op, offset);
   const Tensor ranked = scores.has_value()
                             ? *scores
                             : to<Tensor>(call(
                                   "score::surprise", packed.tokens, packed.cu_seqlens, packed.tokens_per_frame,
                                   std::string("cosine"), std::optional<double>())[0]);
-  const Tensor index = to<Tensor>(call("score::select", ranked, packed.cu_seqlens, keep, total_keep, law, offset)[0]);
+  const Tensor index =
+      to<Tensor>(call("score::select", ranked, packed.cu_seqlens, keep, total_keep, selection, offset)[0]);
   const Tensor kept = to<Tensor>(call("score::gather", packed.tokens, index)[0]);
   return {kept, index, to<Tensor>(call("score::kept_offsets", packed.cu_seqlens, keep)[0])};
 }

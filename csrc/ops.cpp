@@ -11,32 +11,34 @@ STABLE_TORCH_LIBRARY(score, m) {
   m.def(
       "surprise(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, str metric=\"cosine\", "
       "float? first=None) -> Tensor");
-  // rows begin .. end of [LayerNorm(x) ; LayerNorm(dx) ; position], position float32 [L, P] -> dtype [end - begin, S]
+  // rows begin .. end of [LayerNorm(x) ; LayerNorm(dx) ; features], features float32 [L, P] -> dtype [end - begin, S]
   m.def(
-      "policy_state(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, Tensor? position, SymInt begin, "
+      "policy_state(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, Tensor? features, SymInt begin, "
       "SymInt end, ScalarType dtype, bool use_token=True, bool use_residual=True, float epsilon=1e-5) -> Tensor");
   // The state through one or two hidden layers: w1 [H1, S], b1 [H1], w2 [H2, H1], b2 [H2], w_out [1, H], b_out [1]
   // -> float32 [L]
   m.def(
-      "policy_logits(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, Tensor? position, Tensor w1, "
-      "Tensor b1, Tensor? w2, Tensor? b2, Tensor w_out, Tensor b_out, bool use_token=True, bool use_residual=True, "
+      "policy_logits(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, Tensor w1, Tensor b1, Tensor? w2, "
+      "Tensor? b2, Tensor w_out, Tensor b_out, Tensor? features=None, bool use_token=True, bool use_residual=True, "
       "float epsilon=1e-5) -> Tensor");
   // scores float32 [L] -> int64 [K], ascending
   m.def(
-      "select(Tensor scores, Tensor cu_seqlens, Tensor keep, SymInt total_keep, str law=\"topk\", "
+      "select(Tensor scores, Tensor cu_seqlens, Tensor keep, SymInt total_keep, str selection=\"topk\", "
       "float offset=0.5) -> Tensor");
   // logits float32 [L], seed int64 [1] or [B] -> index int64 [G, K] ascending, order int64 [G, K] as drawn
   m.def(
-      "draw(Tensor logits, Tensor cu_seqlens, Tensor keep, SymInt total_keep, SymInt num_samples, Tensor seed) -> "
-      "(Tensor index, Tensor order)");
+      "gumbel_topk(Tensor logits, Tensor cu_seqlens, Tensor keep, SymInt num_samples, Tensor seed, "
+      "SymInt total_keep) -> (Tensor index, Tensor order)");
   // order int64 [G, K] -> log-probability float32 [G, B]
-  m.def("plackett_luce(Tensor logits, Tensor cu_seqlens, Tensor keep, Tensor order) -> Tensor");
+  m.def("plackett_luce_log_prob(Tensor logits, Tensor cu_seqlens, Tensor keep, Tensor order) -> Tensor");
   // grad float32 [G, B] -> float32 [L]
-  m.def("plackett_luce_backward(Tensor grad, Tensor logits, Tensor cu_seqlens, Tensor keep, Tensor order) -> Tensor");
-  // draw and plackett_luce in one -> index int64 [G, K] ascending, log_prob float32 [G, B]
   m.def(
-      "sample(Tensor logits, Tensor cu_seqlens, Tensor keep, SymInt total_keep, SymInt num_samples, Tensor seed) -> "
-      "(Tensor index, Tensor log_prob)");
+      "plackett_luce_log_prob_backward(Tensor grad, Tensor logits, Tensor cu_seqlens, Tensor keep, Tensor order) -> "
+      "Tensor");
+  // gumbel_topk and plackett_luce_log_prob in one -> index int64 [G, K] ascending, log_prob float32 [G, B]
+  m.def(
+      "gumbel_topk_with_log_prob(Tensor logits, Tensor cu_seqlens, Tensor keep, SymInt num_samples, Tensor seed, "
+      "SymInt total_keep) -> (Tensor index, Tensor log_prob)");
   // -> mask bool [G, L], log_prob float32 [G, B], count int32 [G, B]
   m.def(
       "sample_bernoulli(Tensor logits, Tensor cu_seqlens, SymInt num_samples, Tensor seed) -> "
@@ -48,7 +50,7 @@ STABLE_TORCH_LIBRARY(score, m) {
   // surprise (unless scores are given), select and gather in one -> kept [K, D], index int64 [K], cu_kept int32 [B + 1]
   m.def(
       "compress(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, Tensor keep, SymInt total_keep, "
-      "Tensor? scores=None, str law=\"topk\", float offset=0.5) -> (Tensor kept, Tensor index, Tensor cu_kept)");
+      "Tensor? scores=None, str selection=\"topk\", float offset=0.5) -> (Tensor kept, Tensor index, Tensor cu_kept)");
 }
 
 namespace {
@@ -66,24 +68,24 @@ class Cpu {
     cpu::policy_state(batch, parts, begin, end, dtype, out);
   }
   void select(
-      const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t, Law law, double offset,
-      int64_t* index) {
-    cpu::select(scores, batch, keep, law, offset, index);
+      const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t, SelectionRule selection,
+      double offset, int64_t* index) {
+    cpu::select(scores, batch, keep, selection, offset, index);
   }
-  void draw(
+  void gumbel_topk(
       const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
       const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order) {
-    cpu::draw(logits, batch, keep, total_keep, num_samples, seed, num_seeds, index, order);
+    cpu::gumbel_topk(logits, batch, keep, total_keep, num_samples, seed, num_seeds, index, order);
   }
-  void plackett_luce(
+  void plackett_luce_log_prob(
       const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
       const int64_t* order, float* log_prob) {
-    cpu::plackett_luce(logits, batch, keep, total_keep, num_samples, order, log_prob);
+    cpu::plackett_luce_log_prob(logits, batch, keep, total_keep, num_samples, order, log_prob);
   }
-  void plackett_luce_backward(
+  void plackett_luce_log_prob_backward(
       const float* grad, const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep,
       int64_t num_samples, const int64_t* order, float* grad_logits) {
-    cpu::plackett_luce_backward(grad, logits, batch, keep, total_keep, num_samples, order, grad_logits);
+    cpu::plackett_luce_log_prob_backward(grad, logits, batch, keep, total_keep, num_samples, order, grad_logits);
   }
   void sample_bernoulli(
       const float* logits, const PackedBatch& batch, int64_t num_samples, const int64_t* seed, int64_t num_seeds,

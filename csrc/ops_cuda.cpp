@@ -30,17 +30,17 @@ class Cuda {
   }
 
   void select(
-      const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, Law law, double offset,
-      int64_t* index) {
-    STD_CUDA_CHECK(cuda::select(scores, batch, keep, total_keep, law, offset, index, stream_));
+      const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, SelectionRule selection,
+      double offset, int64_t* index) {
+    STD_CUDA_CHECK(cuda::select(scores, batch, keep, total_keep, selection, offset, index, stream_));
   }
 
-  void draw(
+  void gumbel_topk(
       const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
       const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order) {
     const auto launch = [&](void* workspace, size_t* bytes) {
       STD_CUDA_CHECK(
-          cuda::draw(
+          cuda::gumbel_topk(
               logits, batch, keep, total_keep, num_samples, seed, num_seeds, index, order, workspace, bytes, stream_));
     };
     size_t bytes = 0;
@@ -49,22 +49,22 @@ class Cuda {
     launch(workspace.mutable_data_ptr(), &bytes);
   }
 
-  void plackett_luce(
+  void plackett_luce_log_prob(
       const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
       const int64_t* order, float* log_prob) {
     const Tensor rank = scratch<int32_t>(num_samples * batch.num_tokens);
     STD_CUDA_CHECK(
-        cuda::plackett_luce(
+        cuda::plackett_luce_log_prob(
             logits, batch, keep, total_keep, num_samples, order, data<int32_t>(rank), log_prob, stream_));
   }
 
-  void plackett_luce_backward(
+  void plackett_luce_log_prob_backward(
       const float* grad, const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep,
       int64_t num_samples, const int64_t* order, float* grad_logits) {
     const Tensor rank = scratch<int32_t>(num_samples * batch.num_tokens);
     const Tensor log_shares = scratch<double>(num_samples * total_keep);
     STD_CUDA_CHECK(
-        cuda::plackett_luce_backward(
+        cuda::plackett_luce_log_prob_backward(
             grad, logits, batch, keep, total_keep, num_samples, order, data<int32_t>(rank), data<double>(log_shares),
             grad_logits, stream_));
   }

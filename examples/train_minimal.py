@@ -9,9 +9,9 @@ make the subsets that did better than their group more probable. Then it is comp
 picking by surprise, at the same exact number of tokens.
 
 From score_video come the videos with their questions and the frozen model (``MiniatureEnvironment``), from score_ext
-the native ops: ``draw`` (k tokens without replacement), ``plackett_luce`` (how probable such a draw was) and ``select``
-(what is kept once the policy is trained). The rest is here. ``score train`` does the same with checkpoints, curricula,
-several processes and every choice exchangeable.
+the native ops: ``gumbel_topk`` (k tokens without replacement), ``plackett_luce_log_prob`` (how probable such a draw
+was) and ``select`` (what is kept once the policy is trained). The rest is here. ``score train`` does the same with
+checkpoints, curricula, several processes and every choice exchangeable.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def train_step(
 
     # G subsets of each video: k tokens without replacement, each in proportion to exp(logit)
     with torch.no_grad():
-        index, order = score_ext.draw(logits, videos.cu_seqlens, keep, int(keep.sum()), settings.group, seed)  # [G, K]
+        index, order = score_ext.gumbel_topk(logits, videos.cu_seqlens, keep, settings.group, seed)  # [G, K]
 
     # the frozen model answers from these tokens alone: how probable does it find the right answers?
     outcome = environment.answer(batch, Selection(index.flatten(), keep.expand(settings.group, -1)))
@@ -116,7 +116,7 @@ def train_step(
     advantage = (reward - reward.mean(0)) * settings.group / (settings.group - 1)  # [G, B]
 
     # make what went well more probable: the policy gradient
-    log_prob = score_ext.plackett_luce(logits, videos.cu_seqlens, keep, order)  # [G, B]
+    log_prob = score_ext.plackett_luce_log_prob(logits, videos.cu_seqlens, keep, order)  # [G, B]
     loss = -(advantage * log_prob).mean()
     optimizer.zero_grad()
     loss.backward()
@@ -156,7 +156,7 @@ def by_policy(policy: Policy) -> Choose:
 
     @torch.no_grad()
     def choose(videos: PackedVideos, keep: Tensor) -> Tensor:
-        return score_ext.select(policy(videos), videos.cu_seqlens, keep, int(keep.sum()), "systematic")
+        return score_ext.select(policy(videos), videos.cu_seqlens, keep, selection="systematic")
 
     return choose
 
@@ -164,13 +164,13 @@ def by_policy(policy: Policy) -> Choose:
 def by_surprise(videos: PackedVideos, keep: Tensor) -> Tensor:
     """The first frame, then what differs most from the frame before."""
     surprise = score_ext.surprise(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame)
-    return score_ext.select(surprise, videos.cu_seqlens, keep, int(keep.sum()))
+    return score_ext.select(surprise, videos.cu_seqlens, keep)
 
 
 def at_random(videos: PackedVideos, keep: Tensor) -> Tensor:
     """Every subset of k tokens equally probable."""
     equal = torch.zeros(len(videos.tokens))
-    return score_ext.draw(equal, videos.cu_seqlens, keep, int(keep.sum()), 1, torch.zeros(1, dtype=torch.int64))[0][0]
+    return score_ext.gumbel_topk(equal, videos.cu_seqlens, keep, 1, torch.zeros(1, dtype=torch.int64)).index[0]
 
 
 def everything(videos: PackedVideos, keep: Tensor) -> Tensor:

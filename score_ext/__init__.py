@@ -5,33 +5,43 @@ gradients where they exist. :mod:`score_ext.reference` has every op in plain tor
 """
 
 from score_ext import _autograd, _fakes, budget  # noqa: F401  (registrations)
+
+# Names of 0.1, exported for those who import them still, and left out of __all__.
+from score_ext._deprecated import draw as draw
+from score_ext._deprecated import plackett_luce as plackett_luce
+from score_ext._deprecated import sample as sample
 from score_ext._library import build_info, cuda_library_loaded
 from score_ext.ops import (
     compress,
-    draw,
     gather,
-    plackett_luce,
+    gumbel_topk,
+    gumbel_topk_with_log_prob,
+    plackett_luce_log_prob,
     policy_logits,
     policy_state,
-    sample,
     sample_bernoulli,
     select,
     surprise,
 )
+from score_ext.results import BernoulliSample, Compressed, GumbelTopk, GumbelTopkWithLogProb
 
 __version__: str = build_info()["version"]
 
 __all__ = [
+    "BernoulliSample",
+    "Compressed",
+    "GumbelTopk",
+    "GumbelTopkWithLogProb",
     "budget",
     "build_info",
     "compress",
     "cuda_library_loaded",
-    "draw",
     "gather",
-    "plackett_luce",
+    "gumbel_topk",
+    "gumbel_topk_with_log_prob",
+    "plackett_luce_log_prob",
     "policy_logits",
     "policy_state",
-    "sample",
     "sample_bernoulli",
     "select",
     "surprise",

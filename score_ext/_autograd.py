@@ -116,18 +116,18 @@ def _policy_logits_backward(
     tokens: Tensor,
     cu_seqlens: Tensor,
     tokens_per_frame: Tensor,
-    position: Tensor | None,
     w1: Tensor,
     b1: Tensor,
     w2: Tensor | None,
     b2: Tensor | None,
     w_out: Tensor,
+    features: Tensor | None,
     use_token: bool,
     use_residual: bool,
     epsilon: float,
     tokens_need_grad: bool,
 ) -> list[Tensor]:
-    """Gradients of w1, b1, w2, b2, w_out, b_out, position, tokens; empty tensors for what is not there or not asked."""
+    """Gradients of w1, b1, w2, b2, w_out, b_out, features, tokens; empty tensors for what is not there or not asked."""
     width = tokens.shape[1]
     w1, b1, w_out = _aligned(w1), _aligned(b1), _aligned(w_out)
     w2, b2 = None if w2 is None else _aligned(w2), None if b2 is None else _aligned(b2)
@@ -139,13 +139,13 @@ def _policy_logits_backward(
 
     grad_w1, grad_b1, grad_w2, grad_b2 = zeros(w1), zeros(b1), zeros(w2), zeros(b2)
     grad_w_out, grad_b_out = zeros(w_out), torch.zeros(1, dtype=torch.float32, device=w_out.device)
-    grad_position = zeros(position)
+    grad_features = zeros(features)
     grad_tokens = zeros(tokens if tokens_need_grad else None)
 
     for begin in range(0, tokens.shape[0], _BLOCK_ROWS):
         end = min(begin + _BLOCK_ROWS, tokens.shape[0])
         state = torch.ops.score.policy_state(
-            tokens, cu_seqlens, tokens_per_frame, position, begin, end, w1.dtype, use_token, use_residual, epsilon
+            tokens, cu_seqlens, tokens_per_frame, features, begin, end, w1.dtype, use_token, use_residual, epsilon
         )
         before1 = torch.nn.functional.linear(state, w1, b1)  # [rows, H1]
         hidden1 = torch.nn.functional.gelu(before1)
@@ -167,11 +167,11 @@ def _policy_logits_backward(
         grad_w1 += above.T @ state
         grad_b1 += above.float().sum(0)
 
-        if position is None and not tokens_need_grad:
+        if features is None and not tokens_need_grad:
             continue
         to_state = (above @ w1).float()  # [rows, S]
-        if position is not None:
-            grad_position[begin:end] = to_state[:, to_state.shape[1] - position.shape[1] :]
+        if features is not None:
+            grad_features[begin:end] = to_state[:, to_state.shape[1] - features.shape[1] :]
         if not tokens_need_grad:
             continue
         x = tokens[begin:end].float()
@@ -190,7 +190,7 @@ def _policy_logits_backward(
             grad_tokens.index_add_(0, previous, -to_residual)
 
     weights = [grad_w1, grad_b1, grad_w2, grad_b2, grad_w_out, grad_b_out]
-    return [*(weight.to(w1.dtype) for weight in weights), grad_position, grad_tokens.to(tokens.dtype)]
+    return [*(weight.to(w1.dtype) for weight in weights), grad_features, grad_tokens.to(tokens.dtype)]
 
 
 @_policy_logits_backward.register_fake
@@ -199,12 +199,12 @@ def _(
     tokens: Tensor,
     cu_seqlens: Tensor,
     tokens_per_frame: Tensor,
-    position: Tensor | None,
     w1: Tensor,
     b1: Tensor,
     w2: Tensor | None,
     b2: Tensor | None,
     w_out: Tensor,
+    features: Tensor | None,
     use_token: bool,
     use_residual: bool,
     epsilon: float,
@@ -215,7 +215,7 @@ def _(
 
     weights = [like(tensor, w1.dtype) for tensor in (w1, b1, w2, b2, w_out)]
     grad_tokens = like(tokens if tokens_need_grad else None, tokens.dtype)
-    return [*weights, tokens.new_empty(1, dtype=w1.dtype), like(position, torch.float32), grad_tokens]
+    return [*weights, tokens.new_empty(1, dtype=w1.dtype), like(features, torch.float32), grad_tokens]
 
 
 def _policy_logits_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -224,35 +224,35 @@ def _policy_logits_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> N
 
 
 def _policy_logits_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    tokens, cu_seqlens, tokens_per_frame, position, w1, b1, w2, b2, w_out, _b_out = ctx.saved_tensors
+    tokens, cu_seqlens, tokens_per_frame, w1, b1, w2, b2, w_out, _b_out, features = ctx.saved_tensors
     gradients = torch.ops.score.policy_logits_backward(
         grad,
         tokens,
         cu_seqlens,
         tokens_per_frame,
-        position,
         w1,
         b1,
         w2,
         b2,
         w_out,
+        features,
         ctx.use_token,
         ctx.use_residual,
         ctx.epsilon,
         ctx.needs_input_grad[0],
     )
-    grad_w1, grad_b1, grad_w2, grad_b2, grad_w_out, grad_b_out, grad_position, grad_tokens = gradients
+    grad_w1, grad_b1, grad_w2, grad_b2, grad_w_out, grad_b_out, grad_features, grad_tokens = gradients
     return (
         grad_tokens if ctx.needs_input_grad[0] else None,
         None,
         None,
-        None if position is None else grad_position,
         grad_w1,
         grad_b1,
         None if w2 is None else grad_w2,
         None if w2 is None else grad_b2,
         grad_w_out,
         grad_b_out,
+        None if features is None else grad_features,
         None,
         None,
         None,
@@ -262,34 +262,38 @@ def _policy_logits_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 torch.library.register_autograd("score::policy_logits", _policy_logits_vjp, setup_context=_policy_logits_setup)
 
 
-def _plackett_luce_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _plackett_luce_log_prob_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _plackett_luce_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _plackett_luce_log_prob_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     logits, cu_seqlens, keep, order = ctx.saved_tensors
-    grad_logits = torch.ops.score.plackett_luce_backward(grad, logits, cu_seqlens, keep, order)
+    grad_logits = torch.ops.score.plackett_luce_log_prob_backward(grad, logits, cu_seqlens, keep, order)
     return grad_logits, None, None, None
 
 
-torch.library.register_autograd("score::plackett_luce", _plackett_luce_vjp, setup_context=_plackett_luce_setup)
+torch.library.register_autograd(
+    "score::plackett_luce_log_prob", _plackett_luce_log_prob_vjp, setup_context=_plackett_luce_log_prob_setup
+)
 
 
-def _sample_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    logits, cu_seqlens, keep, ctx.total_keep, ctx.num_samples, seed = inputs
+def _gumbel_topk_with_log_prob_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    logits, cu_seqlens, keep, ctx.num_samples, seed, ctx.total_keep = inputs
     ctx.mark_non_differentiable(output[0])
     ctx.save_for_backward(logits, cu_seqlens, keep, seed)
 
 
-def _sample_vjp(ctx: Any, _grad_index: Tensor | None, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _gumbel_topk_with_log_prob_vjp(ctx: Any, _grad_index: Tensor | None, grad: Tensor) -> tuple[Tensor | None, ...]:
     logits, cu_seqlens, keep, seed = ctx.saved_tensors
     # The order of drawing is not kept: the same seed draws it again.
-    _index, order = torch.ops.score.draw(logits, cu_seqlens, keep, ctx.total_keep, ctx.num_samples, seed)
-    grad_logits = torch.ops.score.plackett_luce_backward(grad, logits, cu_seqlens, keep, order)
+    _index, order = torch.ops.score.gumbel_topk(logits, cu_seqlens, keep, ctx.num_samples, seed, ctx.total_keep)
+    grad_logits = torch.ops.score.plackett_luce_log_prob_backward(grad, logits, cu_seqlens, keep, order)
     return grad_logits, None, None, None, None, None
 
 
-torch.library.register_autograd("score::sample", _sample_vjp, setup_context=_sample_setup)
+torch.library.register_autograd(
+    "score::gumbel_topk_with_log_prob", _gumbel_topk_with_log_prob_vjp, setup_context=_gumbel_topk_with_log_prob_setup
+)
 
 
 def _sample_bernoulli_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

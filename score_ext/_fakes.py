@@ -43,9 +43,9 @@ def _check_logits(op: str, logits: Tensor, cu_seqlens: Tensor, name: str = "logi
     _check_videos(op, logits, cu_seqlens, **per_video)
 
 
-def _check_position(op: str, tokens: Tensor, position: Tensor | None) -> None:
-    if position is not None:
-        _check(op, "position", position, 2, torch.float32, beside=tokens)
+def _check_features(op: str, tokens: Tensor, features: Tensor | None) -> None:
+    if features is not None:
+        _check(op, "features", features, 2, torch.float32, beside=tokens)
 
 
 @torch.library.register_fake("score::surprise")
@@ -61,7 +61,7 @@ def _(
     tokens: Tensor,
     cu_seqlens: Tensor,
     tokens_per_frame: Tensor,
-    position: Tensor | None,
+    features: Tensor | None,
     begin: int,
     end: int,
     dtype: torch.dtype,
@@ -70,8 +70,8 @@ def _(
     epsilon: float = 1e-5,
 ) -> Tensor:
     _check_tokens("policy_state", tokens, cu_seqlens, tokens_per_frame)
-    _check_position("policy_state", tokens, position)
-    columns = tokens.shape[1] * (use_token + use_residual) + (0 if position is None else position.shape[1])
+    _check_features("policy_state", tokens, features)
+    columns = tokens.shape[1] * (use_token + use_residual) + (0 if features is None else features.shape[1])
     return tokens.new_empty((end - begin, columns), dtype=dtype)
 
 
@@ -80,20 +80,20 @@ def _(
     tokens: Tensor,
     cu_seqlens: Tensor,
     tokens_per_frame: Tensor,
-    position: Tensor | None,
     w1: Tensor,
     b1: Tensor,
     w2: Tensor | None,
     b2: Tensor | None,
     w_out: Tensor,
     b_out: Tensor,
+    features: Tensor | None = None,
     use_token: bool = True,
     use_residual: bool = True,
     epsilon: float = 1e-5,
 ) -> Tensor:
     op = "policy_logits"
     _check_tokens(op, tokens, cu_seqlens, tokens_per_frame)
-    _check_position(op, tokens, position)
+    _check_features(op, tokens, features)
     for name, weight, bias in (("w1", w1, b1), ("w2", w2, b2), ("w_out", w_out, b_out)):
         if weight is not None and bias is not None:
             _check(op, name, weight, 2, w1.dtype, beside=tokens)
@@ -103,44 +103,44 @@ def _(
 
 @torch.library.register_fake("score::select")
 def _(
-    scores: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, law: str = "topk", offset: float = 0.5
+    scores: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, selection: str = "topk", offset: float = 0.5
 ) -> Tensor:
     _check_logits("select", scores, cu_seqlens, "scores", keep=keep)
     return scores.new_empty((total_keep,), dtype=torch.int64)
 
 
-@torch.library.register_fake("score::draw")
+@torch.library.register_fake("score::gumbel_topk")
 def _(
-    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
+    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, num_samples: int, seed: Tensor, total_keep: int
 ) -> tuple[Tensor, Tensor]:
-    _check_logits("draw", logits, cu_seqlens, keep=keep)
-    _check("draw", "seed", seed, 1, torch.int64, beside=logits)
+    _check_logits("gumbel_topk", logits, cu_seqlens, keep=keep)
+    _check("gumbel_topk", "seed", seed, 1, torch.int64, beside=logits)
     shape = (num_samples, total_keep)
     return logits.new_empty(shape, dtype=torch.int64), logits.new_empty(shape, dtype=torch.int64)
 
 
-@torch.library.register_fake("score::plackett_luce")
+@torch.library.register_fake("score::plackett_luce_log_prob")
 def _(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
-    _check_logits("plackett_luce", logits, cu_seqlens, keep=keep)
-    _check("plackett_luce", "order", order, 2, torch.int64, beside=logits)
+    _check_logits("plackett_luce_log_prob", logits, cu_seqlens, keep=keep)
+    _check("plackett_luce_log_prob", "order", order, 2, torch.int64, beside=logits)
     return logits.new_empty((order.shape[0], keep.shape[0]))
 
 
-@torch.library.register_fake("score::plackett_luce_backward")
+@torch.library.register_fake("score::plackett_luce_log_prob_backward")
 def _(grad: Tensor, logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
-    op = "plackett_luce_backward"
+    op = "plackett_luce_log_prob_backward"
     _check_logits(op, logits, cu_seqlens, keep=keep)
     _check(op, "order", order, 2, torch.int64, beside=logits)
     _check(op, "grad", grad, 2, torch.float32, beside=logits)
     return torch.empty_like(logits)
 
 
-@torch.library.register_fake("score::sample")
+@torch.library.register_fake("score::gumbel_topk_with_log_prob")
 def _(
-    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
+    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, num_samples: int, seed: Tensor, total_keep: int
 ) -> tuple[Tensor, Tensor]:
-    _check_logits("sample", logits, cu_seqlens, keep=keep)
-    _check("sample", "seed", seed, 1, torch.int64, beside=logits)
+    _check_logits("gumbel_topk_with_log_prob", logits, cu_seqlens, keep=keep)
+    _check("gumbel_topk_with_log_prob", "seed", seed, 1, torch.int64, beside=logits)
     index = logits.new_empty((num_samples, total_keep), dtype=torch.int64)
     return index, logits.new_empty((num_samples, keep.shape[0]))
 
@@ -174,7 +174,7 @@ def _(
     keep: Tensor,
     total_keep: int,
     scores: Tensor | None = None,
-    law: str = "topk",
+    selection: str = "topk",
     offset: float = 0.5,
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check_tokens("compress", tokens, cu_seqlens, tokens_per_frame, keep=keep)

@@ -2,8 +2,11 @@
 
 Notation, for all of them: a batch of B videos is packed into L tokens, frame-major within a video. ``cu_seqlens``
 int32 [B + 1] holds where each video begins and ends (0 first, L last), ``tokens_per_frame`` int32 [B] the tokens of a
-frame, ``keep`` int32 [B] each video's budget, ``total_keep`` = K their sum, known on the host. Every tensor lies on
-one device. Videos may be empty. Non-contiguous tensors are copied first.
+frame, ``keep`` int32 [B] each video's budget, ``total_keep`` = K their sum, an integer on the host. Every tensor lies
+on one device. Videos may be empty. Non-contiguous tensors are copied first.
+
+Without ``total_keep`` the budgets are summed. Where they lie on a GPU that waits for the device, so give it there if
+you know it; within torch.compile, torch.export and a CUDA graph it must be given.
 
 Errors, for all of them: TypeError for an argument of the wrong type or dtype, ValueError for a wrong shape, device or
 value; both name the argument, what it must be and what it is. Values that lie on a GPU (offsets, budgets, indices) are
@@ -16,17 +19,19 @@ The same ops without these checks of type are ``torch.ops.score.*``; C++ and tor
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from score_ext import _library  # noqa: F401  (loads torch.ops.score)
+from score_ext.results import BernoulliSample, Compressed, GumbelTopk, GumbelTopkWithLogProb
 
 Metric = Literal["cosine", "l2"]
-Law = Literal["topk", "systematic"]
+SelectionRule = Literal["topk", "systematic"]
 
 TOKEN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -36,21 +41,39 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def _with_value_errors(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Makes what an op refuses a ValueError: some releases of torch hand a kernel's exception on as RuntimeError."""
+def _function(**renamed: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Of a function over an op. What the op refuses becomes a ValueError: some releases of torch hand a kernel's
+    exception on as RuntimeError. ``renamed``: keyword arguments that had another name in 0.1, as old=new; the old names
+    are accepted until 0.3.
+    """
 
-    @wraps(function)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if torch.compiler.is_compiling():
-            return function(*args, **kwargs)
-        try:
-            return function(*args, **kwargs)
-        except RuntimeError as error:
-            if str(error).startswith("score."):
-                raise ValueError(str(error)) from None
-            raise
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            for old, new in renamed.items():
+                if old in kwargs:
+                    _rename(function.__name__, kwargs, old, new)
+            if torch.compiler.is_compiling():
+                return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except RuntimeError as error:
+                if str(error).startswith("score."):
+                    raise ValueError(str(error)) from None
+                raise
 
-    return call
+        return call
+
+    return decorate
+
+
+def _rename(function: str, kwargs: dict[str, Any], old: str, new: str) -> None:
+    if new in kwargs:
+        raise TypeError(f"{function}() got both {new} and {old}, its name in 0.1")
+    if not torch.compiler.is_compiling():
+        message = f"the argument {old} of score_ext.{function} is deprecated, use {new}"
+        warnings.warn(message, DeprecationWarning, stacklevel=3)
+    kwargs[new] = kwargs.pop(old)
 
 
 def _check_tensor(name: str, value: object, *dtypes: torch.dtype) -> None:
@@ -74,6 +97,14 @@ def _check_kind(name: str, value: object, kind: type, described: str) -> None:
         raise TypeError(f"{name} must be {described}, got {type(value).__name__}")
 
 
+def _total(keep: Tensor, total_keep: int | None) -> int:
+    """total_keep, or the sum of the budgets, which have been checked to be a tensor."""
+    if total_keep is None:
+        return int(keep.sum())
+    _check_kind("total_keep", total_keep, int, "an integer or None")
+    return total_keep
+
+
 def _check_state_options(use_token: object, use_residual: object, epsilon: object) -> None:
     _check_kind("use_token", use_token, bool, "a bool")
     _check_kind("use_residual", use_residual, bool, "a bool")
@@ -92,7 +123,7 @@ def _check_layers(layers: object) -> None:
             _check_tensor(f"layers[{number}] {name}", tensor, *TOKEN_DTYPES)
 
 
-@_with_value_errors
+@_function()
 def surprise(
     tokens: Tensor,
     cu_seqlens: Tensor,
@@ -123,12 +154,12 @@ def surprise(
     return _ops.surprise(tokens, cu_seqlens, tokens_per_frame, metric, first)
 
 
-@_with_value_errors
+@_function(position="features")
 def policy_state(
     tokens: Tensor,
     cu_seqlens: Tensor,
     tokens_per_frame: Tensor,
-    position: Tensor | None,
+    features: Tensor | None,
     begin: int,
     end: int,
     dtype: torch.dtype,
@@ -136,7 +167,7 @@ def policy_state(
     use_residual: bool = True,
     epsilon: float = 1e-5,
 ) -> Tensor:
-    """Rows ``begin`` to ``end`` of the policy's state, [LayerNorm(x) ; LayerNorm(dX) ; position].
+    """Rows ``begin`` to ``end`` of the policy's state, [LayerNorm(x) ; LayerNorm(dX) ; features].
 
     dX is x_t - x_{t-1}, formed in float32, 0 in a first frame. The LayerNorms have no affine terms: those fold into the
     layer that follows. :func:`policy_logits` uses this a block of rows at a time, so that the state of a whole video is
@@ -144,7 +175,7 @@ def policy_state(
 
     Args:
         tokens: [L, D] float32, float16 or bfloat16.
-        position: float32 [L, P], copied as it is, or None.
+        features: float32 [L, P], further columns of the state, copied as they are: the position, for one. Or None.
         begin, end: the range of rows.
         dtype: of the result: float32, float16 or bfloat16.
         use_token, use_residual: whether those parts are there (for ablations).
@@ -155,25 +186,25 @@ def policy_state(
     """
     _check_tensor("tokens", tokens, *TOKEN_DTYPES)
     _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
-    if position is not None:
-        _check_tensor("position", position, torch.float32)
+    if features is not None:
+        _check_tensor("features", features, torch.float32)
     _check_kind("begin", begin, int, "an integer")
     _check_kind("end", end, int, "an integer")
     if dtype not in TOKEN_DTYPES:
         raise TypeError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
     _check_state_options(use_token, use_residual, epsilon)
     return _ops.policy_state(
-        tokens, cu_seqlens, tokens_per_frame, position, begin, end, dtype, use_token, use_residual, epsilon
+        tokens, cu_seqlens, tokens_per_frame, features, begin, end, dtype, use_token, use_residual, epsilon
     )
 
 
-@_with_value_errors
+@_function(position="features")
 def policy_logits(
     tokens: Tensor,
     cu_seqlens: Tensor,
     tokens_per_frame: Tensor,
     layers: Sequence[tuple[Tensor, Tensor]],
-    position: Tensor | None = None,
+    features: Tensor | None = None,
     use_token: bool = True,
     use_residual: bool = True,
     epsilon: float = 1e-5,
@@ -190,7 +221,7 @@ def policy_logits(
         layers: (weight [outputs, inputs], bias [outputs]) of one or two hidden layers and of the output layer (one
             output), as in torch.nn.Linear. One dtype, float32, float16 or bfloat16, in which the state and the
             products are. Differentiable.
-        position: float32 [L, P], appended to the state. Differentiable.
+        features: float32 [L, P], appended to the state, or None. Differentiable.
         use_token, use_residual, epsilon: as in :func:`policy_state`.
 
     Returns:
@@ -198,20 +229,25 @@ def policy_logits(
     """
     _check_tensor("tokens", tokens, *TOKEN_DTYPES)
     _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
-    if position is not None:
-        _check_tensor("position", position, torch.float32)
+    if features is not None:
+        _check_tensor("features", features, torch.float32)
     _check_layers(layers)
     _check_state_options(use_token, use_residual, epsilon)
     (w1, b1), *middle, (w_out, b_out) = layers
     w2, b2 = middle[0] if middle else (None, None)
     return _ops.policy_logits(
-        tokens, cu_seqlens, tokens_per_frame, position, w1, b1, w2, b2, w_out, b_out, use_token, use_residual, epsilon
+        tokens, cu_seqlens, tokens_per_frame, w1, b1, w2, b2, w_out, b_out, features, use_token, use_residual, epsilon
     )
 
 
-@_with_value_errors
+@_function(law="selection")
 def select(
-    scores: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, law: Law = "topk", offset: float = 0.5
+    scores: Tensor,
+    cu_seqlens: Tensor,
+    keep: Tensor,
+    total_keep: int | None = None,
+    selection: SelectionRule = "topk",
+    offset: float = 0.5,
 ) -> Tensor:
     """Exactly ``keep[b]`` tokens of each video; the same ones on every device.
 
@@ -228,25 +264,24 @@ def select(
         scores: float32 [L].
         cu_seqlens: int32 [B + 1].
         keep: int32 [B], 0 to each video's length.
-        total_keep: the sum of keep.
-        law: "topk" or "systematic".
+        total_keep: the sum of keep, K; None: it is summed (see above for the price on a GPU).
+        selection: "topk" or "systematic".
         offset: in [0, 1); only systematic uses it.
 
     Returns:
-        int64 [total_keep]: rows of the packed batch, ascending.
+        int64 [K]: rows of the packed batch, ascending.
     """
     _check_tensor("scores", scores, torch.float32)
     _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
-    _check_kind("total_keep", total_keep, int, "an integer")
-    _check_kind("law", law, str, "a string")
+    _check_kind("selection", selection, str, "a string")
     _check_kind("offset", offset, float, "a number")
-    return _ops.select(scores, cu_seqlens, keep, total_keep, law, offset)
+    return _ops.select(scores, cu_seqlens, keep, _total(keep, total_keep), selection, offset)
 
 
-@_with_value_errors
-def draw(
-    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
-) -> tuple[Tensor, Tensor]:
+@_function()
+def gumbel_topk(
+    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, num_samples: int, seed: Tensor, total_keep: int | None = None
+) -> GumbelTopk:
     """Draws ``keep[b]`` tokens of each video without replacement, each in proportion to exp(logit); the Gumbel top-k.
 
     Random numbers are Philox 4x32-10 of (seed, sample, video, token within the video): the same seed draws the same
@@ -257,23 +292,23 @@ def draw(
         logits: float32 [L]; NaN is drawn last.
         cu_seqlens: int32 [B + 1].
         keep: int32 [B].
-        total_keep: the sum of keep, K.
         num_samples: G, independent draws.
         seed: int64 [1], or [B] for one of each video.
+        total_keep: the sum of keep, K; None: it is summed, as in :func:`select`.
 
     Returns:
-        index int64 [G, K], rows ascending; order int64 [G, K], the same rows as they were drawn, video by video.
+        The named tuple (index, order): index int64 [G, K], rows ascending; order int64 [G, K], the same rows as they
+        were drawn, video by video.
     """
     _check_tensor("logits", logits, torch.float32)
     _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
-    _check_kind("total_keep", total_keep, int, "an integer")
     _check_kind("num_samples", num_samples, int, "an integer")
     _check_tensor("seed", seed, torch.int64)
-    return _ops.draw(logits, cu_seqlens, keep, total_keep, num_samples, seed)
+    return GumbelTopk(*_ops.gumbel_topk(logits, cu_seqlens, keep, num_samples, seed, _total(keep, total_keep)))
 
 
-@_with_value_errors
-def plackett_luce(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
+@_function()
+def plackett_luce_log_prob(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
     """The log-probability of drawing each video's tokens in that order, without replacement (Plackett 1975).
 
     log P = sum_j [l_j - log sum of exp(l_i) over the tokens not drawn before j]. With the order of a draw under an
@@ -283,7 +318,7 @@ def plackett_luce(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tenso
         logits: float32 [L]. Differentiable.
         cu_seqlens: int32 [B + 1].
         keep: int32 [B].
-        order: int64 [G, K] from :func:`draw`.
+        order: int64 [G, K] from :func:`gumbel_topk`.
 
     Returns:
         float32 [G, B]; 0 for a video that keeps nothing, NaN for one with NaN or +inf among its logits.
@@ -291,35 +326,33 @@ def plackett_luce(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tenso
     _check_tensor("logits", logits, torch.float32)
     _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
     _check_tensor("order", order, torch.int64)
-    return _ops.plackett_luce(logits, cu_seqlens, keep, order)
+    return _ops.plackett_luce_log_prob(logits, cu_seqlens, keep, order)
 
 
-@_with_value_errors
-def sample(
-    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
-) -> tuple[Tensor, Tensor]:
-    """:func:`draw` and the log-probability of what was drawn (:func:`plackett_luce`) in one.
+@_function()
+def gumbel_topk_with_log_prob(
+    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, num_samples: int, seed: Tensor, total_keep: int | None = None
+) -> GumbelTopkWithLogProb:
+    """:func:`gumbel_topk` and the log-probability of what was drawn (:func:`plackett_luce_log_prob`) in one.
 
-    Args: as in :func:`draw`; the log-probability is differentiable in the logits.
+    Args: as in :func:`gumbel_topk`; the log-probability is differentiable in the logits.
 
     Returns:
-        index int64 [G, K], rows ascending; log_prob float32 [G, B].
+        The named tuple (index, log_prob): index int64 [G, K], rows ascending; log_prob float32 [G, B].
     """
     _check_tensor("logits", logits, torch.float32)
     _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
-    _check_kind("total_keep", total_keep, int, "an integer")
     _check_kind("num_samples", num_samples, int, "an integer")
     _check_tensor("seed", seed, torch.int64)
-    return _ops.sample(logits, cu_seqlens, keep, total_keep, num_samples, seed)
+    total = _total(keep, total_keep)
+    return GumbelTopkWithLogProb(*_ops.gumbel_topk_with_log_prob(logits, cu_seqlens, keep, num_samples, seed, total))
 
 
-@_with_value_errors
-def sample_bernoulli(
-    logits: Tensor, cu_seqlens: Tensor, num_samples: int, seed: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+@_function()
+def sample_bernoulli(logits: Tensor, cu_seqlens: Tensor, num_samples: int, seed: Tensor) -> BernoulliSample:
     """Keeps each token by itself with probability sigmoid(logit), so that the count varies.
 
-    Random numbers as in :func:`draw`, from a stream of their own.
+    Random numbers as in :func:`gumbel_topk`, from a stream of their own.
 
     Args:
         logits: float32 [L]; NaN is never kept and makes its video's log-probability NaN. Differentiable.
@@ -328,16 +361,17 @@ def sample_bernoulli(
         seed: int64 [1] or [B].
 
     Returns:
-        mask bool [G, L]; log_prob float32 [G, B]; count int32 [G, B], the tokens kept.
+        The named tuple (mask, log_prob, count): mask bool [G, L]; log_prob float32 [G, B]; count int32 [G, B], the
+        tokens kept.
     """
     _check_tensor("logits", logits, torch.float32)
     _check_video_tensors(cu_seqlens=cu_seqlens)
     _check_kind("num_samples", num_samples, int, "an integer")
     _check_tensor("seed", seed, torch.int64)
-    return _ops.sample_bernoulli(logits, cu_seqlens, num_samples, seed)
+    return BernoulliSample(*_ops.sample_bernoulli(logits, cu_seqlens, num_samples, seed))
 
 
-@_with_value_errors
+@_function()
 def gather(tokens: Tensor, index: Tensor) -> Tensor:
     """Rows of a tensor: tokens, position ids, masks, whatever has one row for each token.
 
@@ -353,17 +387,17 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     return _ops.gather(tokens, index)
 
 
-@_with_value_errors
+@_function(law="selection")
 def compress(
     tokens: Tensor,
     cu_seqlens: Tensor,
     tokens_per_frame: Tensor,
     keep: Tensor,
-    total_keep: int,
+    total_keep: int | None = None,
     scores: Tensor | None = None,
-    law: Law = "topk",
+    selection: SelectionRule = "topk",
     offset: float = 0.5,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Compressed:
     """The whole path in one call: score, select, gather.
 
     Args:
@@ -371,18 +405,27 @@ def compress(
         cu_seqlens: int32 [B + 1].
         tokens_per_frame: int32 [B].
         keep: int32 [B].
-        total_keep: the sum of keep, K.
+        total_keep: the sum of keep, K; None: it is summed, as in :func:`select`.
         scores: float32 [L]; None: cosine :func:`surprise`.
-        law, offset: as in :func:`select`.
+        selection, offset: as in :func:`select`.
 
     Returns:
-        kept [K, D]; index int64 [K], ascending; cu_kept int32 [B + 1], where each video's kept tokens begin and end.
+        The named tuple (kept, index, cu_kept): kept [K, D]; index int64 [K], ascending; cu_kept int32 [B + 1], where
+        each video's kept tokens begin and end.
     """
     _check_tensor("tokens", tokens, *TOKEN_DTYPES)
     _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame, keep=keep)
-    _check_kind("total_keep", total_keep, int, "an integer")
     if scores is not None:
         _check_tensor("scores", scores, torch.float32)
-    _check_kind("law", law, str, "a string")
+    _check_kind("selection", selection, str, "a string")
     _check_kind("offset", offset, float, "a number")
-    return _ops.compress(tokens, cu_seqlens, tokens_per_frame, keep, total_keep, scores, law, offset)
+    total = _total(keep, total_keep)
+    return Compressed(*_ops.compress(tokens, cu_seqlens, tokens_per_frame, keep, total, scores, selection, offset))
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of this module's
+
+    def __getattr__(name: str) -> Any:
+        from score_ext import _deprecated
+
+        return _deprecated.attribute_of_ops(name)

@@ -2,8 +2,8 @@
 
 Same names and arguments as :mod:`score_ext`. These are slow (loops over videos, the whole state in memory, float64
 where the ops have float32) and differentiable by torch's own autograd. What must agree between devices to the bit
-(:func:`select`, :func:`draw`, :func:`sample_bernoulli`) is computed here in the same single operations in the same
-order, so it agrees to the bit too.
+(:func:`select`, :func:`gumbel_topk`, :func:`sample_bernoulli`) is computed here in the same single operations in the
+same order, so it agrees to the bit too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+
+from score_ext.results import BernoulliSample, Compressed, GumbelTopk, GumbelTopkWithLogProb
 
 # ---- the packed batch -----------------------------------------------------------------------------------------------
 
@@ -61,7 +63,7 @@ def policy_state(
     tokens: Tensor,
     cu_seqlens: Tensor,
     tokens_per_frame: Tensor,
-    position: Tensor | None,
+    features: Tensor | None,
     begin: int,
     end: int,
     dtype: torch.dtype,
@@ -79,8 +81,8 @@ def policy_state(
     if use_residual:
         residual = torch.nn.functional.layer_norm(x - previous, width, eps=epsilon)
         parts.append(torch.where(has_previous[:, None], residual, 0.0))
-    if position is not None:
-        parts.append(position)
+    if features is not None:
+        parts.append(features)
     return torch.cat(parts, dim=1)[begin:end].float().to(dtype)
 
 
@@ -89,7 +91,7 @@ def policy_logits(
     cu_seqlens: Tensor,
     tokens_per_frame: Tensor,
     layers: Sequence[tuple[Tensor, Tensor]],
-    position: Tensor | None = None,
+    features: Tensor | None = None,
     use_token: bool = True,
     use_residual: bool = True,
     epsilon: float = 1e-5,
@@ -97,7 +99,7 @@ def policy_logits(
     """See :func:`score_ext.policy_logits`."""
     dtype = layers[0][0].dtype
     length = tokens.shape[0]
-    x = policy_state(tokens, cu_seqlens, tokens_per_frame, position, 0, length, dtype, use_token, use_residual, epsilon)
+    x = policy_state(tokens, cu_seqlens, tokens_per_frame, features, 0, length, dtype, use_token, use_residual, epsilon)
     for weight, bias in layers[:-1]:
         x = torch.nn.functional.gelu(torch.nn.functional.linear(x, weight, bias))
     return torch.nn.functional.linear(x, *layers[-1]).flatten().float()
@@ -157,7 +159,7 @@ def _gumbel(word: Tensor) -> Tensor:
     return -_log_positive(-torch.where(word < 0x40000000, _log1p_small(-below), _log_positive(above)))
 
 
-_STREAMS = {"plackett_luce": 0, "bernoulli": 1}
+_STREAMS = {"gumbel_topk": 0, "bernoulli": 1}
 
 
 def _philox(counter: list[Tensor], seed: int) -> list[Tensor]:
@@ -296,13 +298,18 @@ def _systematic(logits: Tensor, keep: int, offset: float) -> Tensor:
 
 
 def select(
-    scores: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, law: str = "topk", offset: float = 0.5
+    scores: Tensor,
+    cu_seqlens: Tensor,
+    keep: Tensor,
+    total_keep: int | None = None,
+    selection: str = "topk",
+    offset: float = 0.5,
 ) -> Tensor:
     """See :func:`score_ext.select`."""
     rows = []
     for video, span in _videos(cu_seqlens):
         count = int(keep[video])
-        if law == "topk":
+        if selection == "topk":
             kept = _by_rank(scores[span])[:count].sort().values
         else:
             kept = _systematic(scores[span], count, offset)
@@ -317,26 +324,26 @@ def _seed_and_number(seed: Tensor, video: int) -> tuple[int, int]:
     return (int(seed[video]), 0) if len(seed) > 1 else (int(seed[0]), video)
 
 
-def draw(
-    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
-) -> tuple[Tensor, Tensor]:
-    """See :func:`score_ext.draw`."""
+def gumbel_topk(
+    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, num_samples: int, seed: Tensor, total_keep: int | None = None
+) -> GumbelTopk:
+    """See :func:`score_ext.gumbel_topk`."""
     order = []
     for sample_number in range(num_samples):
         rows = []
         for video, span in _videos(cu_seqlens):
             length = span.stop - span.start
             video_seed, number = _seed_and_number(seed, video)
-            words = _random_words(length, video_seed, "plackett_luce", sample_number, number)
+            words = _random_words(length, video_seed, "gumbel_topk", sample_number, number)
             keys = logits[span].detach() + _gumbel(words)
             rows.append(span.start + _by_rank(keys)[: int(keep[video])])
         order.append(torch.cat(rows))
     drawn = torch.stack(order)
-    return drawn.sort(dim=1).values, drawn
+    return GumbelTopk(drawn.sort(dim=1).values, drawn)
 
 
-def plackett_luce(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
-    """See :func:`score_ext.plackett_luce`; in float64."""
+def plackett_luce_log_prob(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
+    """See :func:`score_ext.plackett_luce_log_prob`; in float64."""
     log_probs = []
     for rows in order:
         at = 0
@@ -360,17 +367,15 @@ def plackett_luce(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tenso
     return torch.stack(log_probs).view(order.shape[0], len(keep))
 
 
-def sample(
-    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, num_samples: int, seed: Tensor
-) -> tuple[Tensor, Tensor]:
-    """See :func:`score_ext.sample`."""
-    index, order = draw(logits, cu_seqlens, keep, total_keep, num_samples, seed)
-    return index, plackett_luce(logits, cu_seqlens, keep, order)
+def gumbel_topk_with_log_prob(
+    logits: Tensor, cu_seqlens: Tensor, keep: Tensor, num_samples: int, seed: Tensor, total_keep: int | None = None
+) -> GumbelTopkWithLogProb:
+    """See :func:`score_ext.gumbel_topk_with_log_prob`."""
+    index, order = gumbel_topk(logits, cu_seqlens, keep, num_samples, seed, total_keep)
+    return GumbelTopkWithLogProb(index, plackett_luce_log_prob(logits, cu_seqlens, keep, order))
 
 
-def sample_bernoulli(
-    logits: Tensor, cu_seqlens: Tensor, num_samples: int, seed: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def sample_bernoulli(logits: Tensor, cu_seqlens: Tensor, num_samples: int, seed: Tensor) -> BernoulliSample:
     """See :func:`score_ext.sample_bernoulli`."""
     masks, log_probs, counts = [], [], []
     for sample_number in range(num_samples):
@@ -383,7 +388,7 @@ def sample_bernoulli(
             log_probs.append(torch.nn.functional.logsigmoid(torch.where(mask, part, -part)).sum())
             counts.append(mask.sum(dtype=torch.int32))
     shape = (num_samples, len(cu_seqlens) - 1)
-    return (
+    return BernoulliSample(
         torch.cat(masks).view(num_samples, len(logits)),
         torch.stack(log_probs).view(shape),
         torch.stack(counts).view(shape),
@@ -403,14 +408,14 @@ def compress(
     cu_seqlens: Tensor,
     tokens_per_frame: Tensor,
     keep: Tensor,
-    total_keep: int,
+    total_keep: int | None = None,
     scores: Tensor | None = None,
-    law: str = "topk",
+    selection: str = "topk",
     offset: float = 0.5,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Compressed:
     """See :func:`score_ext.compress`."""
     if scores is None:
         scores = surprise(tokens, cu_seqlens, tokens_per_frame)
-    index = select(scores, cu_seqlens, keep, total_keep, law, offset)
+    index = select(scores, cu_seqlens, keep, total_keep, selection, offset)
     cu_kept = torch.cat([keep.new_zeros(1), keep.cumsum(0, dtype=torch.int32)])
-    return tokens[index], index, cu_kept
+    return Compressed(tokens[index], index, cu_kept)

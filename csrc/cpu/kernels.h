@@ -14,22 +14,24 @@ void surprise(const TokenBatch& batch, Metric metric, float first, float* out);
 void policy_state(
     const TokenBatch& batch, const StateParts& parts, int64_t begin, int64_t end, DType out_dtype, void* out);
 
-// index [sum of keep] int64: of each video the keep[b] rows that the law picks, ascending.
-void select(const float* scores, const PackedBatch& batch, const int32_t* keep, Law law, double offset, int64_t* index);
+// index [sum of keep] int64: of each video the keep[b] rows that the rule picks, ascending.
+void select(
+    const float* scores, const PackedBatch& batch, const int32_t* keep, SelectionRule selection, double offset,
+    int64_t* index);
 
 // index, order [num_samples, total_keep] int64: Gumbel top-k, ascending and in the order of drawing.
 // seed [num_seeds] with num_seeds 1 (then the video's number is part of the key) or num_videos (then it is not).
-void draw(
+void gumbel_topk(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
     const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order);
 
 // log_prob [num_samples, num_videos]: of drawing `order` [num_samples, total_keep] without replacement.
-void plackett_luce(
+void plackett_luce_log_prob(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
     const int64_t* order, float* log_prob);
 
 // grad_logits [num_tokens], from grad [num_samples, num_videos].
-void plackett_luce_backward(
+void plackett_luce_log_prob_backward(
     const float* grad, const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep,
     int64_t num_samples, const int64_t* order, float* grad_logits);
 

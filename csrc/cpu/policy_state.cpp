@@ -1,4 +1,4 @@
-// policy_state: rows of the policy's state [LayerNorm(x) ; LayerNorm(x - previous x) ; position].
+// policy_state: rows of the policy's state [LayerNorm(x) ; LayerNorm(x - previous x) ; features].
 //
 // The difference is formed before any product, in float32: where little moves, W x_t - W x_{t-1} would cancel to noise
 // and the LayerNorm would blow that up.
@@ -67,8 +67,8 @@ SCORE_INLINE void state_row(
     }
     out += width;
   }
-  const float* position = parts.position + row * parts.position_width;
-  for (int64_t i = 0; i < parts.position_width; ++i) out[i] = from_float<Out>(position[i]);
+  const float* features = parts.features + row * parts.features_width;
+  for (int64_t i = 0; i < parts.features_width; ++i) out[i] = from_float<Out>(features[i]);
 }
 
 using StateRow = void (*)(const void*, const void*, int64_t, const StateParts&, int64_t, float*, void*);

@@ -23,13 +23,14 @@ SCORE_CLONES void rank_scores(const float* scores, int64_t length, uint32_t* ran
 }  // namespace
 
 void select(
-    const float* scores, const PackedBatch& batch, const int32_t* keep, Law law, double offset, int64_t* index) {
+    const float* scores, const PackedBatch& batch, const int32_t* keep, SelectionRule selection, double offset,
+    int64_t* index) {
   const std::vector<int64_t> first = kept_begins(keep, batch.num_videos);
   parallel_for(batch.num_videos, 1, [&](int64_t begin, int64_t end) {
     for (int64_t video = begin; video < end; ++video) {
       const VideoRange range = video_range(batch, video);
       const float* video_scores = scores + range.begin;
-      if (law == Law::kSystematic) {
+      if (selection == SelectionRule::kSystematic) {
         systematic_rows(video_scores, range.length(), keep[video], offset, range.begin, index + first[video]);
         continue;
       }

@@ -1,4 +1,4 @@
-// The k largest ranks of one video, shared by select and draw.
+// The k largest ranks of one video, shared by select and gumbel_topk.
 #pragma once
 
 #include <cstdint>

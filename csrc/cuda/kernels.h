@@ -18,28 +18,28 @@ cudaError_t policy_state(
     const TokenBatch& batch, const StateParts& parts, int64_t begin, int64_t end, DType out_dtype, void* out,
     cudaStream_t stream);
 
-// index [total_keep] int64: of each video the keep[b] rows that the law picks, ascending.
+// index [total_keep] int64: of each video the keep[b] rows that the rule picks, ascending.
 cudaError_t select(
-    const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, Law law, double offset,
-    int64_t* index, cudaStream_t stream);
+    const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, SelectionRule selection,
+    double offset, int64_t* index, cudaStream_t stream);
 
 // index, order [num_samples, total_keep] int64: Gumbel top-k, ascending and in the order of drawing.
 // seed [num_seeds] with num_seeds 1 (then the video's number is part of the key) or num_videos (then it is not).
 // Called twice, as CUB does it: with workspace null it only sets *workspace_bytes.
-cudaError_t draw(
+cudaError_t gumbel_topk(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
     const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order, void* workspace, size_t* workspace_bytes,
     cudaStream_t stream);
 
 // log_prob [num_samples, num_videos]: of drawing `order` [num_samples, total_keep] without replacement.
 // rank [num_samples, num_tokens] is scratch.
-cudaError_t plackett_luce(
+cudaError_t plackett_luce_log_prob(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
     const int64_t* order, int32_t* rank, float* log_prob, cudaStream_t stream);
 
 // grad_logits [num_tokens], from grad [num_samples, num_videos]. rank is scratch as above, log_shares
 // [num_samples, total_keep] too.
-cudaError_t plackett_luce_backward(
+cudaError_t plackett_luce_log_prob_backward(
     const float* grad, const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep,
     int64_t num_samples, const int64_t* order, int32_t* rank, double* log_shares, float* grad_logits,
     cudaStream_t stream);

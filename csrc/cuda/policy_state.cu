@@ -1,8 +1,8 @@
-// policy_state: the rows that the policy network reads, [LayerNorm(x) ; LayerNorm(x - previous x) ; position].
+// policy_state: the rows that the policy network reads, [LayerNorm(x) ; LayerNorm(x - previous x) ; features].
 //
 // A block per row. Mean, variance and output are three passes over the two rows of tokens; the first one brings them
 // into the L1 cache, the others find them there. Sums use 16-byte loads where rows allow; the output, whose rows may
-// start anywhere because of the position columns, is written one column per thread.
+// start anywhere because of the columns of features, is written one column per thread.
 #include <cfloat>
 #include <cub/block/block_reduce.cuh>
 
@@ -122,8 +122,8 @@ __global__ void __launch_bounds__(kThreads) state_rows(
       }
       to += width;
     }
-    for (int64_t p = threadIdx.x; p < parts.position_width; p += kThreads) {
-      to[p] = from_float<Out>(parts.position[row * parts.position_width + p]);
+    for (int64_t p = threadIdx.x; p < parts.features_width; p += kThreads) {
+      to[p] = from_float<Out>(parts.features[row * parts.features_width + p]);
     }
   }
 }

@@ -67,11 +67,12 @@ cudaError_t launch(
 }  // namespace
 
 cudaError_t select(
-    const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, Law law, double offset,
-    int64_t* index, cudaStream_t stream) {
+    const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, SelectionRule selection,
+    double offset, int64_t* index, cudaStream_t stream) {
   if (total_keep == 0 || batch.num_videos == 0) return cudaSuccess;
-  return law == Law::kTopK ? launch(scores, batch, keep, total_keep, TopkRule{}, index, stream)
-                           : launch(scores, batch, keep, total_keep, SystematicRule{offset}, index, stream);
+  return selection == SelectionRule::kTopK
+             ? launch(scores, batch, keep, total_keep, TopkRule{}, index, stream)
+             : launch(scores, batch, keep, total_keep, SystematicRule{offset}, index, stream);
 }
 
 }  // namespace score::cuda

@@ -1,4 +1,4 @@
-// Systematic selection within one video, by one block; score/systematic.h has the law. Sums are integers, so they come
+// Systematic selection within one video, by one block; score/systematic.h has the rule. Sums are integers, so they come
 // out the same as on the CPU whatever their order.
 #pragma once
 

@@ -148,8 +148,8 @@ const std::map<std::string, Launcher> kLaunchers = {
     {"policy_state",
      [](Call& c) {
        const score::StateParts parts{
-           c.integer("use_token") != 0, c.integer("use_residual") != 0, c.in<float>("position"),
-           c.integer("position_width"), static_cast<float>(c.number("epsilon"))};
+           c.integer("use_token") != 0, c.integer("use_residual") != 0, c.in<float>("features"),
+           c.integer("features_width"), static_cast<float>(c.number("epsilon"))};
        return score::cuda::policy_state(
            c.tokens(), parts, c.integer("begin"), c.integer("end"), c.dtype("out_dtype"), c.out<void>("out"),
            emulation::kStream);
@@ -158,12 +158,13 @@ const std::map<std::string, Launcher> kLaunchers = {
      [](Call& c) {
        return score::cuda::select(
            c.in<float>("scores"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"),
-           static_cast<score::Law>(c.integer("law")), c.number("offset"), c.out<int64_t>("index"), emulation::kStream);
+           static_cast<score::SelectionRule>(c.integer("selection")), c.number("offset"), c.out<int64_t>("index"),
+           emulation::kStream);
      }},
-    {"draw",
+    {"gumbel_topk",
      [](Call& c) {
        const auto call = [&c](void* workspace, size_t* bytes) {
-         return score::cuda::draw(
+         return score::cuda::gumbel_topk(
              c.in<float>("logits"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"),
              c.integer("num_samples"), c.in<int64_t>("seed"), c.integer("num_seeds"), c.out<int64_t>("index"),
              c.out<int64_t>("order"), workspace, bytes, emulation::kStream);
@@ -175,15 +176,15 @@ const std::map<std::string, Launcher> kLaunchers = {
        std::free(workspace);
        return error;
      }},
-    {"plackett_luce",
+    {"plackett_luce_log_prob",
      [](Call& c) {
-       return score::cuda::plackett_luce(
+       return score::cuda::plackett_luce_log_prob(
            c.in<float>("logits"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"), c.integer("num_samples"),
            c.in<int64_t>("order"), c.out<int32_t>("rank"), c.out<float>("log_prob"), emulation::kStream);
      }},
-    {"plackett_luce_backward",
+    {"plackett_luce_log_prob_backward",
      [](Call& c) {
-       return score::cuda::plackett_luce_backward(
+       return score::cuda::plackett_luce_log_prob_backward(
            c.in<float>("grad"), c.in<float>("logits"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"),
            c.integer("num_samples"), c.in<int64_t>("order"), c.out<int32_t>("rank"), c.out<double>("log_shares"),
            c.out<float>("grad_logits"), emulation::kStream);

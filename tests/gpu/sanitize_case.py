@@ -47,12 +47,12 @@ def run_wrong_values() -> None:
     on_gpu, seed = moved((tokens, scores)), moved(int64(1))
     for cu in (int32(0, 500, 20, 1000), int32(-5, 7, 2_000_000_000, 60)):
         packed, frames = moved((cu, int32(-4, 2**31 - 1, 9))), moved(int32(0, -7, 2**31 - 1))
-        for law in ("topk", "systematic"):
-            score_ext.select(on_gpu[1], *packed, 600, law=law)
-            score_ext.compress(on_gpu[0], packed[0], frames, packed[1], 600, law=law)
-        _, order = score_ext.draw(on_gpu[1], *packed, 600, 2, seed)
-        score_ext.plackett_luce(on_gpu[1], *packed, order)
-        torch.ops.score.plackett_luce_backward(moved(torch.ones(2, 3)), on_gpu[1], *packed, order)
+        for selection in ("topk", "systematic"):
+            score_ext.select(on_gpu[1], *packed, 600, selection=selection)
+            score_ext.compress(on_gpu[0], packed[0], frames, packed[1], 600, selection=selection)
+        _, order = score_ext.gumbel_topk(on_gpu[1], *packed, 2, seed, 600)
+        score_ext.plackett_luce_log_prob(on_gpu[1], *packed, order)
+        torch.ops.score.plackett_luce_log_prob_backward(moved(torch.ones(2, 3)), on_gpu[1], *packed, order)
         score_ext.sample_bernoulli(on_gpu[1], packed[0], 2, seed)
         score_ext.policy_state(on_gpu[0], packed[0], frames, None, 0, 1000, torch.float32)
     score_ext.gather(on_gpu[0], moved(int64(-1, 1000, 2**62, 5)))

@@ -12,7 +12,7 @@ from devices import CUDA, assert_agree, moved
 
 import score_ext
 
-LAWS = ("topk", "systematic")
+SELECTIONS = ("topk", "systematic")
 WIDTHS = (1, 7, 8, 64, 257, 776, 1152, 2056, 3584, 12_288, 12_296)
 
 
@@ -58,28 +58,28 @@ def test_surprise_and_state_of_any_width(width: int, dtype: torch.dtype) -> None
         torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2, equal_nan=True)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("kind", SCORE_KINDS)
 @pytest.mark.parametrize("length", [1, 1023, 4096, 40_000, 1_000_003])
-def test_select(length: int, kind: str, law: str) -> None:
+def test_select(length: int, kind: str, selection: str) -> None:
     scores = scores_of_kind(kind, length)
     cu = int32(0, length // 3, length // 3, length)
     for share in (0.0, 0.1, 0.5, 1.0):
         keep = int32(int(length // 3 * share), 0, math.ceil((length - length // 3) * share))
         total = int(keep.sum())
-        expected = score_ext.select(scores, cu, keep, total, law=law, offset=0.25)
-        found = score_ext.select(*moved((scores, cu, keep)), total, law=law, offset=0.25)
+        expected = score_ext.select(scores, cu, keep, total, selection=selection, offset=0.25)
+        found = score_ext.select(*moved((scores, cu, keep)), total, selection=selection, offset=0.25)
         assert torch.equal(found.cpu(), expected)
 
 
 @pytest.mark.parametrize("kind", SCORE_KINDS)
 @pytest.mark.parametrize("length", [1, 1023, 40_000, 300_001])
-def test_draw(length: int, kind: str) -> None:
+def test_gumbel_topk(length: int, kind: str) -> None:
     logits, cu = scores_of_kind(kind, length), int32(0, length // 4, length)
     for share, seed in ((0.01, int64(5)), (0.3, int64(-1, 2**40)), (1.0, int64(0))):
         keep = int32(int(length // 4 * share), math.ceil((length - length // 4) * share))
-        arguments = (logits, cu, keep, int(keep.sum()), 3, seed)
-        expected, found = score_ext.draw(*arguments), score_ext.draw(*moved(arguments))
+        arguments = (logits, cu, keep, 3, seed, int(keep.sum()))
+        expected, found = score_ext.gumbel_topk(*arguments), score_ext.gumbel_topk(*moved(arguments))
         assert torch.equal(found[0].cpu(), expected[0])
         assert torch.equal(found[1].cpu(), expected[1])
 
@@ -91,16 +91,18 @@ def test_sample_bernoulli(kind: str) -> None:
     assert_agree("sample_bernoulli", found, score_ext.sample_bernoulli(*arguments))
 
 
-def test_plackett_luce_of_a_long_video() -> None:
+def test_plackett_luce_log_prob_of_a_long_video() -> None:
     for scale in (1.0, 30.0, 1000.0):
         logits = torch.randn(50_000, generator=generator(1)) * scale
         cu, keep = int32(0, 50_000), int32(5000)
-        _, order = score_ext.draw(logits, cu, keep, 5000, 2, int64(3))
+        _, order = score_ext.gumbel_topk(logits, cu, keep, 2, int64(3), 5000)
         grad = torch.randn(2, 1, generator=generator(2))
         packed = (logits, cu, keep, order)
-        torch.testing.assert_close(score_ext.plackett_luce(*moved(packed)).cpu(), score_ext.plackett_luce(*packed))
-        found = torch.ops.score.plackett_luce_backward(*moved((grad, *packed))).cpu()
-        expected = torch.ops.score.plackett_luce_backward(grad, *packed)
+        torch.testing.assert_close(
+            score_ext.plackett_luce_log_prob(*moved(packed)).cpu(), score_ext.plackett_luce_log_prob(*packed)
+        )
+        found = torch.ops.score.plackett_luce_log_prob_backward(*moved((grad, *packed))).cpu()
+        expected = torch.ops.score.plackett_luce_log_prob_backward(grad, *packed)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -115,16 +117,16 @@ def test_gather(dtype: torch.dtype) -> None:
         assert torch.equal(score_ext.gather(view, moved(index)).cpu(), tokens[1:][index])
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("dtype", TOKEN_DTYPES, ids=str)
-def test_compress(dtype: torch.dtype, law: str) -> None:
+def test_compress(dtype: torch.dtype, selection: str) -> None:
     layout = Layout(((12, 196), (0, 1), (64, 50)))
     tokens, (keep, total) = layout.tokens(256, dtype), layout.keep(1)
     arguments = (tokens, layout.cu_seqlens, layout.tokens_per_frame, keep, total)
     scores = score_ext.surprise(*moved(arguments[:3]))
-    kept, index, cu_kept = score_ext.compress(*moved(arguments), law=law)
+    kept, index, cu_kept = score_ext.compress(*moved(arguments), selection=selection)
     # The surprise is the CPU's only to rounding; what follows from it is exact.
-    assert torch.equal(index.cpu(), score_ext.select(scores.cpu(), layout.cu_seqlens, keep, total, law=law))
+    assert torch.equal(index.cpu(), score_ext.select(scores.cpu(), layout.cu_seqlens, keep, total, selection=selection))
     assert torch.equal(kept.cpu(), tokens[index.cpu()])
     assert cu_kept.tolist() == [0, *keep.cumsum(0).tolist()]
 
@@ -136,12 +138,12 @@ def test_wrong_values_are_survived() -> None:
     for cu in (int32(0, 500, 20, 1000), int32(-5, 7, 2_000_000_000, 60), int32(0, 0, 0, 0)):
         for keep in (int32(-4, 2**31 - 1, 9), int32(1, 1, 1)):
             packed, frames = moved((cu, keep)), moved(int32(0, -7, 2**31 - 1))
-            for law in LAWS:
-                index = score_ext.select(scores, *packed, total, law=law)
+            for selection in SELECTIONS:
+                index = score_ext.select(scores, *packed, total, selection=selection)
                 assert bool(((index >= 0) & (index < length)).all())
-                score_ext.compress(tokens, packed[0], frames, packed[1], total, law=law)
-            _, order = score_ext.draw(scores, *packed, total, 2, moved(int64(1)))
-            score_ext.plackett_luce(scores, *packed, order)
+                score_ext.compress(tokens, packed[0], frames, packed[1], total, selection=selection)
+            _, order = score_ext.gumbel_topk(scores, *packed, 2, moved(int64(1)), total)
+            score_ext.plackett_luce_log_prob(scores, *packed, order)
             score_ext.sample_bernoulli(scores, packed[0], 2, moved(int64(1)))
             score_ext.policy_state(tokens, packed[0], frames, None, 0, length, torch.float32)
     rows = score_ext.gather(tokens, moved(int64(-1, length, 2**62, 5)))

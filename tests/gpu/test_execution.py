@@ -24,22 +24,22 @@ def compress_arguments(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     return LAYOUT.tokens(512, torch.bfloat16, seed), LAYOUT.cu_seqlens, LAYOUT.tokens_per_frame, keep, total
 
 
-@pytest.mark.parametrize("law", ["topk", "systematic"])
+@pytest.mark.parametrize("selection", ["topk", "systematic"])
 @pytest.mark.parametrize("scored", [False, True])
-def test_compress_in_a_cuda_graph(scored: bool, law: str) -> None:
+def test_compress_in_a_cuda_graph(scored: bool, selection: str) -> None:
     tokens, *rest = moved(compress_arguments(0))
     scores = moved(LAYOUT.scores(0)) if scored else None
-    score_ext.compress(tokens, *rest, scores=scores, law=law)  # loads the kernels
+    score_ext.compress(tokens, *rest, scores=scores, selection=selection)  # loads the kernels
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = score_ext.compress(tokens, *rest, scores=scores, law=law)
+        captured = score_ext.compress(tokens, *rest, scores=scores, selection=selection)
     for seed in (1, 2, 3):
         tokens.copy_(compress_arguments(seed)[0])
         if scores is not None:
             scores.copy_(LAYOUT.scores(seed))
         graph.replay()
-        expected = score_ext.compress(tokens, *rest, scores=scores, law=law)
+        expected = score_ext.compress(tokens, *rest, scores=scores, selection=selection)
         for mine, eager in zip(captured, expected, strict=True):
             assert torch.equal(mine, eager)
 
@@ -215,8 +215,8 @@ def test_samples_of_more_tokens_than_int32_counts() -> None:
     assert torch.equal(mask[-1].cpu(), expected)
     assert int(count[-1]) == int(expected.sum())
     del mask
-    index, order = score_ext.draw(moved(logits), cu, moved(int32(10)), 10, samples, seed)
-    words = reference._random_words(length, 4, "plackett_luce", samples - 1, 0)
+    index, order = score_ext.gumbel_topk(moved(logits), cu, moved(int32(10)), samples, seed, 10)
+    words = reference._random_words(length, 4, "gumbel_topk", samples - 1, 0)
     drawn = reference._by_rank(logits + reference._gumbel(words))[:10]
     assert torch.equal(order[-1].cpu(), drawn)
     assert torch.equal(index[-1].cpu(), drawn.sort().values)

@@ -32,28 +32,28 @@ def op_arguments(layout: Layout = LAYOUTS["ragged"], seed: int = 0) -> dict[str,
     packed = {"cu_seqlens": layout.cu_seqlens}
     frames = {"tokens": tokens, **packed, "tokens_per_frame": layout.tokens_per_frame}
     budget = {"keep": keep, "total_keep": total_keep}
-    position = torch.rand(layout.length, 3, generator=generator(seed + 1))
+    features = torch.rand(layout.length, 3, generator=generator(seed + 1))
     (w1, b1), (w2, b2), (w_out, b_out) = linear_layers([2 * WIDTH + 3, 12, 8, 1], seed=seed)
     draws = {"num_samples": NUM_SAMPLES, "seed": int64(1234)}
-    _index, order = score_ext.draw(scores, **packed, **budget, **draws)
+    order = score_ext.gumbel_topk(scores, **packed, **budget, **draws).order
     grad = torch.randn(NUM_SAMPLES, len(layout.videos), generator=generator(seed + 2))
     return {
         "surprise": {**frames, "metric": "cosine", "first": 2.5},
-        "policy_state": {**frames, "position": position, "begin": 0, "end": layout.length, "dtype": torch.float32},
+        "policy_state": {**frames, "features": features, "begin": 0, "end": layout.length, "dtype": torch.float32},
         "policy_logits": {
             **frames,
-            "position": position,
             **{"w1": w1, "b1": b1, "w2": w2, "b2": b2, "w_out": w_out, "b_out": b_out},
+            "features": features,
         },
-        "select": {"scores": scores, **packed, **budget, "law": "systematic", "offset": 0.25},
-        "draw": {"logits": scores, **packed, **budget, **draws},
-        "plackett_luce": {"logits": scores, **packed, "keep": keep, "order": order},
-        "plackett_luce_backward": {"grad": grad, "logits": scores, **packed, "keep": keep, "order": order},
-        "sample": {"logits": scores, **packed, **budget, **draws},
+        "select": {"scores": scores, **packed, **budget, "selection": "systematic", "offset": 0.25},
+        "gumbel_topk": {"logits": scores, **packed, **budget, **draws},
+        "plackett_luce_log_prob": {"logits": scores, **packed, "keep": keep, "order": order},
+        "plackett_luce_log_prob_backward": {"grad": grad, "logits": scores, **packed, "keep": keep, "order": order},
+        "gumbel_topk_with_log_prob": {"logits": scores, **packed, **budget, **draws},
         "sample_bernoulli": {"logits": scores, **packed, **draws},
         "gather": {"tokens": tokens, "index": torch.arange(0, layout.length, 3)},
         "kept_offsets": {**packed, "keep": keep},
-        "compress": {**frames, **budget, "scores": scores, "law": "systematic", "offset": 0.25},
+        "compress": {**frames, **budget, "scores": scores, "selection": "systematic", "offset": 0.25},
     }
 
 
@@ -62,8 +62,8 @@ OPS = tuple(op_arguments())
 DIFFERENTIABLE = {
     "surprise": ("tokens", (0,)),
     "policy_logits": ("tokens", (0,)),
-    "plackett_luce": ("logits", (0,)),
-    "sample": ("logits", (1,)),
+    "plackett_luce_log_prob": ("logits", (0,)),
+    "gumbel_topk_with_log_prob": ("logits", (1,)),
     "sample_bernoulli": ("logits", (1,)),
     "gather": ("tokens", (0,)),
     "compress": ("tokens", (0,)),

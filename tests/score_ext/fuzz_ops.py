@@ -108,15 +108,15 @@ def documented(op: str, arguments: dict[str, Any]) -> list[tuple[torch.dtype, tu
         case "policy_state":
             width = arguments["tokens"].shape[1]
             columns = width * (bool(arguments["use_token"]) + bool(arguments["use_residual"]))
-            columns += 0 if arguments["position"] is None else arguments["position"].shape[1]
+            columns += 0 if arguments["features"] is None else arguments["features"].shape[1]
             return [(arguments["dtype"], (int(arguments["end"]) - int(arguments["begin"]), columns))]
         case "select":
             return [(torch.int64, (total,))]
-        case "draw":
+        case "gumbel_topk":
             return [index, index]
-        case "plackett_luce":
+        case "plackett_luce_log_prob":
             return [(torch.float32, (len(arguments["order"]), videos))]
-        case "sample":
+        case "gumbel_topk_with_log_prob":
             return [index, log_prob]
         case "sample_bernoulli":
             return [(torch.bool, (samples, rows)), log_prob, (torch.int32, (samples, videos))]
@@ -128,7 +128,7 @@ def documented(op: str, arguments: dict[str, Any]) -> list[tuple[torch.dtype, tu
             tokens = arguments["tokens"]
             offsets = (torch.int32, (videos + 1,))
             return [(tokens.dtype, (total, tokens.shape[1])), (torch.int64, (total,)), offsets]
-        case _:  # surprise, policy_logits, plackett_luce_backward
+        case _:  # surprise, policy_logits, plackett_luce_log_prob_backward
             return [(torch.float32, (rows,))]
 
 

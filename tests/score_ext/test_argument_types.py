@@ -78,10 +78,11 @@ def test_wrong_types(name: str, argument: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(("name", "argument", "value"), [
-    ("select", "total_keep", 1.0), ("select", "total_keep", True), ("select", "law", None), ("select", "law", 1),
-    ("select", "offset", "0.5"), ("select", "offset", None), ("select", "offset", True), ("draw", "num_samples", 2.0),
-    ("draw", "num_samples", False), ("surprise", "metric", 0), ("surprise", "first", None),
-    ("surprise", "first", "inf"), ("policy_state", "begin", 0.0), ("policy_state", "end", "3"),
+    ("select", "total_keep", 1.0), ("select", "total_keep", True), ("select", "selection", None),
+    ("select", "selection", 1), ("select", "offset", "0.5"), ("select", "offset", None), ("select", "offset", True),
+    ("gumbel_topk", "num_samples", 2.0), ("gumbel_topk", "num_samples", False), ("surprise", "metric", 0),
+    ("surprise", "first", None), ("surprise", "first", "inf"), ("policy_state", "begin", 0.0),
+    ("policy_state", "end", "3"),
     ("policy_state", "dtype", torch.float64), ("policy_state", "dtype", torch.int32), ("policy_state", "dtype", None),
     ("policy_state", "use_token", 1), ("policy_state", "use_residual", None), ("policy_state", "epsilon", "1e-5"),
     ("policy_logits", "use_token", "yes"), ("policy_logits", "epsilon", None), ("policy_logits", "layers", None),
@@ -147,9 +148,9 @@ def fits_after_all(op: str, name: str, dim: int) -> bool:
     return (op, name, dim) in {
         ("surprise", "tokens", 1),
         ("policy_state", "tokens", 1),
-        ("policy_state", "position", 1),
+        ("policy_state", "features", 1),
         ("compress", "tokens", 1),
-        ("plackett_luce", "order", 0),
+        ("plackett_luce_log_prob", "order", 0),
     }
 
 
@@ -181,7 +182,7 @@ def test_sparse_tensors(op: str, name: str) -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_missing_and_unknown_arguments(op: str) -> None:
     arguments = op_arguments()[op]
-    required = [name for name in arguments if name not in ("metric", "first", "scores", "law", "offset")]
+    required = [name for name in arguments if name not in ("metric", "first", "scores", "selection", "offset")]
     required = [name for name in required if (op, name) != ("select", "scores")]
     for name in required:
         with pytest.raises(REFUSED):

@@ -19,7 +19,7 @@ LIMIT = 2**31 - 1
 
 def arguments_of(op: str) -> dict[str, Any]:
     arguments = op_arguments(LAYOUT)[op]
-    if "keep" in arguments and op not in ("plackett_luce", "plackett_luce_backward"):
+    if "keep" in arguments and op not in ("plackett_luce_log_prob", "plackett_luce_log_prob_backward"):
         arguments["keep"] = int32(3, 4)
     if "total_keep" in arguments:
         arguments["total_keep"] = 7
@@ -95,15 +95,15 @@ def test_total_of_the_budgets(op: str, total_keep: int) -> None:
 
 @pytest.mark.parametrize("op", ["select", "compress"])
 @pytest.mark.parametrize("offset", [1.0, -1e-9, 1.5, math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("law", ["topk", "systematic"])
-def test_offset(op: str, offset: float, law: str) -> None:
-    refused(op, "offset", {"offset": offset, "law": law})
+@pytest.mark.parametrize("selection", ["topk", "systematic"])
+def test_offset(op: str, offset: float, selection: str) -> None:
+    refused(op, "offset", {"offset": offset, "selection": selection})
 
 
 @pytest.mark.parametrize("name", ["", "TOPK", "top-k", "random", "systematic ", "cosine\0", "\N{SNOWMAN}" * 1000])
 def test_unknown_names(name: str) -> None:
-    refused("select", "law", {"law": name})
-    refused("compress", "law", {"law": name})
+    refused("select", "selection", {"selection": name})
+    refused("compress", "selection", {"selection": name})
     refused("surprise", "metric", {"metric": name})
 
 
@@ -129,19 +129,19 @@ def test_index_into_nothing() -> None:
         score_ext.gather(torch.zeros(0, 4), int64(0))
 
 
-@pytest.mark.parametrize("op", ["plackett_luce", "plackett_luce_backward"])
+@pytest.mark.parametrize("op", ["plackett_luce_log_prob", "plackett_luce_log_prob_backward"])
 @pytest.mark.parametrize(
     "rows", [(0, 0, 12), (0, 1, 11), (12, 0, 1), (0, 1, 22), (-1, 0, 12), (0, 2**63 - 1, 12), (0, 1, -(2**63))]
 )
 def test_order_of_wrong_rows(op: str, rows: tuple[int, int, int]) -> None:
     """Twice the same, one of the other video, out of range; in the last of two samples."""
     changes = {"keep": int32(2, 1), "order": torch.stack([int64(0, 1, 12), int64(*rows)])}
-    if op == "plackett_luce_backward":
+    if op == "plackett_luce_log_prob_backward":
         changes["grad"] = torch.zeros(2, 2)
     refused(op, "order", changes)
 
 
-@pytest.mark.parametrize("op", ["plackett_luce", "plackett_luce_backward"])
+@pytest.mark.parametrize("op", ["plackett_luce_log_prob", "plackett_luce_log_prob_backward"])
 def test_order_of_no_samples(op: str) -> None:
     with pytest.raises(FROM_KERNEL, match="num_samples"):
         call(op, {**arguments_of(op), "keep": int32(0, 0), "order": torch.zeros(0, 0, dtype=torch.int64)})
@@ -159,7 +159,7 @@ def test_epsilon(op: str, epsilon: float) -> None:
 
 
 def test_empty_state() -> None:
-    refused("policy_state", "use_token", {"use_token": False, "use_residual": False, "position": None})
+    refused("policy_state", "use_token", {"use_token": False, "use_residual": False, "features": None})
 
 
 @pytest.mark.parametrize("op", ["surprise", "compress", "policy_state", "policy_logits"])
@@ -205,7 +205,7 @@ def test_messages_say_what_was_given() -> None:
         score_ext.surprise(tokens, int32(0, 12, 22), int32(5, 5))
     with pytest.raises(ValueError, match=r"score.select: scores must be float32 \[num_tokens\], got float32 \[22, 8\]"):
         score_ext.select(tokens, int32(0, 22), int32(1), 1)
-    with pytest.raises(ValueError, match="law must be 'topk' or 'systematic', got 'best'"):
-        score_ext.select(tokens[:, 0], int32(0, 22), int32(1), 1, law="best")
+    with pytest.raises(ValueError, match="selection must be 'topk' or 'systematic', got 'best'"):
+        score_ext.select(tokens[:, 0], int32(0, 22), int32(1), 1, selection="best")
     with pytest.raises(TypeError, match="tokens must be float32 or float16 or bfloat16, got int64"):
         score_ext.surprise(tokens.long(), int32(0, 22), int32(11))

@@ -25,16 +25,16 @@ from score_ext import reference
     seeds,
 )
 def test_equals_its_parts(
-    layout: Layout, width: int, dtype: torch.dtype, law: str, scored: bool, offset: float, seed: int
+    layout: Layout, width: int, dtype: torch.dtype, selection: str, scored: bool, offset: float, seed: int
 ) -> None:
     tokens = layout.tokens(width, dtype, seed)
     packed = layout.cu_seqlens, layout.tokens_per_frame
     keep, total_keep = layout.keep(seed)
     scores = layout.scores(seed) if scored else None
-    kept, index, cu_kept = score_ext.compress(tokens, *packed, keep, total_keep, scores, law, offset)
+    kept, index, cu_kept = score_ext.compress(tokens, *packed, keep, total_keep, scores, selection, offset)
     if scores is None:
         scores = score_ext.surprise(tokens, *packed)
-    expected = score_ext.select(scores, packed[0], keep, total_keep, law, offset)
+    expected = score_ext.select(scores, packed[0], keep, total_keep, selection, offset)
     assert torch.equal(index, expected)
     assert kept.dtype == dtype
     assert torch.equal(kept, tokens[expected])
@@ -46,11 +46,19 @@ def test_equals_its_parts(
 
 
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
-@pytest.mark.parametrize("law", ["topk", "systematic"])
-def test_equals_reference(name: str, law: str) -> None:
+@pytest.mark.parametrize("selection", ["topk", "systematic"])
+def test_equals_reference(name: str, selection: str) -> None:
     layout = LAYOUTS[name]
     keep, total_keep = layout.keep(0)
-    arguments = layout.tokens(5), layout.cu_seqlens, layout.tokens_per_frame, keep, total_keep, layout.scores(1), law
+    arguments = (
+        layout.tokens(5),
+        layout.cu_seqlens,
+        layout.tokens_per_frame,
+        keep,
+        total_keep,
+        layout.scores(1),
+        selection,
+    )
     for actual, expected in zip(score_ext.compress(*arguments), reference.compress(*arguments), strict=True):
         assert torch.equal(actual, expected)
 

@@ -56,26 +56,26 @@ def test_strides_change_nothing(op: str, name: str) -> None:
 def test_policy_and_its_gradients_at_any_address(dtype: torch.dtype, hidden: tuple[int, ...], rows: int) -> None:
     layout = Layout(((rows, 1),))
     tokens = layout.tokens(48)
-    position = torch.rand(rows, 5, generator=generator(1))
+    features = torch.rand(rows, 5, generator=generator(1))
     layers = linear_layers([2 * 48 + 5, *hidden, 1], dtype)
 
-    def results(weights: list[Tensor], tokens: Tensor, position: Tensor) -> tuple[Tensor, ...]:
-        leaves = [leaf.detach().requires_grad_() for leaf in (*weights, tokens, position)]
-        *weights, tokens, position = leaves
+    def results(weights: list[Tensor], tokens: Tensor, features: Tensor) -> tuple[Tensor, ...]:
+        leaves = [leaf.detach().requires_grad_() for leaf in (*weights, tokens, features)]
+        *weights, tokens, features = leaves
         pairs = list(zip(weights[::2], weights[1::2], strict=True))
-        logits = score_ext.policy_logits(tokens, layout.cu_seqlens, layout.tokens_per_frame, pairs, position)
+        logits = score_ext.policy_logits(tokens, layout.cu_seqlens, layout.tokens_per_frame, pairs, features)
         return logits.detach(), *torch.autograd.grad(logits.square().sum(), leaves)
 
     given = [tensor for layer in layers for tensor in layer]
-    expected = results(given, tokens, position)
+    expected = results(given, tokens, features)
     for number in range(len(given)):
         for copy in shifted_copies(given[number]):
-            assert_same(results([*given[:number], copy, *given[number + 1 :]], tokens, position), expected)
+            assert_same(results([*given[:number], copy, *given[number + 1 :]], tokens, features), expected)
         if given[number].dim() == 2:
             transposed = given[number].t().contiguous().t()
-            assert_same(results([*given[:number], transposed, *given[number + 1 :]], tokens, position), expected)
-    for copy, other in zip(shifted_copies(tokens), shifted_copies(position), strict=True):
-        assert_same(results(given, copy, position), expected)
+            assert_same(results([*given[:number], transposed, *given[number + 1 :]], tokens, features), expected)
+    for copy, other in zip(shifted_copies(tokens), shifted_copies(features), strict=True):
+        assert_same(results(given, copy, features), expected)
         assert_same(results(given, tokens, other), expected)
 
 
@@ -144,9 +144,9 @@ def test_number_of_threads_changes_nothing(op: str, threads: None) -> None:
             assert_same(result, results[0])
 
 
-@pytest.mark.parametrize("law", ["topk", "systematic"])
+@pytest.mark.parametrize("selection", ["topk", "systematic"])
 @pytest.mark.parametrize("length", [65536 * 2, 65536 * 3 + 1])
-def test_ties_across_the_shares_of_threads(law: str, length: int, threads: None) -> None:
+def test_ties_across_the_shares_of_threads(selection: str, length: int, threads: None) -> None:
     """One video shared among threads, almost all tied: each share has to know how many ties those before it took."""
     scores = torch.zeros(length)
     scores[::1000] = 1.0
@@ -155,7 +155,7 @@ def test_ties_across_the_shares_of_threads(law: str, length: int, threads: None)
         torch.set_num_threads(number)
         results.append(
             call("select", {"scores": scores, "cu_seqlens": int32(0, length), "keep": int32(length // 2),
-                            "total_keep": length // 2, "law": law})
+                            "total_keep": length // 2, "selection": selection})
         )  # fmt: skip
     assert_same(results[1], results[0])
     assert_same(results[2], results[0])
@@ -182,8 +182,8 @@ def test_videos_do_not_touch_each_other(op: str) -> None:
             "cu_seqlens": single.cu_seqlens,
             "tokens_per_frame": single.tokens_per_frame,
         }
-        if "position" in arguments:
-            alone["position"] = arguments["position"][span]
+        if "features" in arguments:
+            alone["features"] = arguments["features"][span]
         if "end" in arguments:
             alone["end"] = single.length
         if op == "policy_logits":  # the products of another number of rows may be summed in another order

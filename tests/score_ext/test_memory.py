@@ -33,7 +33,7 @@ def run(frames, op):
     if op == "policy_logits":
         result = score_ext.policy_logits(tokens, *packed, layers)
     else:
-        result = score_ext.compress(tokens, *packed, budget, keep, law=op)[0]
+        result = score_ext.compress(tokens, *packed, budget, keep, selection=op)[0]
     extra = status("VmHWM") - before
     return extra, sum(x.numel() * x.element_size() for x in (tokens, result)), result.numel() * result.element_size()
 

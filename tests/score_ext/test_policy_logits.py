@@ -29,8 +29,8 @@ def close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
     )
 
 
-def network(width: int, parts: tuple[bool, bool], features: int, hidden: list[int], dtype: torch.dtype) -> Layers:
-    return linear_layers([width * sum(parts) + features, *hidden, 1], dtype)
+def network(width: int, parts: tuple[bool, bool], num_features: int, hidden: list[int], dtype: torch.dtype) -> Layers:
+    return linear_layers([width * sum(parts) + num_features, *hidden, 1], dtype)
 
 
 @settings(max_examples=80, deadline=None)
@@ -50,13 +50,13 @@ def test_equals_reference(
     token_dtype: torch.dtype,
     dtype: torch.dtype,
     parts: tuple[bool, bool],
-    features: int,
+    num_features: int,
     hidden: list[int],
     seed: int,
 ) -> None:
-    position = torch.rand(layout.length, features, generator=generator(seed)) if features else None
-    layers = network(width, parts, features, hidden, dtype)
-    arguments = layout.tokens(width, token_dtype, seed), layout.cu_seqlens, layout.tokens_per_frame, layers, position
+    features = torch.rand(layout.length, num_features, generator=generator(seed)) if num_features else None
+    layers = network(width, parts, num_features, hidden, dtype)
+    arguments = layout.tokens(width, token_dtype, seed), layout.cu_seqlens, layout.tokens_per_frame, layers, features
     logits = score_ext.policy_logits(*arguments, *parts)
     assert logits.dtype == torch.float32
     close(logits, reference.policy_logits(*arguments, *parts), dtype)
@@ -71,14 +71,14 @@ def test_large_networks_over_several_blocks_of_rows(hidden: list[int]) -> None:
     close(score_ext.policy_logits(*arguments), reference.policy_logits(*arguments), torch.float32)
 
 
-def gradients(function: object, tokens: Tensor, packed: tuple[Tensor, Tensor], layers: Layers, position: Tensor | None,
+def gradients(function: object, tokens: Tensor, packed: tuple[Tensor, Tensor], layers: Layers, features: Tensor | None,
               parts: tuple[bool, bool], weight: Tensor) -> list[Tensor]:  # fmt: skip
-    """Of sum(weight * logits), with respect to the tokens, the position and every layer."""
+    """Of sum(weight * logits), with respect to the tokens, the features and every layer."""
     leaves = [tokens.clone().requires_grad_()]
     copies = [(w.clone().requires_grad_(), b.clone().requires_grad_()) for w, b in layers]
-    if position is not None:
-        leaves.append(position.clone().requires_grad_())
-    logits = function(leaves[0], *packed, copies, leaves[1] if position is not None else None, *parts)
+    if features is not None:
+        leaves.append(features.clone().requires_grad_())
+    logits = function(leaves[0], *packed, copies, leaves[1] if features is not None else None, *parts)
     leaves += [tensor for pair in copies for tensor in pair]
     return list(torch.autograd.grad((logits * weight).sum(), leaves))
 
@@ -86,13 +86,13 @@ def gradients(function: object, tokens: Tensor, packed: tuple[Tensor, Tensor], l
 @pytest.mark.parametrize("name", ["one", "ragged", "with_empty", "single_frame", "only_empty"])
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("hidden", [[8], [8, 6]])
-@pytest.mark.parametrize("features", [0, 2])
-def test_gradients_equal_reference(name: str, parts: tuple[bool, bool], hidden: list[int], features: int) -> None:
+@pytest.mark.parametrize("num_features", [0, 2])
+def test_gradients_equal_reference(name: str, parts: tuple[bool, bool], hidden: list[int], num_features: int) -> None:
     layout = LAYOUTS[name]
-    position = torch.rand(layout.length, features, generator=generator(5)) if features else None
-    layers = network(9, parts, features, hidden, torch.float32)
+    features = torch.rand(layout.length, num_features, generator=generator(5)) if num_features else None
+    layers = network(9, parts, num_features, hidden, torch.float32)
     packed = layout.cu_seqlens, layout.tokens_per_frame
-    rest = layout.tokens(9), packed, layers, position, parts, layout.scores(seed=2)
+    rest = layout.tokens(9), packed, layers, features, parts, layout.scores(seed=2)
     actual = gradients(score_ext.policy_logits, *rest)
     expected = gradients(reference.policy_logits, *rest)
     for mine, other in zip(actual, expected, strict=True):
@@ -104,15 +104,15 @@ def test_gradients_equal_reference(name: str, parts: tuple[bool, bool], hidden: 
 def test_gradients_in_every_dtype(token_dtype: torch.dtype, dtype: torch.dtype) -> None:
     layout = LAYOUTS["ragged"]
     tokens = layout.tokens(12, token_dtype)
-    position = torch.rand(layout.length, 2, generator=generator(5))
+    features = torch.rand(layout.length, 2, generator=generator(5))
     layers = network(12, (True, True), 2, [8, 6], dtype)
     packed = layout.cu_seqlens, layout.tokens_per_frame
-    actual = gradients(score_ext.policy_logits, tokens, packed, layers, position, (True, True), layout.scores(seed=2))
+    actual = gradients(score_ext.policy_logits, tokens, packed, layers, features, (True, True), layout.scores(seed=2))
     wide = [(w.float(), b.float()) for w, b in layers]
     expected = gradients(
-        reference.policy_logits, tokens.float(), packed, wide, position, (True, True), layout.scores(seed=2)
+        reference.policy_logits, tokens.float(), packed, wide, features, (True, True), layout.scores(seed=2)
     )
-    leaves = [tokens, position, *(tensor for pair in layers for tensor in pair)]
+    leaves = [tokens, features, *(tensor for pair in layers for tensor in pair)]
     for mine, other, leaf in zip(actual, expected, leaves, strict=True):
         assert mine.dtype == leaf.dtype
         # The one-ulp errors of some 10 rounded steps, each relative to the largest gradient.
@@ -126,9 +126,9 @@ def test_gradients_equal_finite_differences() -> None:
     layout = Layout(((3, 2), (2, 3)))
     packed = layout.cu_seqlens, layout.tokens_per_frame
     layers = network(5, (True, True), 2, [6, 4], torch.float32)
-    position = torch.rand(layout.length, 2, generator=generator(5))
+    features = torch.rand(layout.length, 2, generator=generator(5))
     weight = layout.scores(seed=2)
-    actual = gradients(score_ext.policy_logits, layout.tokens(5), packed, layers, position, (True, True), weight)
+    actual = gradients(score_ext.policy_logits, layout.tokens(5), packed, layers, features, (True, True), weight)
 
     def objective(values: list[Tensor]) -> Tensor:
         x, place, w1, b1, w2, b2, w_out, b_out = values
@@ -138,7 +138,7 @@ def test_gradients_equal_finite_differences() -> None:
         hidden = torch.nn.functional.gelu(hidden @ w2.T + b2)
         return ((hidden @ w_out.T + b_out)[:, 0] * weight.double()).sum()
 
-    leaves = [layout.tokens(5), position, *(tensor for pair in layers for tensor in pair)]
+    leaves = [layout.tokens(5), features, *(tensor for pair in layers for tensor in pair)]
     wide = [leaf.double() for leaf in leaves]
     for number, gradient in enumerate(actual):
         numeric = torch.zeros(wide[number].numel(), dtype=torch.float64)

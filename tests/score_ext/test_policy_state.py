@@ -1,4 +1,4 @@
-"""policy_state: [LayerNorm(x) ; LayerNorm(dX) ; position], and what becomes of it where nearly nothing moves."""
+"""policy_state: [LayerNorm(x) ; LayerNorm(dX) ; features], and what becomes of it where nearly nothing moves."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ def test_equals_reference(
     token_dtype: torch.dtype,
     dtype: torch.dtype,
     parts: tuple[bool, bool],
-    features: int,
+    num_features: int,
     seed: int,
     data: st.DataObject,
 ) -> None:
-    if parts == (False, False) and features == 0:
-        features = 1  # an empty state is refused
-    position = torch.randn(layout.length, features, generator=generator(seed)) if features else None
+    if parts == (False, False) and num_features == 0:
+        num_features = 1  # an empty state is refused
+    features = torch.randn(layout.length, num_features, generator=generator(seed)) if num_features else None
     begin = data.draw(st.integers(0, layout.length))
     end = data.draw(st.integers(begin, layout.length))
     arguments = (
         layout.tokens(width, token_dtype, seed),
         layout.cu_seqlens,
         layout.tokens_per_frame,
-        position,
+        features,
         begin,
         end,
         dtype,
         *parts,
     )
     state = score_ext.policy_state(*arguments)
-    assert state.shape == (end - begin, width * sum(parts) + features)
+    assert state.shape == (end - begin, width * sum(parts) + num_features)
     assert_state_close(state, reference.policy_state(*arguments))
 
 
@@ -129,19 +129,19 @@ def test_outlier_channels() -> None:
 
 
 def test_rounding_to_half_precision_is_to_nearest_even() -> None:
-    """Through the position, which is only rounded: every sort of value, subnormals, ties and overflow among them."""
+    """Through the features, which are only rounded: every sort of value, subnormals, ties and overflow among them."""
     random = generator(0)
     exponents = torch.randint(-30, 20, (4096, 1), generator=random)
     ties = torch.tensor([1 + 2**-11, 1 + 3 * 2**-11, 1 + 2**-8, 1 + 3 * 2**-8, 2**-24 * 1.5, 2**-25, 2**-26])
     special = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 65504.0, 65519.0, 65520.0, 1e38, 1e-40])
-    position = torch.cat([torch.randn(4096, 1, generator=random) * 2.0**exponents, torch.cat([ties, special])[:, None]])
-    length = len(position)
+    features = torch.cat([torch.randn(4096, 1, generator=random) * 2.0**exponents, torch.cat([ties, special])[:, None]])
+    length = len(features)
     tokens = torch.zeros(length, 1)
     for dtype in TOKEN_DTYPES:
         state = score_ext.policy_state(
-            tokens, int32(0, length), int32(1), position, 0, length, dtype, use_token=False, use_residual=False
+            tokens, int32(0, length), int32(1), features, 0, length, dtype, use_token=False, use_residual=False
         )
-        expected = position.to(dtype)
+        expected = features.to(dtype)
         assert torch.equal(state.isnan(), expected.isnan())
         same_bits = torch.int32 if dtype == torch.float32 else torch.int16
         number = ~expected.isnan()

@@ -1,7 +1,7 @@
-"""The random numbers under draw and sample_bernoulli: Philox 4x32-10, and the Gumbel numbers made of it.
+"""The random numbers under gumbel_topk and sample_bernoulli: Philox 4x32-10, and the Gumbel numbers made of it.
 
-The generator is checked in the reference; test_draw.py and test_sample_bernoulli.py show that the native ops use the
-same numbers, bit for bit.
+The generator is checked in the reference; test_gumbel_topk.py and test_sample_bernoulli.py show that the native ops use
+the same numbers, bit for bit.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def test_native_philox_is_the_reference_one(seed: int) -> None:
     for sample, video in ((0, 0), (1, 0), (0, 2), (2, 1)):
         cu_seqlens = int32(*[0] * (video + 1), length)
         keep = int32(*[0] * video, length)
-        _, order = score_ext.draw(logits, cu_seqlens, keep, length, sample + 1, int64(seed))
-        words = reference._random_words(length, seed, "plackett_luce", sample, video)
+        _, order = score_ext.gumbel_topk(logits, cu_seqlens, keep, sample + 1, int64(seed), length)
+        words = reference._random_words(length, seed, "gumbel_topk", sample, video)
         in_order = words[order[sample]].double()
         # Gumbel numbers are floats: words that differ in less than a float's last place may tie.
         assert (in_order.diff() > -(2.0**9)).all()
@@ -47,7 +47,7 @@ def test_native_philox_is_the_reference_one(seed: int) -> None:
 
 
 def words(count: int = 1 << 20) -> torch.Tensor:
-    return reference._random_words(count, 20260327, "plackett_luce", 0, 0)
+    return reference._random_words(count, 20260327, "gumbel_topk", 0, 0)
 
 
 def kolmogorov_distance(values: torch.Tensor, distribution: torch.Tensor) -> float:
@@ -78,13 +78,13 @@ def test_neighbours_are_uncorrelated() -> None:
 
 def test_streams_samples_videos_and_seeds_differ() -> None:
     keys = [
-        (0, "plackett_luce", 0, 0),
+        (0, "gumbel_topk", 0, 0),
         (0, "bernoulli", 0, 0),
-        (0, "plackett_luce", 1, 0),
-        (0, "plackett_luce", 0, 1),
-        (1, "plackett_luce", 0, 0),
-        (1 << 32, "plackett_luce", 0, 0),
-        (-1, "plackett_luce", 0, 0),
+        (0, "gumbel_topk", 1, 0),
+        (0, "gumbel_topk", 0, 1),
+        (1, "gumbel_topk", 0, 0),
+        (1 << 32, "gumbel_topk", 0, 0),
+        (-1, "gumbel_topk", 0, 0),
     ]
     drawn = torch.stack([reference._random_words(64, *key) for key in keys])
     for i in range(len(keys)):

@@ -104,10 +104,12 @@ def test_same_seed_same_tokens_whatever_the_packing() -> None:
 
 
 def test_is_a_stream_of_its_own() -> None:
-    """The same seed in draw must not rank tokens by the numbers that keep them here."""
+    """The same seed in gumbel_topk must not rank tokens by the numbers that keep them here."""
     length = 4000
     mask, _, _ = score_ext.sample_bernoulli(torch.zeros(length), int32(0, length), 1, int64(1))
-    index, _ = score_ext.draw(torch.zeros(length), int32(0, length), int32(length // 2), length // 2, 1, int64(1))
+    index, _ = score_ext.gumbel_topk(
+        torch.zeros(length), int32(0, length), int32(length // 2), 1, int64(1), length // 2
+    )
     both = int(mask[0, index[0]].sum())
     # Hypergeometric around length / 4 with standard deviation sqrt(length) / 4, were they independent.
     assert abs(both - length / 4) < 4 * math.sqrt(length) / 4

@@ -87,7 +87,7 @@ def test_every_prefix_is_within_one_of_its_summed_probabilities(
 
 @pytest.mark.parametrize("seed", range(6))
 def test_inclusion_frequencies_over_offsets_are_the_probabilities(seed: int) -> None:
-    """The offset is the law's only randomness: over a fine grid of it each token is kept a share pi_i of the time."""
+    """The offset is the only randomness: over a fine grid of it each token is kept a share pi_i of the time."""
     size, keep, steps = 40, 11, 2000
     logits = torch.randn(size, generator=generator(seed)) * 2
     counts = torch.zeros(size)
@@ -161,7 +161,7 @@ def test_adding_a_constant_changes_nothing() -> None:
 
 
 def test_spreads_over_time_where_topk_does_not() -> None:
-    """Why it is the law for inference: one object in sixteen frames is not taken sixteen times."""
+    """Why it is the default for inference: one object in sixteen frames is not taken sixteen times."""
     frames, tokens = 16, 50
     logits = torch.zeros(frames, tokens)
     logits[:, 10:20] = 3.0

@@ -75,14 +75,14 @@ def test_order_of_special_values(keep: int) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
-@pytest.mark.parametrize("law", ["topk", "systematic"])
-def test_nothing_and_everything(name: str, law: str) -> None:
+@pytest.mark.parametrize("selection", ["topk", "systematic"])
+def test_nothing_and_everything(name: str, selection: str) -> None:
     layout = LAYOUTS[name]
     scores = layout.scores()
     nothing = torch.zeros(len(layout.videos), dtype=torch.int32)
-    assert score_ext.select(scores, layout.cu_seqlens, nothing, 0, law).tolist() == []
+    assert score_ext.select(scores, layout.cu_seqlens, nothing, 0, selection).tolist() == []
     everything = int32(*layout.lengths)
-    index = score_ext.select(scores, layout.cu_seqlens, everything, layout.length, law)
+    index = score_ext.select(scores, layout.cu_seqlens, everything, layout.length, selection)
     assert torch.equal(index, torch.arange(layout.length))
 
 

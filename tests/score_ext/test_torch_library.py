@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,8 +49,8 @@ def test_opcheck_variants() -> None:
     arguments = op_arguments()
     for op, changes in (
         ("policy_logits", {"w2": None, "b2": None}),
-        ("policy_state", {"position": None, "dtype": torch.bfloat16, "begin": 3, "end": 11}),
-        ("compress", {"scores": None, "law": "topk"}),
+        ("policy_state", {"features": None, "dtype": torch.bfloat16, "begin": 3, "end": 11}),
+        ("compress", {"scores": None, "selection": "topk"}),
         ("surprise", {"first": None, "metric": "l2"}),
     ):
         changed = {**arguments[op], **changes}
@@ -101,8 +102,10 @@ def test_compiled_gradients(op: str, dynamic: bool) -> None:
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_compress_with_inductor(dynamic: bool) -> None:
+def test_compress_with_inductor(dynamic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole path through torch's default compiler, with work before and after that it fuses."""
+    # torch finds compiled graphs again by what they compute: one kept from before an argument was renamed would run.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch._dynamo.reset()
 
     def path(tokens: Tensor, layout: Layout, keep: Tensor, total_keep: int) -> tuple[Tensor, ...]:

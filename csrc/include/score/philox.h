@@ -9,7 +9,7 @@
 namespace score {
 
 // One stream per op, so that two ops given the same seed draw independent numbers.
-enum class Stream : uint32_t { kPlackettLuce = 0, kBernoulli = 1 };
+enum class Stream : uint32_t { kGumbelTopk = 0, kBernoulli = 1 };
 
 // What a video's draws are keyed by: its own seed where there is one for each, and then not its number in the batch
 // too.

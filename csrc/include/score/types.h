@@ -7,7 +7,7 @@ namespace score {
 
 enum class DType { kFloat32, kFloat16, kBFloat16 };
 enum class Metric { kCosine, kL2 };
-enum class Law { kTopK, kSystematic };
+enum class SelectionRule { kTopK, kSystematic };
 
 // Tokens [num_tokens, width], row-major without gaps, and how they fall into videos and frames.
 struct TokenBatch {
@@ -24,10 +24,10 @@ struct TokenBatch {
 struct StateParts {
   bool token;              // LayerNorm of x: width columns
   bool residual;           // LayerNorm of x - previous frame's x, 0 in the first frame: width columns
-  const float* position;   // [num_tokens, position_width], copied as it is
-  int64_t position_width;  // P
+  const float* features;   // [num_tokens, features_width], copied as it is
+  int64_t features_width;  // P
   float epsilon;           // added to the variance, as in torch's layer_norm
-  int64_t columns(int64_t width) const { return (token ? width : 0) + (residual ? width : 0) + position_width; }
+  int64_t columns(int64_t width) const { return (token ? width : 0) + (residual ? width : 0) + features_width; }
 };
 
 }  // namespace score

@@ -1,4 +1,4 @@
-"""plackett_luce: the log-probability of an ordered draw, exact for any logits, and its gradient."""
+"""plackett_luce_log_prob: the log-probability of an ordered draw, exact for any logits, and its gradient."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def exact(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Te
 def drawn(layout: Layout, logits: Tensor, seed: int, num_samples: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """cu_seqlens, keep and an order to go with the logits."""
     keep, total_keep = layout.keep(seed)
-    _, order = score_ext.draw(logits, layout.cu_seqlens, keep, total_keep, num_samples, int64(seed))
+    _, order = score_ext.gumbel_topk(logits, layout.cu_seqlens, keep, num_samples, int64(seed), total_keep)
     return layout.cu_seqlens, keep, order
 
 
@@ -63,11 +63,13 @@ def test_equals_definition_and_reference(layout: Layout, scale: float, shift: fl
     logits = layout.scores(seed, scale) + shift
     # Orders that the logits make likely, and ones drawn for other logits.
     rest = drawn(layout, logits if likely else -logits, seed)
-    log_prob = score_ext.plackett_luce(logits, *rest)
+    log_prob = score_ext.plackett_luce_log_prob(logits, *rest)
     expected = exact(logits, *rest)
     tolerance = (1 + rest[1].double()) * (STEP_ERROR + double_rounding(logits))
     assert ((log_prob.double() - expected).abs() <= tolerance + 1e-6 * expected.abs()).all()
-    torch.testing.assert_close(log_prob, reference.plackett_luce(logits, *rest), rtol=1e-5, atol=float(tolerance.max()))
+    torch.testing.assert_close(
+        log_prob, reference.plackett_luce_log_prob(logits, *rest), rtol=1e-5, atol=float(tolerance.max())
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 20.0])
@@ -75,10 +77,13 @@ def test_long_videos(scale: float) -> None:
     layout = Layout(((100, 200),))
     logits = layout.scores(0, scale)
     keep = 5000
-    _, order = score_ext.draw(logits, layout.cu_seqlens, int32(keep), keep, 2, int64(0))
+    _, order = score_ext.gumbel_topk(logits, layout.cu_seqlens, int32(keep), 2, int64(0), keep)
     arguments = logits, layout.cu_seqlens, int32(keep), order
     torch.testing.assert_close(
-        score_ext.plackett_luce(*arguments), reference.plackett_luce(*arguments), rtol=1e-6, atol=keep * STEP_ERROR
+        score_ext.plackett_luce_log_prob(*arguments),
+        reference.plackett_luce_log_prob(*arguments),
+        rtol=1e-6,
+        atol=keep * STEP_ERROR,
     )
 
 
@@ -86,20 +91,22 @@ def test_probabilities_of_all_orders_sum_to_one() -> None:
     logits = torch.tensor([1.5, -0.2, 0.0, 3.0, -4.0])
     for keep in range(1, 6):
         order = torch.tensor(list(itertools.permutations(range(5), keep)))
-        log_prob = score_ext.plackett_luce(logits, int32(0, 5), int32(keep), order)
+        log_prob = score_ext.plackett_luce_log_prob(logits, int32(0, 5), int32(keep), order)
         assert float(log_prob.double().exp().sum()) == pytest.approx(1, abs=1e-6)
 
 
 def test_nothing_kept_is_certain() -> None:
     logits = torch.tensor([1.0, math.nan, 2.0])
-    log_prob = score_ext.plackett_luce(logits, int32(0, 2, 2, 3), int32(0, 0, 0), torch.zeros(2, 0, dtype=torch.int64))
+    log_prob = score_ext.plackett_luce_log_prob(
+        logits, int32(0, 2, 2, 3), int32(0, 0, 0), torch.zeros(2, 0, dtype=torch.int64)
+    )
     assert torch.equal(log_prob, torch.zeros(2, 3))
 
 
 def test_special_values() -> None:
     order = torch.tensor([[0, 1]])
     packed = int32(0, 3), int32(2)
-    for native in (score_ext.plackett_luce, reference.plackett_luce):
+    for native in (score_ext.plackett_luce_log_prob, reference.plackett_luce_log_prob):
         for value in (math.nan, math.inf):
             for place in range(3):  # drawn or not
                 logits = torch.tensor([0.5, 1.0, 2.0])
@@ -129,13 +136,13 @@ def test_gradient_equals_reference(layout: Layout, scale: float, shift: float, s
     logits = layout.scores(seed, scale) + shift
     rest = drawn(layout, logits if likely else -logits, seed)
     weight = torch.randn(3, len(layout.videos), generator=generator(seed))
-    actual = gradient(score_ext.plackett_luce, logits, rest, weight)
+    actual = gradient(score_ext.plackett_luce_log_prob, logits, rest, weight)
     expected = gradient(exact, logits, rest, weight.double())
     # Sums over k steps and the samples, each step to a float's rounding; where doubles are coarse, order decides.
     steps = (1 + float(rest[1].max())) * float(weight.abs().sum())
     tolerance = steps * (1e-6 + min(1.0, double_rounding(logits)))
     assert ((actual - expected).abs() <= tolerance).all()
-    native = torch.ops.score.plackett_luce_backward(weight, logits, *rest)
+    native = torch.ops.score.plackett_luce_log_prob_backward(weight, logits, *rest)
     assert torch.equal(actual, native)
 
 
@@ -144,7 +151,7 @@ def test_gradient_equals_finite_differences() -> None:
     logits = layout.scores(3)
     rest = drawn(layout, logits, 4)
     weight = torch.randn(3, 3, generator=generator(0))
-    actual = gradient(score_ext.plackett_luce, logits, rest, weight)
+    actual = gradient(score_ext.plackett_luce_log_prob, logits, rest, weight)
     numeric = torch.zeros(layout.length, dtype=torch.float64)
     for i in range(layout.length):
         change = torch.zeros(layout.length, dtype=torch.float64)
@@ -162,7 +169,7 @@ def test_expected_score_is_zero(scale: float) -> None:
         order = torch.tensor(list(itertools.permutations(range(5), keep)))
         arguments = logits, int32(0, 5), int32(keep), order
         probability = exact(*arguments).exp().float()
-        score = torch.ops.score.plackett_luce_backward(probability, *arguments)
+        score = torch.ops.score.plackett_luce_log_prob_backward(probability, *arguments)
         assert score.abs().max() < 2e-6
 
 
@@ -172,18 +179,18 @@ def test_gradient_of_sample_is_that_of_the_order_it_drew() -> None:
     keep, total_keep = layout.keep(0)
     weight = torch.randn(4, len(layout.videos), generator=generator(0))
     leaf = logits.clone().requires_grad_()
-    _, log_prob = score_ext.sample(leaf, layout.cu_seqlens, keep, total_keep, 4, int64(7))
+    _, log_prob = score_ext.gumbel_topk_with_log_prob(leaf, layout.cu_seqlens, keep, 4, int64(7), total_keep)
     (log_prob * weight).sum().backward()
-    _, order = score_ext.draw(logits, layout.cu_seqlens, keep, total_keep, 4, int64(7))
+    _, order = score_ext.gumbel_topk(logits, layout.cu_seqlens, keep, 4, int64(7), total_keep)
     rest = layout.cu_seqlens, keep, order
-    assert torch.equal(log_prob.detach(), score_ext.plackett_luce(logits, *rest))
-    assert torch.equal(leaf.grad, gradient(score_ext.plackett_luce, logits, rest, weight))
+    assert torch.equal(log_prob.detach(), score_ext.plackett_luce_log_prob(logits, *rest))
+    assert torch.equal(leaf.grad, gradient(score_ext.plackett_luce_log_prob, logits, rest, weight))
 
 
 def test_gradient_of_nan_stays_in_its_video() -> None:
     logits = torch.tensor([0.0, math.nan, 1.0, 2.0])
     order = torch.tensor([[0, 3]])
     weight = torch.ones(1, 2)
-    result = torch.ops.score.plackett_luce_backward(weight, logits, int32(0, 2, 4), int32(1, 1), order)
+    result = torch.ops.score.plackett_luce_log_prob_backward(weight, logits, int32(0, 2, 4), int32(1, 1), order)
     assert result[:2].isnan().all()
     assert result[2:].isfinite().all()

@@ -1,4 +1,4 @@
-// plackett_luce: the log-probability of drawing rows in an order without replacement, and its gradient.
+// plackett_luce_log_prob: the log-probability of drawing rows in an order without replacement, and its gradient.
 //
 //   log P = sum_j [ l_j - log Z_j ],   Z_j = sum of exp(l_i) over the tokens of the video not drawn before step j
 //   d log P / d l_i = [i drawn] - exp(l_i) * sum of 1 / Z_j over the steps up to i's own, or up to the last one
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kThreads) gradient(
 
 }  // namespace
 
-cudaError_t plackett_luce(
+cudaError_t plackett_luce_log_prob(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
     const int64_t* order, int32_t* rank, float* log_prob, cudaStream_t stream) {
   const int64_t blocks = num_samples * batch.num_videos;
@@ -170,7 +170,7 @@ cudaError_t plackett_luce(
   return cudaGetLastError();
 }
 
-cudaError_t plackett_luce_backward(
+cudaError_t plackett_luce_log_prob_backward(
     const float* grad, const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep,
     int64_t num_samples, const int64_t* order, int32_t* rank, double* log_shares, float* grad_logits,
     cudaStream_t stream) {

@@ -1,4 +1,4 @@
-// draw: Gumbel top-k, the k largest of logit + Gumbel number. One kernel perturbs the logits of all samples, then a
+// gumbel_topk: the k largest of logit + Gumbel number. One kernel perturbs the logits of all samples, then a
 // block per (sample, video) picks the k highest ranks and sorts them.
 #include "kernels.h"
 #include "launch.cuh"
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kPerturbThreads) perturb(
     const float logit = __ldg(logits + row);
     for (int64_t sample = blockIdx.y; sample < num_samples; sample += gridDim.y) {
       uint32_t words[4];
-      philox(key.seed, Stream::kPlackettLuce, static_cast<uint32_t>(sample), key.video, token >> 2, words);
+      philox(key.seed, Stream::kGumbelTopk, static_cast<uint32_t>(sample), key.video, token >> 2, words);
       const uint32_t lane = token & 3;
       const uint32_t word = lane < 2 ? (lane == 0 ? words[0] : words[1]) : (lane == 2 ? words[2] : words[3]);
       ranks[sample * batch.num_tokens + row] = rank_bits(add_rn(logit, gumbel(word)));
@@ -94,7 +94,7 @@ __device__ void sort_by_falling_rank(uint64_t* items, uint64_t* spare, int64_t c
 
 // A block per (sample, video). ranks [num_samples, num_tokens]; index and order [num_samples, total_keep], spare as
 // long. Until it is sorted, `order` holds items: a rank above a token's place within its video.
-__global__ void __launch_bounds__(kThreads) draw_rows(
+__global__ void __launch_bounds__(kThreads) gumbel_topk_rows(
     const uint32_t* ranks, PackedBatch batch, const int32_t* keep, int64_t total_keep, int64_t* index, int64_t* order,
     uint64_t* spare) {
   __shared__ KeptStorage<kThreads> kept_storage;
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kThreads) draw_rows(
 
 }  // namespace
 
-cudaError_t draw(
+cudaError_t gumbel_topk(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
     const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order, void* workspace, size_t* workspace_bytes,
     cudaStream_t stream) {
@@ -154,7 +154,8 @@ cudaError_t draw(
     SCORE_LAUNCH(perturb, grid, kPerturbThreads, 0, stream, logits, batch, num_samples, seed, num_seeds, ranks);
     if (cudaError_t error = cudaGetLastError()) return error;
   }
-  SCORE_LAUNCH(draw_rows, grid_size(blocks), kThreads, 0, stream, ranks, batch, keep, total_keep, index, order, spare);
+  SCORE_LAUNCH(
+      gumbel_topk_rows, grid_size(blocks), kThreads, 0, stream, ranks, batch, keep, total_keep, index, order, spare);
   return cudaGetLastError();
 }
 

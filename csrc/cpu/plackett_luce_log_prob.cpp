@@ -1,4 +1,4 @@
-// plackett_luce: the log-probability of an ordered draw without replacement (Plackett 1975), and its gradient.
+// plackett_luce_log_prob: the log-probability of an ordered draw without replacement (Plackett 1975), and its gradient.
 //
 //   log P = sum_j [ l_j - log Z_j ],   Z_j = sum of exp(l_i) over the tokens of the video not drawn before j
 //   d log P / d l_i = [i drawn] - sum over the steps j at which i could still be drawn of exp(l_i) / Z_j
@@ -167,7 +167,7 @@ void add_gradient(
 
 }  // namespace
 
-void plackett_luce(
+void plackett_luce_log_prob(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
     const int64_t* order, float* log_prob) {
   const std::vector<int64_t> first = kept_begins(keep, batch.num_videos);
@@ -190,7 +190,7 @@ void plackett_luce(
   });
 }
 
-void plackett_luce_backward(
+void plackett_luce_log_prob_backward(
     const float* grad, const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep,
     int64_t num_samples, const int64_t* order, float* grad_logits) {
   const std::vector<int64_t> first = kept_begins(keep, batch.num_videos);

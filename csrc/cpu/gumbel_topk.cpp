@@ -1,4 +1,4 @@
-// draw: Gumbel top-k (Yellott 1977; Kool et al. 2019): adding independent Gumbel numbers to the logits and keeping the
+// gumbel_topk (Yellott 1977; Kool et al. 2019): adding independent Gumbel numbers to the logits and keeping the
 // k largest draws k tokens without replacement, each time in proportion to exp(logit), from the largest key down.
 #include <algorithm>
 #include <memory>
@@ -25,7 +25,7 @@ SCORE_CLONES void perturbed_ranks(
     uint32_t video, uint32_t* rank) {
   uint32_t words[kWords];
   for (int64_t start = first_block * kWords; start < last_block * kWords; start += kWords) {
-    random_words(seed, Stream::kPlackettLuce, sample, video, start, words);
+    random_words(seed, Stream::kGumbelTopk, sample, video, start, words);
     const int64_t count = std::min(kWords, length - start);
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) rank[start + i] = rank_bits(add_rn(logits[start + i], gumbel(words[i])));
@@ -66,7 +66,7 @@ void order_by_rank(const uint32_t* rank, int64_t base, const int64_t* index, int
 
 }  // namespace
 
-void draw(
+void gumbel_topk(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
     const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order) {
   const std::vector<int64_t> first = kept_begins(keep, batch.num_videos);
