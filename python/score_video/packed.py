@@ -80,10 +80,9 @@ class PackedVideos:
         """
         if not batches:
             raise ScoreError("batches must not be empty")
-        lengths = torch.cat([batch.lengths for batch in batches])
         return PackedVideos(
             torch.cat([batch.tokens for batch in batches]),
-            torch.cat([lengths.new_zeros(1), lengths.cumsum(0, dtype=torch.int32)]),
+            offsets(torch.cat([batch.lengths for batch in batches])),
             torch.cat([batch.tokens_per_frame for batch in batches]),
             torch.cat([batch.columns for batch in batches]),
         )
@@ -93,7 +92,17 @@ class PackedVideos:
         if self.tokens.device == torch.device(device):
             return self
         parts = (self.tokens, self.cu_seqlens, self.tokens_per_frame, self.columns)
-        return PackedVideos(*(part.to(device, non_blocking=True) for part in parts))
+        return PackedVideos(*(_moved(part, device) for part in parts))
+
+
+def offsets(lengths: Tensor) -> Tensor:
+    """int32 [B + 1], the ``cu_seqlens`` of videos of these lengths, [B]. Does not wait for the device."""
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
+
+
+def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    # towards the CPU a copy that does not block could be read before it is there
+    return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
 def _with_sizes(tokens: Tensor, lengths: Sequence[int], sizes: Sequence[tuple[int, int]]) -> PackedVideos:
@@ -121,6 +130,10 @@ class Selection:
 
     index: Tensor
     keep: Tensor
+
+    def to(self, device: torch.device | str) -> Selection:
+        """The same on another device."""
+        return Selection(_moved(self.index, device), _moved(self.keep, device))
 
 
 class Selector(Protocol):

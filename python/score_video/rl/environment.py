@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
 from score_video.packed import PackedVideos, Selection
 
 __all__ = ["EncodedBatch", "Environment", "Example", "Outcome", "Selection", "UnreadableError"]
@@ -20,7 +22,7 @@ Example = Mapping[str, Any]
 """One row of a dataset: a video (or where to find it), its questions and their answers; the environment's own keys."""
 
 
-class UnreadableError(ValueError):
+class UnreadableError(ScoreError):
     """The video or image of an example cannot be read; nothing is wrong with the others of the batch.
 
     Args:
@@ -62,6 +64,11 @@ class Outcome:
     log_prob: Tensor
     correct: Tensor
     divergence: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Outcome:
+        """The same on another device."""
+        divergence = None if self.divergence is None else self.divergence.to(device)
+        return Outcome(self.log_prob.to(device), self.correct.to(device), divergence)
 
 
 class Environment(Protocol):

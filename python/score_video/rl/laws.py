@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 import score_ext
-from score_video.packed import PackedVideos
+from score_video.errors import ScoreError
+from score_video.packed import PackedVideos, offsets
 from score_video.rl.environment import Selection
 
 
@@ -149,7 +150,7 @@ class Counted:
 
     def __post_init__(self) -> None:
         if not 0 < self.deviation < math.inf:
-            raise ValueError(f"deviation must be finite and above 0, got {self.deviation}")
+            raise ScoreError(f"deviation must be finite and above 0, got {self.deviation}")
 
     @torch.no_grad()
     def sample(self, logits: Tensor, videos: PackedVideos, keep: Tensor, num_samples: int, seed: Tensor) -> Rollout:
@@ -192,12 +193,12 @@ class Counted:
 
 def _check(logits: Tensor, videos: PackedVideos, seed: Tensor) -> None:
     if logits.shape != videos.tokens.shape[:1]:
-        raise ValueError(f"logits must be [{videos.tokens.shape[0]}], one for each token, got {list(logits.shape)}")
+        raise ScoreError(f"logits must be [{videos.tokens.shape[0]}], one for each token, got {list(logits.shape)}")
     if seed.shape != (videos.num_videos,):
-        raise ValueError(f"seed must be [{videos.num_videos}], one for each video, got {list(seed.shape)}")
+        raise ScoreError(f"seed must be [{videos.num_videos}], one for each video, got {list(seed.shape)}")
     bad = int((~logits.isfinite()).sum())
     if bad:
-        raise ValueError(f"logits must be finite, got {bad} of {len(logits)} that are NaN or infinite")
+        raise ScoreError(f"logits must be finite, got {bad} of {len(logits)} that are NaN or infinite")
 
 
 def _sum_by_video(values: Tensor, videos: PackedVideos) -> Tensor:
@@ -208,8 +209,7 @@ def _sum_by_video(values: Tensor, videos: PackedVideos) -> Tensor:
 
 def _offsets_of_copies(videos: PackedVideos, copies: int) -> Tensor:
     """int32 [copies * B + 1], the cu_seqlens of the whole batch ``copies`` times over."""
-    lengths = videos.lengths.repeat(copies)
-    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
+    return offsets(videos.lengths.repeat(copies))
 
 
 def _mix(seed: Tensor, number: Tensor) -> Tensor:

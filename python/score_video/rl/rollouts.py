@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import score_ext.budget
+from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
 from score_video.rl.advantages import Rewards
 from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection
@@ -73,25 +74,20 @@ def encode(environment: Environment, examples: Sequence[Example]) -> EncodedBatc
     encoded = environment.encode(examples)
     found = encoded.videos.num_videos
     if found != len(examples):
-        raise ValueError(f"environment.encode must give {len(examples)} videos, one for each example, got {found}")
+        raise ScoreError(f"environment.encode must give {len(examples)} videos, one for each example, got {found}")
     return encoded
 
 
 def seen_by_policy(encoded: EncodedBatch, device: torch.device) -> tuple[PackedVideos, Tensor | None]:
     """Videos and questions on the policy's device; the environment may be on another."""
-    videos = encoded.videos
-    tensors = (videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, videos.columns)
     question = None if encoded.question is None else encoded.question.to(device)
-    return PackedVideos(*(tensor.to(device) for tensor in tensors)), question
+    return encoded.videos.to(device), question
 
 
 def answer(environment: Environment, encoded: EncodedBatch, selection: Selection, reward: TaskReward) -> Outcome:
     """The environment's ``answer``, asked on its device and returned on the selection's."""
-    there, here = encoded.videos.tokens.device, selection.index.device
-    sent = Selection(selection.index.to(there), selection.keep.to(there))
-    outcome = environment.answer(encoded, sent, divergence=needs_divergence(reward))
-    divergence = None if outcome.divergence is None else outcome.divergence.to(here)
-    return Outcome(outcome.log_prob.to(here), outcome.correct.to(here), divergence)
+    sent = selection.to(encoded.videos.tokens.device)
+    return environment.answer(encoded, sent, divergence=needs_divergence(reward)).to(selection.index.device)
 
 
 @torch.no_grad()
@@ -137,7 +133,7 @@ def collect(
     }
     for name, result in results.items():
         if result.shape != (num_samples, videos.num_videos):
-            raise ValueError(f"{name} must be [{num_samples}, {videos.num_videos}], got {list(result.shape)}")
+            raise ScoreError(f"{name} must be [{num_samples}, {videos.num_videos}], got {list(result.shape)}")
     old = law.log_prob(logits, videos, rollout) if again else None
     return Prepared(videos, question, rollout, old, {}), {name: r.float() for name, r in results.items()}
 
