@@ -19,8 +19,7 @@ from bench.prefill.model import Workload, make_model, make_workload
 from bench.prefill.timing import attention_kernel, attention_times, measure
 from score_ext.budget import keep_count
 from score_video.compressor import Compressor, Selected
-from score_video.policy import SurprisePolicy, SurprisePolicyConfig
-from score_video.policy.weights import pretrained_policy
+from score_video.policy import SurprisePolicy, SurprisePolicyConfig, pretrained_policy
 
 Record = dict[str, Any]
 

@@ -1,20 +1,26 @@
 """The command ``score``. Parses, calls, prints; the work is done elsewhere.
 
 To add a subcommand: write a function here, decorated with ``@app.command()``, that imports what it needs when called
-(so that ``--help`` stays quick). Errors of type ValueError and OSError become one line and exit status 2.
+(so that ``--help`` stays quick). A ScoreError or OSError becomes one line and exit status 2; whatever else is raised is
+a bug of ours.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from score_video.commands.terminal import console, is_text, one_line, progress_bar
+from score_video.commands.terminal import console, one_line, progress_bar
+from score_video.errors import ScoreError
+from score_video.files import is_text
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 data = typer.Typer(add_completion=False, rich_markup_mode="markdown", help="Look at data to train on.")
@@ -28,6 +34,13 @@ METHODS_HELP = "surprise, surprise-l2, norm, evs, evs-capped, evs-dithered, unif
 PRETRAINED = "pretrained policy"
 
 
+def _former_name(value: str | None) -> str | None:
+    """Of an option that has another name since 0.2."""
+    if value is not None:
+        print("score: warning: --law is now called --selection", file=sys.stderr)
+    return value
+
+
 def _text(value: Any) -> Any:
     """Of an option or argument that is text. What is not UTF-8 may be a file's name, but nothing else."""
     for part in value if isinstance(value, list) else [value]:
@@ -37,19 +50,24 @@ def _text(value: Any) -> Any:
 
 
 Policy = Annotated[
-    Path | None,
-    typer.Option(help="What decides: a policy or compressor that was saved. [default: the one that comes with score]"),
+    str | None,
+    typer.Option(
+        help="What decides: a folder that score train or save_pretrained wrote, or an id on the hub, owner/name. "
+        "[default: the policy that comes with score]"
+    ),
 ]
 Rule = Annotated[str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}.", callback=_text)]
 Retention = Annotated[
     float | None, typer.Option(help="Fraction of the tokens to keep. [default: the compressor's, or 0.1]")
 ]
-Law = Annotated[
+Selection = Annotated[
     str | None,
     typer.Option(
-        help="How logits or a score pick. [default: systematic for a policy, topk for a score]", callback=_text
+        help="How logits or a score pick: systematic or topk. [default: systematic for a policy, topk for a score]",
+        callback=_text,
     ),
 ]
+Law = Annotated[str | None, typer.Option(help="The former name of --selection.", callback=_former_name, hidden=True)]
 Truncated = Annotated[
     bool, typer.Option("--allow-truncated", help="Read what there is of a video that ends before its header says so.")
 ]
@@ -79,6 +97,7 @@ def compress(
     policy: Policy = None,
     method: Rule = None,
     retention: Retention = None,
+    selection: Selection = None,
     law: Law = None,
     frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
     fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
@@ -102,16 +121,16 @@ def compress(
         score compress holiday.mp4 --retention 0.05 --fps 1 --method surprise --out holiday
     """
     if frames is not None and fps is not None:
-        raise ValueError("give --frames or --fps, not both")
+        raise ScoreError("give --frames or --fps, not both")
     with progress_bar() as progress:
         from score_video.commands.compress import FILES, compress_video
-        from score_video.saved import find_compressor
+        from score_video.commands.options import compressor_of_options
 
         folder = out if out is not None else Path(f"{video.stem}-score")
         summary = compress_video(
             video,
             folder,
-            find_compressor(policy, method, retention, law, seed),
+            compressor_of_options(policy, method, retention, selection or law, seed),
             name=_name(policy, method),
             num_frames=frames,
             fps=fps,
@@ -134,6 +153,7 @@ def ask(
     policy: Policy = None,
     method: Rule = None,
     retention: Retention = None,
+    selection: Selection = None,
     law: Law = None,
     frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
     fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
@@ -167,25 +187,25 @@ def ask(
         score ask holiday.mp4 "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --policy run --retention 0.05
     """
     if frames is not None and fps is not None:
-        raise ValueError("give --frames or --fps, not both")
+        raise ScoreError("give --frames or --fps, not both")
     from score_video.mllm.torchvision_check import check_torchvision
 
     try:
         check_torchvision()
     except ImportError as error:
-        raise ValueError(str(error)) from None
+        raise ScoreError(str(error)) from None
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     from score_video.commands import ask as ask_command
+    from score_video.commands.options import compressor_of_options
     from score_video.drawing.kept import PICTURES
-    from score_video.saved import find_compressor
 
     # transformers' advice is about what is set on purpose here, and the hub's retries end in one line of ours
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    compressor = find_compressor(policy, method, retention, law, seed)
+    compressor = compressor_of_options(policy, method, retention, selection or law, seed)
     with progress_bar() as progress:
         report = ask_command.run(
             video,
@@ -214,15 +234,13 @@ def ask(
 
 @app.command("eval")
 def evaluate(
-    policy: Annotated[
-        Path | None,
-        typer.Option(help="A policy: a folder that save_pretrained wrote. [default: the one that comes with score]"),
-    ] = None,
+    policy: Policy = None,
     method: Annotated[str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}, or oracle.", callback=_text)] = None,
     retention: Annotated[
         list[str] | None,
         typer.Option(help="Fractions to keep: repeat it, or put commas. [default: 0.1]", callback=_text),
     ] = None,
+    selection: Selection = None,
     law: Law = None,
     split: Annotated[
         list[str] | None, typer.Option(help="Kind of videos; repeat it. [default: all]", callback=_text)
@@ -255,7 +273,7 @@ def evaluate(
         splits = eval_command.find_splits(split or [], footage is not None)
         retentions = eval_command.parse_numbers(retention or ["0.1"])
         environment = MiniatureEnvironment(footage=footage)
-        choice = eval_command.find_choice(policy, method, law, seed, environment)
+        choice = eval_command.find_choice(policy, method, selection or law, seed, environment)
         report = eval_command.run(environment, choice, splits, retentions, videos, seed, progress)
     if json is not None:
         eval_command.write_json(json, report)
@@ -386,7 +404,7 @@ def demo(
         from score_video.miniature.train_reader import main as make_reader
 
         if reader is None or reader.exists():
-            raise ValueError("with --from-scratch, --reader must name a file that is not there yet: where it is kept")
+            raise ScoreError("with --from-scratch, --reader must name a file that is not there yet: where it is kept")
         check_output_file(reader)
         with write_errors(reader, reader):
             make_reader(reader)
@@ -406,9 +424,9 @@ def demo(
         print(f"  {one_line(str(out / name))}")
 
 
-def _name(policy: Path | None, method: str | None) -> str:
+def _name(policy: str | None, method: str | None) -> str:
     """Of what decides, as the options have it; a folder's name may hold what cannot be drawn or written."""
-    return one_line(str(policy)) if policy is not None else method or PRETRAINED
+    return one_line(policy) if policy is not None else method or PRETRAINED
 
 
 def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]) -> None:
@@ -424,8 +442,13 @@ def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command. Returns the exit status: 0, 1 where that is an answer, 2 after a line on stderr, 130 after
-    Ctrl-C."""
+    """Runs the command.
+
+    Returns:
+        the exit status: 0; 1 where that is an answer, or after a line on a bug of ours, whose traceback is in a file
+        that the line names (``SCORE_DEBUG=1`` shows it, too); 2 after a line on what the user can mend; 130 after
+        Ctrl-C.
+    """
     # An end from outside goes through the same clean-up as an error
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
@@ -437,14 +460,32 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error.format_message())  # type: ignore[attr-defined]
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    except ValueError as error:
+    except ScoreError as error:
         return _fail(str(error))
-    except (MemoryError, RuntimeError) as error:
-        short = "DefaultCPUAllocator" in str(error) or type(error).__name__ == "OutOfMemoryError"  # torch's own name
-        if isinstance(error, RuntimeError) and not short:
-            raise
-        return _fail(f"not enough memory{_less_memory(sys.argv[1:] if arguments is None else arguments)}")
+    except Exception as error:
+        # the second and third are torch's, on a CPU and on a GPU
+        if (
+            isinstance(error, MemoryError)
+            or "DefaultCPUAllocator" in str(error)
+            or type(error).__name__ == "OutOfMemoryError"
+        ):
+            return _fail(f"not enough memory{_less_memory(sys.argv[1:] if arguments is None else arguments)}")
+        return _bug(error)
     return status if isinstance(status, int) else 0
+
+
+def _bug(error: Exception) -> int:
+    """One line on what should not have happened; the traceback goes to a file, which is ours to be sent."""
+    text = "".join(traceback.format_exception(error))
+    if os.environ.get("SCORE_DEBUG"):
+        print(text, end="", file=sys.stderr)
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="score-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file:
+        file.write(text)
+    said = one_line(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+    print(f"score: bug: {said} (the traceback is in {file.name}: please report it)", file=sys.stderr)
+    return 1
 
 
 def _less_memory(arguments: list[str]) -> str:

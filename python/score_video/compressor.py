@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from huggingface_hub import hf_hub_download
-from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PretrainedConfig
 
 import score_ext
 from score_ext.budget import keep_count
-from score_ext.ops import Law
+from score_video.errors import ScoreError
 from score_video.files import output_folder
-from score_video.methods import IndexMethod, find_method
-from score_video.packed import PackedVideos, Selection, check_sizes
-from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
-from score_video.policy.weights import load_policy_weights, new_policy, pretrained_policy
+from score_video.methods import METHODS, IndexMethod, ScoringRule, find_method
+from score_video.packed import PackedVideos, Selection, Selector, check_sizes, needs_question
+from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count, pretrained_policy, storage
+from score_video.policy.config import MODEL_TYPE as POLICY_TYPE
+from score_video.renamed import renamed_arguments
 
 if TYPE_CHECKING:
-    from score_video.mllm.adapter import Pictures
+    from score_video.mllm.adapter import VisualLayout
     from score_video.mllm.compress import CompressedInputs
 
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
-_MODEL_TYPE = "score_compressor"
+MODEL_TYPE = "score_compressor"
+"""What config.json calls a compressor."""
+
+PRETRAINED = "pretrained"
+"""What :meth:`Compressor.from_pretrained` calls the policy that comes with the package."""
+
+HowToSelect = Literal["systematic", "topk"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class AdaptiveRetention:
         _check_fraction("floor", self.floor)
         _check_fraction("cap", self.cap)
         if self.floor > self.cap:
-            raise ValueError(f"floor must be at most cap, {self.cap}, got {self.floor}")
+            raise ScoreError(f"floor must be at most cap, {self.cap}, got {self.floor}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,39 +66,59 @@ class Compressor:
     """Decides which visual tokens of a video a language model gets to see.
 
     Attributes:
-        method: a policy, or the name of a training-free method (:data:`score_video.methods.METHODS`). Given nothing it
-            is :func:`score_video.policy.weights.pretrained_policy`, for tokens of any vision tower.
+        method: a policy; the name of a training-free method (:data:`score_video.methods.METHODS`); or a rule of your
+            own, any object with ``scores(videos) -> float32 [L]``, 0 or more, the larger the sooner kept
+            (:class:`score_video.methods.ScoringRule`), or with ``select`` (:class:`score_video.packed.Selector`). Given
+            nothing it is :func:`score_video.policy.pretrained_policy`, for tokens of any vision tower.
         retention: the fraction of tokens kept, in (0, 1], exactly ``keep_count`` of each video; or
             :class:`AdaptiveRetention`, which needs a policy.
-        law: how :func:`score_ext.select` picks by logits or scores. None: "systematic" for a policy, "topk" for a
+        selection: how :func:`score_ext.select` picks by logits or scores. None: "systematic" for a policy, "topk" for a
             score (what did better for each, docs/results.md), nothing for a method that selects by a rule of its own.
         seed: what a random method draws from, 64 bits.
 
     Raises:
-        TypeError, ValueError: a value of the wrong type, out of range or that does not go with the others.
+        TypeError, ScoreError: a value of the wrong type, out of range or that does not go with the others.
     """
 
-    method: SurprisePolicy | str = field(default_factory=pretrained_policy)
+    method: SurprisePolicy | ScoringRule | Selector | str = field(default_factory=pretrained_policy)
     retention: float | AdaptiveRetention = 0.1
-    law: Law | None = None
+    selection: HowToSelect | None = None
     seed: int = 0
+    law: InitVar[HowToSelect | None] = None
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.method, (SurprisePolicy, str)):
-            raise TypeError(f"method must be a SurprisePolicy or a name, got {type(self.method).__name__}")
-        ruled = isinstance(self.method, str) and isinstance(find_method(self.method), IndexMethod)
+    def __post_init__(self, law: HowToSelect | None) -> None:
+        if law is not None:
+            warnings.warn("law of Compressor is now selection", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "selection", law)
+        object.__setattr__(self, "_elsewhere", {})
+        method = self.method
+        if not isinstance(method, (SurprisePolicy, str)) and not hasattr(method, "scores") and not self._selects:
+            raise TypeError(
+                f"method must be a policy, a name, or an object with scores() or select(), got {type(method).__name__}"
+            )
+        if isinstance(method, str):
+            find_method(method)
         if not isinstance(self.retention, AdaptiveRetention):
             _check_fraction("retention", self.retention)
-        elif isinstance(self.method, str):
-            raise ValueError(f"retention must be a fraction for {self.method!r}: only a policy expects a count")
-        if self.law not in (None, "systematic", "topk"):
-            raise ValueError(f"law must be 'systematic', 'topk' or None, got {self.law!r}")
-        if ruled and self.law is not None:
-            raise ValueError(f"law must be None for {self.method!r}, which selects by a rule of its own: {self.law!r}")
+        elif not isinstance(method, SurprisePolicy):
+            raise ScoreError(f"retention must be a fraction for {method!r}: only a policy expects a count")
+        if self.selection not in (None, "systematic", "topk"):
+            raise ScoreError(f"selection must be 'systematic', 'topk' or None, got {self.selection!r}")
+        if self._selects and self.selection is not None:
+            raise ScoreError(
+                f"selection must be None for {method!r}, which selects by a rule of its own: {self.selection!r}"
+            )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise TypeError(f"seed must be an integer, got {self.seed!r}")
         if not -(2**63) <= self.seed < 2**63:
-            raise ValueError(f"seed must fit in 64 bits, got {self.seed}")
+            raise ScoreError(f"seed must fit in 64 bits, got {self.seed}")
+
+    @property
+    def _selects(self) -> bool:
+        """Whether the method returns what it keeps, not a score."""
+        if isinstance(self.method, str):
+            return isinstance(find_method(self.method), IndexMethod)
+        return hasattr(self.method, "select") and not isinstance(self.method, SurprisePolicy)
 
     @property
     def plain_retention(self) -> float | dict[str, float]:
@@ -102,17 +126,25 @@ class Compressor:
         return asdict(self.retention) if isinstance(self.retention, AdaptiveRetention) else self.retention
 
     @property
-    def law_used(self) -> Law | None:
-        """``law``, or what it stands for where that is None; None for a method that selects by a rule of its own."""
+    def selection_used(self) -> HowToSelect | None:
+        """``selection``, or what it stands for where that is None; None for a method that selects by its own rule."""
         if isinstance(self.method, SurprisePolicy):
-            return self.law or "systematic"
-        return None if isinstance(find_method(self.method), IndexMethod) else self.law or "topk"
+            return self.selection or "systematic"
+        return None if self._selects else self.selection or "topk"
 
-    def __call__(self, model: Any, *, pictures: Pictures | None = None, **inputs: Any) -> CompressedInputs:
+    @property
+    def needs_question(self) -> bool:
+        """Whether :meth:`select` is to be given the question: a policy, or an object of your own, that looks at it."""
+        if isinstance(self.method, SurprisePolicy):
+            return self.method.config.question_width > 0
+        return not isinstance(self.method, str) and needs_question(self.method)
+
+    @renamed_arguments(pictures="visual_layout")
+    def __call__(self, model: Any, *, visual_layout: VisualLayout | None = None, **inputs: Any) -> CompressedInputs:
         """:func:`score_video.mllm.compress_inputs` of what a processor returned: ``compressor(model, **inputs)``."""
         from score_video.mllm.compress import compress_inputs  # it builds on this module
 
-        return compress_inputs(model, inputs, self, pictures=pictures)
+        return compress_inputs(model, inputs, self, visual_layout=visual_layout)
 
     @torch.no_grad()
     def select(
@@ -121,34 +153,56 @@ class Compressor:
         """Which tokens to keep. Without ``keep`` it waits for the device, because how many there are has to be known.
 
         Args:
-            videos: B videos of L tokens. A policy that is on another device is moved to theirs.
+            videos: B videos of L tokens. For a policy that is on another device a copy on theirs is made, and kept.
             question: [B, E] for a policy that sees the question, else None.
             keep: B counts, 0 to each video's length, to be kept instead of what the retention says: for engines that
                 fix them before there are tokens. A policy with state "residual" and the methods "surprise",
                 "surprise-l2" and "norm" then do not wait for the device.
 
         Raises:
-            TypeError, ValueError: the videos, the question or ``keep`` do not fit each other or what decides, or
-                (adaptive) a video's logits hold NaN.
+            TypeError, ScoreError: the videos, the question or ``keep`` do not fit each other or what decides, a
+                video's logits hold NaN where the count is adaptive, or a rule of your own returned something else than
+                it should.
         """
-        method, rule, logits = self.method, None, None
+        method, logits = self.method, None
         if isinstance(method, SurprisePolicy):
-            method.to(device=videos.tokens.device)  # type: ignore[call-arg]
-            logits = method(videos, question)
-        elif question is not None:
-            raise ValueError(f"question must be None: {method!r} does not see it")
-        else:
-            rule = find_method(method)
+            logits = self._policy_on(videos.tokens.device)(videos, question)
+        elif question is not None and not (self._selects and not isinstance(method, str)):
+            raise ScoreError(f"question must be None: {method!r} does not see it")
         counts = self._counts(videos, logits) if keep is None else _given_counts(videos, keep)
+        if self._selects and not isinstance(method, str):
+            return _checked(cast(Selector, method).select(videos, question, counts), videos, counts)
         kept = torch.tensor(counts, dtype=torch.int32, device="cpu").to(videos.tokens.device, non_blocking=True)
         packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, kept
-        if isinstance(rule, IndexMethod):
-            return Selection(rule.index(*packed, seed=self.seed), kept)
-        law = self.law_used
-        assert law is not None
-        scores = logits if rule is None else rule.select_by(*packed, law)
-        assert scores is not None
-        return Selection(score_ext.select(scores, videos.cu_seqlens, kept, sum(counts), law), kept)
+        how = self.selection_used
+        if logits is not None:
+            scores = logits
+        elif isinstance(method, str):
+            rule = find_method(method)
+            if isinstance(rule, IndexMethod):
+                return Selection(rule.index(*packed, seed=self.seed), kept)
+            scores = rule.select_by(*packed, how or "topk")
+        else:
+            scores = cast(ScoringRule, method).scores(videos)
+            if scores.shape != videos.tokens.shape[:1] or not scores.is_floating_point():
+                raise ScoreError(
+                    f"scores of {method!r} must be float [{len(videos.tokens)}], one for each token, "
+                    f"got {str(scores.dtype).removeprefix('torch.')} {list(scores.shape)}"
+                )
+            scores = scores.float().log() if how == "systematic" else scores.float()
+        return Selection(score_ext.select(scores, videos.cu_seqlens, kept, sum(counts), how or "topk"), kept)
+
+    def _policy_on(self, device: torch.device) -> SurprisePolicy:
+        """The policy; where it is on another device, a copy of it as it is now. The user's own is never moved."""
+        policy = self.method
+        assert isinstance(policy, SurprisePolicy)
+        if policy.device == device:
+            return policy
+        copies: dict[torch.device, tuple[list[int], SurprisePolicy]] = self.__dict__["_elsewhere"]
+        now = [parameter._version for parameter in policy.parameters()]
+        if device not in copies or copies[device][0] != now:
+            copies[device] = now, copy.deepcopy(policy).to(device=device)
+        return copies[device][1]
 
     def _counts(self, videos: PackedVideos, logits: Tensor | None) -> list[int]:
         """What each video keeps; logits are needed where the count is adaptive."""
@@ -161,7 +215,7 @@ class Compressor:
         counts = []
         for video, ((t, n), expected) in enumerate(zip(frames, expected_count(logits, videos).tolist(), strict=True)):
             if math.isnan(expected):
-                raise ValueError(f"tokens of video {video} give logits with NaN: it has no count")
+                raise ScoreError(f"tokens of video {video} give logits with NaN: it has no count")
             floor, cap = keep_count(t, n, self.retention.floor), keep_count(t, n, self.retention.cap)
             counts.append(min(max(round(expected), floor), cap))
         return counts
@@ -173,57 +227,104 @@ class Compressor:
             folder: made if it is not there, in a folder that is. A former compressor (or policy) in it is replaced.
 
         Raises:
+            TypeError: the method is a rule of your own, which is code and not data.
             FileExistsError, NotADirectoryError, FileNotFoundError: ``folder`` holds anything else, is no folder, or has
                 no parent.
             OSError: it could not be written.
         """
-        config = {"model_type": _MODEL_TYPE, "retention": self.plain_retention, "law": self.law, "seed": self.seed}
-        with output_folder(Path(folder), (_CONFIG, _WEIGHTS), overwrite=True) as temporary:
-            if isinstance(self.method, SurprisePolicy):
-                config["policy"] = {name: getattr(self.method.config, name) for name in _POLICY_KEYS}
-                weights = {name: weight.contiguous() for name, weight in self.method.state_dict().items()}
-                save_file(weights, temporary / _WEIGHTS, metadata={"format": "pt"})
-            else:
-                config["method"] = self.method
-            (temporary / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        self._check_is_data()
+        with output_folder(Path(folder), (storage.CONFIG, storage.WEIGHTS), overwrite=True) as temporary:
+            self.write(temporary)
+
+    def write(self, folder: Path) -> None:
+        """Writes the files of :meth:`save_pretrained` into a folder that is there, which may hold others."""
+        self._check_is_data()
+        config: dict[str, Any] = {"model_type": MODEL_TYPE, "retention": self.plain_retention}
+        config |= {"selection": self.selection, "seed": self.seed}
+        if isinstance(self.method, SurprisePolicy):
+            config["policy"] = asdict(self.method.config)
+            storage.save_weights(self.method.state_dict(), folder / storage.WEIGHTS)
+        else:
+            config["method"] = self.method
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        (folder / storage.CONFIG).write_text(text, encoding="utf-8")
+
+    def _check_is_data(self) -> None:
+        if not isinstance(self.method, (SurprisePolicy, str)):
+            raise TypeError(f"method must be a policy or a name to be saved, got {type(self.method).__name__}")
 
     @staticmethod
-    def from_pretrained(source: str | Path, *, revision: str | None = None) -> Compressor:
-        """Loads what :meth:`save_pretrained` wrote; a policy comes on the CPU, in the dtype it was saved in.
+    def from_pretrained(source: str | Path, *, revision: str | None = None, **overrides: Any) -> Compressor:
+        """The compressor that a name, a folder or a repository stands for; a policy comes on the CPU, frozen.
 
         Args:
-            source: a folder, or the id of a repository on the Hugging Face hub, "owner/name".
+            source: a folder that ``score train`` or the ``save_pretrained`` of a compressor or a policy wrote; the id
+                of a repository with the same on the Hugging Face hub, "owner/name"; "pretrained", the policy that comes
+                with the package; or the name of a training-free method. A folder of such a name is reached by "./name".
             revision: the hub's branch, tag or commit.
+            overrides: ``retention``, ``selection`` or ``seed`` that are to be otherwise than saved (or, where nothing
+                is saved, than the defaults); None leaves them.
 
         Raises:
             FileNotFoundError: there is no such folder, and it cannot be an id; or it has no config or weights.
-            TypeError, ValueError: the config has a key that is not known, lacks one or has a bad value, or the weights
-                are damaged or of another policy; names the file.
-            huggingface_hub.errors.HfHubHTTPError: as the hub answered.
+            TypeError: an override that there is not.
+            ScoreError: the config has a key that is not known, lacks one or has a bad value, or the weights are damaged
+                or of another policy (names the file); or an override does not go with what was loaded.
+            OSError: as the hub answered.
         """
-        path = _file(source, _CONFIG, revision)
+        if unknown := sorted(set(overrides) - {"retention", "selection", "seed", "law"}):
+            raise TypeError(f"there is no override {unknown[0]!r}: retention, selection and seed can be given")
+        given = {name: value for name, value in overrides.items() if value is not None}
+        if source == PRETRAINED:
+            return Compressor(**given)
+        if isinstance(source, str) and source in METHODS:
+            return Compressor(source, **given)
+        path = storage.find_file(source, storage.CONFIG, revision)
+        config = storage.read_config(path)
+        if config.get("model_type") == POLICY_TYPE:
+            saved: dict[str, Any] = {"method": SurprisePolicy.from_pretrained(source, revision=revision)}
+        else:
+            saved = _read_saved(path, config)
+            if "policy" in config:
+                saved["method"] = SurprisePolicy.from_pretrained(source, revision=revision)
+        if isinstance(saved["method"], SurprisePolicy):
+            saved["method"].requires_grad_(False)
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:  # not JSON, not UTF-8
-            raise ValueError(f"{path} is not JSON: {error}") from None
-        _check_keys(path, config)
-        try:
-            if isinstance(retention := config["retention"], dict):
-                retention = AdaptiveRetention(**retention)
-            method = config["method"] if "method" in config else new_policy(SurprisePolicyConfig(**config["policy"]))
-            compressor = Compressor(method, retention, config["law"], config["seed"])
-        except TypeError as error:
-            raise TypeError(f"{path}: {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        if isinstance(method, SurprisePolicy):
-            load_policy_weights(method, _file(source, _WEIGHTS, revision))
-        return compressor
+            if isinstance(retention := saved.get("retention"), dict):
+                saved["retention"] = AdaptiveRetention(**retention)
+            Compressor(**saved)
+        except (TypeError, ValueError) as error:
+            raise ScoreError(f"{path}: {error}") from None
+        return Compressor(**{**saved, **given})
 
 
-_POLICY_KEYS = sorted(
-    {field.name for field in fields(SurprisePolicyConfig)} - {f.name for f in fields(PretrainedConfig)}
-)
+def _read_saved(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a compressor that was saved, without its policy. Folders of 0.1 say ``law``."""
+    if (kind := config.get("model_type")) != MODEL_TYPE:
+        raise ScoreError(f"{path}: model_type must be {MODEL_TYPE!r} or {POLICY_TYPE!r}, got {kind!r}")
+    how = "law" if "law" in config else "selection"
+    wanted = {"model_type", "retention", how, "seed", "policy" if "policy" in config else "method"}
+    if odd := sorted(wanted ^ set(config)):
+        raise ScoreError(f"{path} {'lacks' if odd[0] in wanted else 'has an unknown key'} {odd[0]!r}")
+    if "policy" in config:
+        if not isinstance(config["policy"], dict):
+            raise ScoreError(f"{path}: policy must be an object, got {type(config['policy']).__name__}")
+        if missing := sorted({own.name for own in fields(SurprisePolicyConfig)} - set(config["policy"])):
+            raise ScoreError(f"{path}: policy lacks {missing[0]!r}")
+    saved = {"retention": config["retention"], "selection": config[how], "seed": config["seed"]}
+    return saved if "policy" in config else {**saved, "method": config["method"]}
+
+
+def _checked(selection: Selection, videos: PackedVideos, counts: Sequence[int]) -> Selection:
+    """What a rule of a user's own returned. Raises ScoreError where it is not ``counts`` rows of each video."""
+    if not isinstance(selection, Selection) or selection.keep.tolist() != list(counts):
+        kept = selection.keep.tolist() if isinstance(selection, Selection) else type(selection).__name__
+        raise ScoreError(f"select() must return a Selection that keeps {list(counts)} of each video, got {kept}")
+    video = torch.searchsorted(videos.cu_seqlens[1:].long(), selection.index, right=True)
+    found = torch.bincount(video, minlength=videos.num_videos).tolist()
+    if found != list(counts) or (selection.index.diff() < 1).any():
+        raise ScoreError(f"select() must return ascending rows, {list(counts)} of each video, got {found}")
+    return selection
 
 
 def _given_counts(videos: PackedVideos, keep: Sequence[int]) -> list[int]:
@@ -231,12 +332,12 @@ def _given_counts(videos: PackedVideos, keep: Sequence[int]) -> list[int]:
     check_sizes(videos)
     counts = list(keep)
     if len(counts) != videos.num_videos:
-        raise ValueError(f"keep must be {videos.num_videos} counts, one for each video, got {len(counts)}")
+        raise ScoreError(f"keep must be {videos.num_videos} counts, one for each video, got {len(counts)}")
     for count in counts:
         if isinstance(count, bool) or not isinstance(count, int):
             raise TypeError(f"keep must hold integers, got {count!r}")
         if count < 0:
-            raise ValueError(f"keep must not be negative, got {count}")
+            raise ScoreError(f"keep must not be negative, got {count}")
     return counts
 
 
@@ -244,30 +345,4 @@ def _check_fraction(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not 0 < value <= 1:
-        raise ValueError(f"{name} must be above 0 and at most 1, got {value}")
-
-
-def _check_keys(path: Path, config: object) -> None:
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} must hold an object, got {type(config).__name__}")
-    if (kind := config.get("model_type")) != _MODEL_TYPE:
-        raise ValueError(f"{path}: model_type must be {_MODEL_TYPE!r}, got {kind!r}")
-    wanted = {"model_type", "retention", "law", "seed", "policy" if "policy" in config else "method"}
-    if odd := sorted(wanted ^ set(config)):
-        raise ValueError(f"{path} {'lacks' if odd[0] in wanted else 'has an unknown key'} {odd[0]!r}")
-    if "policy" in config and not isinstance(config["policy"], dict):
-        raise TypeError(f"{path}: policy must be an object, got {type(config['policy']).__name__}")
-    if "policy" in config and (missing := sorted(set(_POLICY_KEYS) - set(config["policy"]))):
-        raise ValueError(f"{path}: policy lacks {missing[0]!r}")
-
-
-def _file(source: str | Path, name: str, revision: str | None) -> Path:
-    """The file of that name in a folder, or in a repository of the hub (downloaded unless it is in the cache)."""
-    folder = Path(source)
-    if folder.is_dir():
-        if not (folder / name).is_file():
-            raise FileNotFoundError(2, f"holds no {name}", str(source))
-        return folder / name
-    if isinstance(source, Path) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
-        raise FileNotFoundError(2, "is neither a folder nor the id of a repository on the hub", str(source))
-    return Path(hf_hub_download(source, name, revision=revision))
+        raise ScoreError(f"{name} must be above 0 and at most 1, got {value}")

@@ -1,7 +1,7 @@
 """Training-free methods: which tokens of a video to keep, each at the same exact budget.
 
-A method is either a score (:class:`ScoreMethod`: one number a token, selected by a law of its user's choice) or a rule
-with a budget of its own (:class:`IndexMethod`). Both take a packed batch and return rows:
+A method is either a score (:class:`ScoreMethod`: one number a token, by which its user selects) or a rule with a budget
+of its own (:class:`IndexMethod`). Both take a packed batch and return rows:
 
     method = find_method("vidcom2")
     index = method.index(tokens, cu_seqlens, tokens_per_frame, keep)
@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 import score_ext
-from score_ext.ops import Law
+from score_ext.ops import SelectionRule
+from score_video.errors import ScoreError
+from score_video.packed import PackedVideos
 from score_video.policy.cosines import directions
 
 Scores = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -31,8 +34,8 @@ Index = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class ScoreMethod:
-    """Keeps by a score, 0 or more: the largest with law "topk"; with law "systematic" spread over the video, each token
-    with a probability about in proportion to its score (their logarithms are the logits that the law asks for)."""
+    """Keeps by a score, 0 or more: the largest with selection "topk"; with "systematic" spread over the video, each
+    token with a probability about in proportion to its score (whose logarithm is the logit that it takes)."""
 
     name: str
     scores: Scores
@@ -44,7 +47,7 @@ class ScoreMethod:
         tokens_per_frame: Tensor,
         keep: Tensor,
         *,
-        law: Law = "topk",
+        selection: SelectionRule = "topk",
         seed: int = 0,
     ) -> Tensor:
         """The rows to keep.
@@ -54,7 +57,7 @@ class ScoreMethod:
             cu_seqlens: int32 [B + 1].
             tokens_per_frame: int32 [B].
             keep: int32 [B], 0 to each video's length.
-            law: how :func:`score_ext.select` picks by the score.
+            selection: how :func:`score_ext.select` picks by the score.
             seed: not used; here so that all methods are called alike.
 
         Returns:
@@ -63,21 +66,23 @@ class ScoreMethod:
         Raises:
             TypeError, ValueError: as the ops of :mod:`score_ext` do.
         """
-        scores = self.select_by(tokens, cu_seqlens, tokens_per_frame, keep, law)
-        return score_ext.select(scores, cu_seqlens, keep, int(keep.sum()), law)
+        scores = self.select_by(tokens, cu_seqlens, tokens_per_frame, keep, selection)
+        return score_ext.select(scores, cu_seqlens, keep, selection=selection)
 
-    def select_by(self, tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, law: Law) -> Tensor:
-        """What :func:`score_ext.select` is to be given with a law, float32 [L]: the scores, or their logarithms.
+    def select_by(
+        self, tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, selection: SelectionRule
+    ) -> Tensor:
+        """What :func:`score_ext.select` is to be given with a selection, float32 [L]: the scores, or their logarithms.
 
         Tokens as in :meth:`index`. A score of 0 has the logarithm -inf: such a token comes after all others.
         """
         scores = self.scores(tokens, cu_seqlens, tokens_per_frame, keep)
-        return scores.log() if law == "systematic" else scores
+        return scores.log() if selection == "systematic" else scores
 
 
 @dataclass(frozen=True)
 class IndexMethod:
-    """Keeps by a rule of its own, so that no law can be chosen."""
+    """Keeps by a rule of its own, so that no selection can be chosen."""
 
     name: str
     rows: Index
@@ -89,23 +94,31 @@ class IndexMethod:
         tokens_per_frame: Tensor,
         keep: Tensor,
         *,
-        law: Law = "topk",
+        selection: SelectionRule = "topk",
         seed: int = 0,
     ) -> Tensor:
-        """As :meth:`ScoreMethod.index`; ``seed`` is what a random rule draws from, any other law than the default is a
-        ValueError."""
-        if law != "topk":
-            raise ValueError(f"{self.name} selects by a rule of its own and takes no law, got {law!r}")
+        """As :meth:`ScoreMethod.index`; ``seed`` is what a random rule draws from. Raises ScoreError for any other
+        selection than the default."""
+        if selection != "topk":
+            raise ScoreError(f"{self.name} selects by a rule of its own and takes no selection, got {selection!r}")
         return self.rows(tokens, cu_seqlens, tokens_per_frame, keep, seed)
 
 
 Method = ScoreMethod | IndexMethod
 
 
+class ScoringRule(Protocol):
+    """A rule of a user's own: ``Compressor(MyRule())``."""
+
+    def scores(self, videos: PackedVideos) -> Tensor:
+        """One number for each token, float [L], 0 or more: the larger, the sooner it is kept."""
+        ...
+
+
 def find_method(name: str) -> Method:
     """The method of that name. Raises ValueError, with the names there are, for any other."""
     if name not in METHODS:
-        raise ValueError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
+        raise ScoreError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name]
 
 
@@ -155,7 +168,7 @@ def _spread_over_first_frame(cu_seqlens: Tensor, frame: Tensor, budget: Tensor) 
     length = int(cu_seqlens[-1])
     outside = _row_in_video(cu_seqlens, length) >= _of_each_row(frame, cu_seqlens)
     equal = torch.zeros(length, dtype=torch.float32, device=cu_seqlens.device).masked_fill_(outside, -torch.inf)
-    return score_ext.select(equal, cu_seqlens, budget, int(budget.sum()), "systematic")
+    return score_ext.select(equal, cu_seqlens, budget, selection="systematic")
 
 
 def _evs_dithered(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
@@ -170,20 +183,20 @@ def _evs_dithered(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, 
     mean = total / (lengths - tokens_per_frame).clamp(min=1)
     first_frame = _row_in_video(cu_seqlens, tokens.shape[0]) < _of_each_row(tokens_per_frame, cu_seqlens)
     scores = torch.where(first_frame, _of_each_row(mean, cu_seqlens), surprise)
-    return score_ext.select(scores.log(), cu_seqlens, keep, int(keep.sum()), "systematic")
+    return score_ext.select(scores.log(), cu_seqlens, keep, selection="systematic")
 
 
 def _uniform(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
     """Every (length / k)-th token in (t, y, x) order: systematic sampling with equal probabilities."""
     equal = torch.zeros(tokens.shape[0], dtype=torch.float32, device=tokens.device)
-    return score_ext.select(equal, cu_seqlens, keep, int(keep.sum()), "systematic")
+    return score_ext.select(equal, cu_seqlens, keep, selection="systematic")
 
 
 def _random(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
     """Each set of k tokens equally likely; the same seed keeps the same tokens on every device."""
     equal = torch.zeros(tokens.shape[0], dtype=torch.float32, device=tokens.device)
     seeds = torch.tensor([seed], dtype=torch.int64, device=tokens.device)
-    return score_ext.draw(equal, cu_seqlens, keep, int(keep.sum()), 1, seeds)[0][0]
+    return score_ext.gumbel_topk(equal, cu_seqlens, keep, 1, seeds).index[0]
 
 
 def _vidcom2(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
@@ -301,7 +314,7 @@ def _videos(cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Itera
     ends = cu_seqlens.tolist()
     for start, end, n, k in zip(ends[:-1], ends[1:], tokens_per_frame.tolist(), keep.tolist(), strict=True):
         if not 0 <= k <= end - start:
-            raise ValueError(f"keep must lie between 0 and each video's length, got {k} of {end - start}")
+            raise ScoreError(f"keep must lie between 0 and each video's length, got {k} of {end - start}")
         if end > start:
             yield start, end, n, k
 

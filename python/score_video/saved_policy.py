@@ -1,8 +1,9 @@
-"""Moved to :mod:`score_video.policy.weights`; this name goes with 0.3."""
+"""Moved to :mod:`score_video.policy`; this name goes with 0.3."""
 
 import warnings
 
-from score_video.policy.weights import load_policy, load_policy_weights, pretrained_policy
+from score_video.policy import SurprisePolicy, pretrained_policy
 
-__all__ = ["load_policy", "load_policy_weights", "pretrained_policy"]
-warnings.warn("score_video.saved_policy is now score_video.policy.weights", DeprecationWarning, stacklevel=2)
+__all__ = ["load_policy", "pretrained_policy"]
+load_policy = SurprisePolicy.from_pretrained
+warnings.warn("score_video.saved_policy is now score_video.policy", DeprecationWarning, stacklevel=2)

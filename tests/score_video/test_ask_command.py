@@ -197,7 +197,19 @@ def test_the_numbers(model: Path, moving: Path) -> None:
     basic = (moving, QUESTION, "--model", model, "--fps", 2, "--max-new-tokens", 1)
     report = ask(*basic, "--method", "random", "--seed", 3)
     assert set(report) == {
-        *("video", "source", "frames", "question", "model", "model_type", "device", "dtype", "decides", "law", "seed"),
+        *(
+            "video",
+            "source",
+            "frames",
+            "question",
+            "model",
+            "model_type",
+            "device",
+            "dtype",
+            "decides",
+            "selection",
+            "seed",
+        ),
         *("retention", "tokens", "compressed", "full", "versions", "milliseconds_to_load"),
     }
     answer = report["compressed"]
@@ -219,7 +231,7 @@ def test_what_decides(model: Path, moving: Path) -> None:
     basic = (moving, QUESTION, "--model", model, "--frames", 4, "--max-new-tokens", 1)
     made = policy("policy")
     policy("asker", question_width=WIDTH)
-    Compressor(made, 0.4, law="topk").save_pretrained("fixed")
+    Compressor(made, 0.4, selection="topk").save_pretrained("fixed")
     Compressor(made, AdaptiveRetention(0.2, 0.6)).save_pretrained("adaptive")
     total = ask(*basic)["tokens"]["visual"]
     grid = (2, total // 2)
@@ -227,12 +239,12 @@ def test_what_decides(model: Path, moving: Path) -> None:
         ("policy", ("--retention", 0.25), keep_count(*grid, 0.25)),
         ("asker", (), keep_count(*grid, 0.1)),
         ("fixed", (), keep_count(*grid, 0.4)),
-        ("fixed", ("--retention", 0.5, "--law", "systematic"), keep_count(*grid, 0.5)),
+        ("fixed", ("--retention", 0.5, "--selection", "systematic"), keep_count(*grid, 0.5)),
     ]:
         report = ask(*basic, "--policy", folder, *more)
         assert report["compressed"]["visual_tokens"] == kept
         assert report["decides"] == folder
-    assert report["law"] == "systematic"
+    assert report["selection"] == "systematic"
     report = ask(*basic, "--policy", "adaptive")
     assert report["retention"]["asked"] == {"floor": 0.2, "cap": 0.6}
     assert keep_count(*grid, 0.2) <= report["compressed"]["visual_tokens"] <= keep_count(*grid, 0.6)
@@ -293,8 +305,8 @@ def test_a_real_clip(model: Path) -> None:
         (("--policy", "p", "--method", "evs"), "give --policy or --method, not both"),
         (("--frames", 4, "--fps", 1), "give --frames or --fps, not both"),
         (("--method", "guess"), "guess"),
-        (("--law", "best"), "there is no law 'best'; there are"),
-        (("--method", "divprune", "--law", "topk"), "law must be None for 'divprune'"),
+        (("--selection", "best"), "selection must be 'systematic', 'topk' or None, got 'best'"),
+        (("--method", "divprune", "--selection", "topk"), "selection must be None for 'divprune'"),
         (("--retention", 0), "retention must be above 0"),
         (("--dtype", "int3"), "there is no dtype 'int3'; there are auto, float32"),
         (("--device", "abacus"), "there is no device 'abacus'"),

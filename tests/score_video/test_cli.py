@@ -126,7 +126,7 @@ def test_what_decides_is_in_the_summary(clip: Path) -> None:
     said = [
         ([], PRETRAINED, "systematic", 0.1),
         (["--policy", "any"], "any", "systematic", 0.1),
-        (["--policy", "patches", "--law", "topk", "--retention", "0.2"], "patches", "topk", 0.2),
+        (["--policy", "patches", "--selection", "topk", "--retention", "0.2"], "patches", "topk", 0.2),
         (["--policy", "saved"], "saved", "systematic", 0.5),
         (["--method", "evs"], "evs", "topk", 0.1),
         (["--method", "vidcom2"], "vidcom2", None, 0.1),
@@ -134,7 +134,7 @@ def test_what_decides_is_in_the_summary(clip: Path) -> None:
     for options, method, law, retention in said:
         assert compress(clip, "--frames", 3, *options, "--out", "out", "--overwrite") == 0
         summary = json.loads(Path("out/summary.json").read_text())
-        assert (summary["method"], summary["law"], summary["retention"]["asked"]) == (method, law, retention)
+        assert (summary["method"], summary["selection"], summary["retention"]["asked"]) == (method, law, retention)
         assert summary["kept"] == keep_count(3, 12 * 16, retention)
 
 
@@ -155,7 +155,9 @@ def test_fewer_frames_than_asked_for_are_said(tmp_path: Path, capfd: pytest.Capt
     assert "of 1 frames (of 32 asked for" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("options", [[], ["--law", "systematic"], ["--fps", "3"], ["--patch", "7", "--size", "63"]])
+@pytest.mark.parametrize(
+    "options", [[], ["--selection", "systematic"], ["--fps", "3"], ["--patch", "7", "--size", "63"]]
+)
 def test_options_that_work(clip: Path, options: list[str]) -> None:
     assert compress(clip, *options) == 0
 
@@ -174,8 +176,8 @@ def test_options_that_work(clip: Path, options: list[str]) -> None:
         (["--fps", "1e300"], "more than 1000000"),
         (["--frames", "4", "--fps", "1"], "not both"),
         (["--method", "sorprise"], "there are surprise, surprise-l2"),
-        (["--law", "lottery"], "there are topk, systematic"),
-        (["--method", "vidcom2", "--law", "systematic"], "vidcom2"),
+        (["--selection", "lottery"], "selection must be 'systematic', 'topk' or None, got 'lottery'"),
+        (["--method", "vidcom2", "--selection", "systematic"], "vidcom2"),
         (["--patch", "0"], "patch"),
         (["--patch", "500"], "larger than the frame"),
         (["--size", "-5"], "larger than the frame"),
@@ -371,7 +373,7 @@ def test_text_that_is_not_utf_8(capfd: pytest.CaptureFixture[str]) -> None:
     """As an argument in Latin-1 comes in: with its bytes escaped. Names of files may be so."""
     options = text_options()
     names = {name for name, _ in options}
-    assert names >= {"question", "model", "device", "dtype", "method", "law", "split", "retention", "setting"}
+    assert names >= {"question", "model", "device", "dtype", "method", "selection", "split", "retention", "setting"}
     for name, arguments in options:
         assert main(arguments) == 2, name
         error = capfd.readouterr().err

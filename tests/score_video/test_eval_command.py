@@ -60,7 +60,7 @@ def test_table_and_json_agree(capfd: pytest.CaptureFixture[str]) -> None:
     assert [path.name for path in Path().iterdir()] == ["out.json"]
     report = json.loads(Path("out.json").read_text())
     assert report["evaluated"] == "norm"
-    assert (report["law"], report["partition"], report["seed"], report["videos"]) == ("topk", "test", 3, 20)
+    assert (report["selection"], report["partition"], report["seed"], report["videos"]) == ("topk", "test", 3, 20)
     assert list(report["splits"]) == ["lookalike", "static"]
 
     environment = MiniatureEnvironment()
@@ -88,8 +88,8 @@ def test_a_policy_is_scored_by_systematic_selection(capfd: pytest.CaptureFixture
     folder = policy()
     given = ("--split", "plain", "--videos", 12, "--retention", 0.3)
     for law, expected in ((None, "systematic"), ("systematic", "systematic"), ("topk", "topk")):
-        assert score("--policy", folder, *given, "--json", f"{law}.json", *(("--law", law) if law else ())) == 0
-        assert json.loads(Path(f"{law}.json").read_text())["law"] == expected
+        assert score("--policy", folder, *given, "--json", f"{law}.json", *(("--selection", law) if law else ())) == 0
+        assert json.loads(Path(f"{law}.json").read_text())["selection"] == expected
     assert Path("None.json").read_text() == Path("systematic.json").read_text()
     assert "the policy policy" in capfd.readouterr().out
 
@@ -151,9 +151,9 @@ def test_retentions(given: list[str], numbers: list[float]) -> None:
         (["--method", "sorprise"], "there is no method 'sorprise'; there are surprise, "),
         (["--method", "norm", "--policy", "x"], "--policy or --method, not both"),
         (["--policy", "nowhere"], "nowhere: holds no policy (no config.json)"),
-        (["--law", "lottery"], "there is no law 'lottery'"),
-        (["--method", "vidcom2", "--law", "topk"], "vidcom2 selects by a rule of its own"),
-        (["--method", "oracle", "--law", "topk"], "oracle selects by a rule of its own"),
+        (["--selection", "lottery"], "selection must be 'systematic', 'topk' or None, got 'lottery'"),
+        (["--method", "vidcom2", "--selection", "topk"], "'vidcom2', which selects by a rule of its own"),
+        (["--method", "oracle", "--selection", "topk"], "oracle selects by a rule of its own"),
         (["--retention", "0"], "retention"),
         (["--retention", "0.1,much"], "retention must be a number in (0, 1], got 'much'"),
         (["--retention", "nan"], "retention"),

@@ -94,12 +94,12 @@ def test_surprise_keeps_the_first_frame_and_then_what_changed() -> None:
 
 def test_a_law_can_be_chosen_for_scores_only() -> None:
     video = torch.randn(4, 4, 8, generator=torch.Generator().manual_seed(1))
-    spread = one_video("norm", video, 4, law="systematic")
+    spread = one_video("norm", video, 4, selection="systematic")
     assert len(spread) == 4
     for name, method in METHODS.items():
         if isinstance(method, IndexMethod):
             with pytest.raises(ValueError, match=name):
-                one_video(name, video, 4, law="systematic")
+                one_video(name, video, 4, selection="systematic")
         else:
             assert isinstance(method, ScoreMethod)
 
@@ -165,7 +165,7 @@ def test_a_score_is_spread_in_proportion_to_itself(keep: int) -> None:
     norm = np.linspace(0.1, 8, 120)
     directions = np.random.default_rng(keep).normal(size=(120, 5))
     x = directions / np.linalg.norm(directions, axis=1, keepdims=True) * norm[:, None]
-    rows = one_video("norm", torch.tensor(x).float().view(6, 20, 5), keep, law="systematic")
+    rows = one_video("norm", torch.tensor(x).float().view(6, 20, 5), keep, selection="systematic")
     assert kept_shares(in_proportion(norm, keep), rows) < 1.001
     # with the score itself as a logit more of the long ones would be kept: e^s is not s
     assert kept_shares(in_proportion(np.exp(norm), keep), rows) > 1.2
@@ -186,7 +186,7 @@ def test_scores_have_logarithms(name: str) -> None:
 def test_a_token_that_did_not_change_is_kept_last() -> None:
     video = torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(3)).repeat(3, 1, 1)
     video[1, 5] += 1.0  # rows 13 and 21 change
-    assert one_video("surprise", video, 10, law="systematic") == [*range(8), 13, 21]
+    assert one_video("surprise", video, 10, selection="systematic") == [*range(8), 13, 21]
 
 
 def test_uniform_is_evenly_spaced() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 import torch
 from packs import RAGGED, random_frames, random_videos
 from torch import Tensor
-from transformers import AutoConfig, AutoModel
 
 from score_ext import reference
+from score_video.compressor import Compressor
+from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
 from score_video.policy.change import change_features
@@ -157,26 +159,40 @@ def test_saved_and_loaded(tmp_path: Path, options: dict[str, Any]) -> None:
     model = policy(**options)
     model.save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
-    for again in (SurprisePolicy.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)):
-        assert isinstance(again, SurprisePolicy)
-        for name, weight in model.state_dict().items():
-            assert torch.equal(again.state_dict()[name], weight), name
-        for name, value in options.items():
-            assert getattr(again.config, name) == value
-        question = torch.randn(len(RAGGED), 3) if "question_width" in options else None
-        assert torch.equal(again(random_videos(), question), model(random_videos(), question))
-    assert isinstance(AutoConfig.from_pretrained(tmp_path), SurprisePolicyConfig)
+    again = SurprisePolicy.from_pretrained(tmp_path)
+    assert again.config == model.config
+    assert not again.training
+    for name, weight in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
+    question = torch.randn(len(RAGGED), 3) if "question_width" in options else None
+    assert torch.equal(again(random_videos(), question), model(random_videos(), question))
 
 
-def test_what_a_checkpoint_lacks_is_initialised(tmp_path: Path) -> None:
-    """transformers makes missing weights on its own; ours are to be of our kind."""
+def test_a_policy_saved_by_0_1(tmp_path: Path) -> None:
+    """config.json was transformers' then, with keys of its own."""
+    model = policy(hidden_sizes=[5])
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"architectures": ["SurprisePolicy"], "dtype": "float32", "transformers_version": "5.23.0"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "use_cache": False}))
+    assert SurprisePolicy.from_pretrained(tmp_path).config == model.config
+
+
+def test_the_policy_of_a_compressor(tmp_path: Path) -> None:
+    Compressor(policy()).save_pretrained(tmp_path / "compressor")
+    again = SurprisePolicy.from_pretrained(tmp_path / "compressor")
+    assert torch.equal(again(random_videos()), policy()(random_videos()))
+    Compressor("evs").save_pretrained(tmp_path / "rule")
+    with pytest.raises(ScoreError, match="model_type must be 'score_policy', got 'score_compressor'"):
+        SurprisePolicy.from_pretrained(tmp_path / "rule")
+
+
+def test_weights_that_are_missing_are_an_error(tmp_path: Path) -> None:
     model = policy()
     state = {name: weight for name, weight in model.state_dict().items() if not name.startswith("output")}
     model.save_pretrained(tmp_path, state_dict=state)
-    again = SurprisePolicy.from_pretrained(tmp_path)
-    assert again.output.bias.item() == pytest.approx(math.log(0.1 / 0.9))
-    assert 0 < again.output.weight.std() < 0.03
-    assert torch.equal(again.hidden[0].weight, model.hidden[0].weight)
+    with pytest.raises(ScoreError, match=r"model\.safetensors holds the weights of another policy: .*output\.weight"):
+        SurprisePolicy.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +209,7 @@ def test_what_a_checkpoint_lacks_is_initialised(tmp_path: Path) -> None:
         ({"initial_retention": 1.0}, ValueError, r"initial_retention must lie between 0 and 1, got 1\.0"),
         ({"initial_retention": math.nan}, ValueError, "initial_retention must lie between 0 and 1, got nan"),
         ({"initial_retention": "0.1"}, TypeError, "initial_retention must be a number, got '0.1'"),
-        ({"use_residul": False}, ValueError, "a policy's config has no 'use_residul'"),
+        ({"use_residul": False}, TypeError, "use_residul"),
         ({"use_token": False, "use_residual": False, "use_position": False}, ValueError, "the state is empty"),
     ],
 )

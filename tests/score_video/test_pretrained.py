@@ -8,7 +8,7 @@ import torch
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import choose_by_method, choose_by_policy, encode_split, evaluate
 from score_video.packed import PackedVideos
-from score_video.policy.weights import pretrained_policy
+from score_video.policy import pretrained_policy
 
 
 def test_it_takes_any_tokens_of_any_scale() -> None:

@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ import score_ext
 from score_video.compressor import Compressor
 from score_video.drawing.kept import PICTURES, write_pictures
 from score_video.drawing.overlay import OVERLAY_WIDTH
+from score_video.errors import ScoreError
 from score_video.files import output_file, output_folder
 from score_video.mllm.ask import Answer, Answers, ask, check_policy, seen_frames
 from score_video.mllm.conversation import Clip
 from score_video.mllm.load import load_model, load_processor
-from score_video.packed import PackedVideos
+from score_video.policy import SurprisePolicy
 from score_video.progress import Phases, Progress
 from score_video.video import SampledVideo, read_frames
 from score_video.video.patches import fit_to_patches
@@ -45,10 +46,10 @@ def find_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"there is no device {name!r}: cpu, cuda, cuda:1, mps and the like") from None
+        raise ScoreError(f"there is no device {name!r}: cpu, cuda, cuda:1, mps and the like") from None
     count = torch.accelerator.device_count() if here is not None and device.type == here.type else 0
     if device.type != "cpu" and (device.index or 0) >= count:
-        raise ValueError(f"there is no device {name!r} here: this torch sees {here or 'the CPU'}")
+        raise ScoreError(f"there is no device {name!r} here: this torch sees {here or 'the CPU'}")
     return device
 
 
@@ -99,11 +100,11 @@ def run(
         ValueError, OSError: an impossible option, an unusable model or video, output that cannot be written.
     """
     if not question.strip():
-        raise ValueError("the question must not be empty")
+        raise ScoreError("the question must not be empty")
     if dtype not in DTYPES:
-        raise ValueError(f"there is no dtype {dtype!r}; there are {', '.join(DTYPES)}")
+        raise ScoreError(f"there is no dtype {dtype!r}; there are {', '.join(DTYPES)}")
     if size is not None and size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
+        raise ScoreError(f"size must be at least 1 pixel, got {size}")
     if num_frames is None and fps is None:
         num_frames = DEFAULT_FRAMES
     phases = Phases(progress)
@@ -113,7 +114,8 @@ def run(
         with phases("load"):
             processor = load_processor(source)
             model = load_model(source, device, DTYPES[dtype])
-            check_policy(model, compressor, name)
+            if isinstance(compressor.method, SurprisePolicy):
+                check_policy(model, compressor.method, name)
         with phases("decode") as step:
             sampled = read_frames(
                 video, _fit(size), num_frames=num_frames, fps=fps, allow_truncated=allow_truncated, progress=step
@@ -200,7 +202,7 @@ def _report(
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "decides": name,
-        "law": compressor.law_used,
+        "selection": compressor.selection_used,
         "seed": compressor.seed,
         "retention": {
             "asked": compressor.plain_retention,
@@ -233,7 +235,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 
 def _write_pictures(folder: Path, title: str, how: str, processor: Any, clip: Clip, answers: Answers) -> None:
-    tokens = PackedVideos(*(getattr(answers.video, field.name).cpu() for field in fields(PackedVideos)))
+    tokens = answers.video.to("cpu")
     columns = int(tokens.columns[0])
     rows = int(tokens.tokens_per_frame[0]) // columns
     frames = _scale_to_grid(seen_frames(processor, clip), rows, columns)

@@ -88,7 +88,7 @@ def compress_video(
             "video": str(video),
             "source": asdict(sampled.source),
             "method": name,
-            "law": compressor.law_used,
+            "selection": compressor.selection_used,
             "seed": compressor.seed,
             "retention": {"asked": compressor.plain_retention, "got": len(index) / len(tokens)},
             "frames": {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from score_video.commands.terminal import one_line
+from score_video.errors import ScoreError
 from score_video.files import check_output_file, output_file
 from score_video.mllm.conversation import read_clip
 from score_video.mllm.environment import MAX_PIXELS
@@ -79,14 +80,14 @@ def run(
         ValueError, OSError: a number that is not above 0, a source that is none, a report that cannot be written.
     """
     if find_spec("datasets") is None:
-        raise ValueError("reading data needs datasets: install score-video[train]")
+        raise ScoreError("reading data needs datasets: install score-video[train]")
     import datasets
 
     datasets.disable_progress_bars()  # there is one of ours
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would say is raised too
     for name, value in (("frames", num_frames), ("workers", 1 if workers is None else workers)):
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+            raise ScoreError(f"{name} must be at least 1, got {value}")
     if json_file is not None:
         check_output_file(json_file)
     broken: dict[str, Broken] = {}
@@ -107,7 +108,7 @@ def run(
             key = where if medium.file.startswith("(") else medium.file
             media.setdefault((kind, key), medium).rows.append(where)
         if len(order) == before:
-            raise ValueError(f"{source}: is empty")
+            raise ScoreError(f"{source}: is empty")
     for medium, reason in _unreadable([*media.values()], num_frames, workers or os.cpu_count() or 1, progress):
         broken |= {where: Broken(where, medium.file, reason) for where in medium.rows}
     report = {

@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 import score_ext
 from score_video.drawing.charts import Shown, draw_accuracy, draw_kept
+from score_video.errors import ScoreError
 from score_video.files import output_folder
 from score_video.methods import METHODS
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
@@ -92,9 +93,9 @@ def demo(
         OSError: the output cannot be written.
     """
     if videos < 2:
-        raise ValueError(f"videos must be at least 2, got {videos}")
+        raise ScoreError(f"videos must be at least 2, got {videos}")
     if missing := [name for name in ("accelerate", "matplotlib") if not find_spec(name)]:
-        raise ValueError(f"the demo needs {', '.join(missing)}: install score-video[train,plots]")
+        raise ScoreError(f"the demo needs {', '.join(missing)}: install score-video[train,plots]")
     seconds: dict[str, float] = {}
     with output_folder(out, FILES, overwrite=overwrite) as folder:
         began = time.perf_counter()
@@ -141,7 +142,7 @@ def _train(environment: MiniatureEnvironment, steps: int, seed: int, bar: bool) 
         if not bar:
             trainer.add_callback(RewardLines)
         trainer.train()
-    policy.eval()  # type: ignore[no-untyped-call]
+    policy.eval()
     frozen: SurprisePolicy = policy.requires_grad_(False)
     return frozen
 

@@ -14,24 +14,26 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 import score_ext
-from score_ext.budget import keep_count
-from score_ext.ops import Law
+from score_video.commands.options import compressor_of_options
+from score_video.errors import ScoreError
 from score_video.files import output_file
-from score_video.methods import METHODS, IndexMethod
+from score_video.methods import METHODS
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import (
     Accuracy,
     Choose,
     batches_of_split,
-    choose_by_method,
-    choose_by_policy,
     evaluate,
+    oracle,
 )
 from score_video.miniature.world import SPLITS, TASKS
-from score_video.policy import SurprisePolicy, weights
+from score_video.packed import Selector
+from score_video.policy import SurprisePolicy
 from score_video.progress import Progress
+from score_video.rl.environment import EncodedBatch
 
 
 @dataclass(frozen=True)
@@ -40,68 +42,69 @@ class Choice:
 
     Attributes:
         what: a line that says it.
-        choose: it.
-        law: how it selects; None for a rule of its own.
+        choose: which tokens it keeps.
+        selection: how it selects; None for a rule of its own.
         one_question: whether it sees the question, and so each video asks a single one.
     """
 
     what: str
     choose: Choose
-    law: Law | None
+    selection: str | None
     one_question: bool = False
 
 
 def find_choice(
-    policy: Path | None, method: str | None, law: str | None, seed: int, environment: MiniatureEnvironment
+    policy: str | None, method: str | None, selection: str | None, seed: int, environment: MiniatureEnvironment
 ) -> Choice:
     """What the options name.
 
     Args:
-        policy: a folder that ``save_pretrained`` of a policy wrote; or None.
+        policy: a folder or an id, as for :meth:`score_video.Compressor.from_pretrained`; or None.
         method: the name of a training-free method, or "oracle"; or None. With neither it is the policy that comes with
             the package.
-        law: "systematic" or "topk"; None: systematic for a policy, topk for a method that is a score.
+        selection: "systematic" or "topk"; None: as it was saved, or as a compressor has it.
         seed: what the method "random" draws from.
         environment: what it is evaluated in.
 
     Raises:
-        ValueError, FileNotFoundError: both are given, one does not exist, or does not fit the environment.
+        ScoreError, OSError: both are given, one does not exist, or does not fit the environment.
     """
-    if policy is not None and method is not None:
-        raise ValueError("give --policy or --method, not both")
-    if law not in (None, "systematic", "topk"):
-        raise ValueError(f"there is no law {law!r}; there are topk, systematic")
-    chosen: Law | None = law  # type: ignore[assignment]  # just checked
-    if method is None:
-        what = "the pretrained policy" if policy is None else f"the policy {policy}"
-        model = weights.pretrained_policy() if policy is None else load_policy(policy, environment)
-        how: Law = chosen or "systematic"
-        return Choice(what, choose_by_policy(model, how), how, bool(model.config.question_width))
-    if method not in (*METHODS, "oracle"):
-        raise ValueError(f"there is no method {method!r}; there are {', '.join(METHODS)} and oracle")
-    rules = method == "oracle" or isinstance(METHODS[method], IndexMethod)
-    return Choice(method, choose_by_method(method, chosen, seed), None if rules else chosen or "topk")
+    if method == "oracle" and policy is None:
+        if selection is not None:
+            raise ScoreError(f"oracle selects by a rule of its own, got --selection {selection}")
+        return Choice(method, oracle, None)
+    if method is not None and method not in METHODS:
+        raise ScoreError(f"there is no method {method!r}; there are {', '.join(METHODS)} and oracle")
+    compressor = compressor_of_options(policy, method, None, selection, seed if method == "random" else None)
+    what = method or ("the pretrained policy" if policy is None else f"the policy {policy}")
+    sees_question = False
+    if isinstance(compressor.method, SurprisePolicy):
+        _check_fits(what, compressor.method, environment)
+        sees_question = bool(compressor.method.config.question_width)
+    return Choice(what, choose_by(compressor, sees_question), compressor.selection_used, sees_question)
 
 
-def load_policy(folder: Path, environment: MiniatureEnvironment) -> SurprisePolicy:
-    """A policy for the miniature's tokens and questions, frozen.
+def choose_by(selector: Selector, sees_question: bool = False) -> Choose:
+    """What anything that selects keeps."""
 
-    Raises:
-        FileNotFoundError: there is no such folder, or nothing of a policy in it.
-        TypeError, ValueError: it holds something else or is damaged, or the policy is for other tokens or questions.
-    """
-    policy = weights.load_policy(folder)
+    def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
+        return selector.select(batch.videos, batch.question if sees_question else None, keep.tolist()).index
+
+    return choose
+
+
+def _check_fits(what: str, policy: SurprisePolicy, environment: MiniatureEnvironment) -> None:
+    """Raises ScoreError for a policy that is for other tokens or questions than the miniature's."""
     config = policy.config
     if config.state == "residual" and config.token_width != environment.token_width:
-        raise ValueError(
-            f"{folder}: the policy is for tokens of width {config.token_width}, the miniature's have "
+        raise ScoreError(
+            f"{what}: the policy is for tokens of width {config.token_width}, the miniature's have "
             f"{environment.token_width}"
         )
     if config.question_width not in (0, len(TASKS)):
-        raise ValueError(
-            f"{folder}: the policy is for questions of width {config.question_width}, the miniature's have {len(TASKS)}"
+        raise ScoreError(
+            f"{what}: the policy is for questions of width {config.question_width}, the miniature's have {len(TASKS)}"
         )
-    return policy
 
 
 def parse_numbers(texts: Iterable[str]) -> list[float]:
@@ -114,8 +117,9 @@ def parse_numbers(texts: Iterable[str]) -> list[float]:
         try:
             number = float(text)
         except ValueError:
-            raise ValueError(f"retention must be a number in (0, 1], got {text!r}") from None
-        keep_count(1, 1, number)  # refuses what is out of range
+            raise ScoreError(f"retention must be a number in (0, 1], got {text!r}") from None
+        if not 0 < number <= 1:
+            raise ScoreError(f"retention must be a number in (0, 1], got {text!r}")
         numbers.add(number)
     return sorted(numbers)
 
@@ -127,13 +131,13 @@ def find_splits(names: Sequence[str], footage: bool) -> list[str]:
     """
     for name in names:
         if name not in SPLITS:
-            raise ValueError(f"there is no split {name!r}; there are {', '.join(SPLITS)}")
+            raise ScoreError(f"there is no split {name!r}; there are {', '.join(SPLITS)}")
     wanted = list(dict.fromkeys(names)) or [name for name, split in SPLITS.items() if footage or not split.footage]
     over_footage = [name for name in wanted if SPLITS[name].footage]
     if over_footage and not footage:
-        raise ValueError(f"the split {over_footage[0]} is made over real video: give --footage VIDEO")
+        raise ScoreError(f"the split {over_footage[0]} is made over real video: give --footage VIDEO")
     if footage and not over_footage:
-        raise ValueError(f"--footage is for the split footage, got {', '.join(wanted)}")
+        raise ScoreError(f"--footage is for the split footage, got {', '.join(wanted)}")
     return wanted
 
 
@@ -164,10 +168,10 @@ def run(
         ValueError: no videos, or what the environment refuses.
     """
     if num_videos < 1:
-        raise ValueError(f"videos must be at least 1, got {num_videos}")
+        raise ScoreError(f"videos must be at least 1, got {num_videos}")
     report: dict[str, Any] = {
         "evaluated": choice.what,
-        "law": choice.law,
+        "selection": choice.selection,
         "partition": "test",
         "seed": seed,
         "videos": num_videos,
@@ -221,10 +225,10 @@ def write_json(path: Path, report: Mapping[str, Any]) -> None:
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
     """A table for each split: accuracies in %, the mean with its standard error."""
-    law = f", {report['law']}" if report["law"] else ""
+    selection = f", {report['selection']}" if report["selection"] else ""
     for split, rows in report["splits"].items():
         console.print(
-            f"{split}: {report['evaluated']}{law}; {report['videos']} test videos of seed {report['seed']}, "
+            f"{split}: {report['evaluated']}{selection}; {report['videos']} test videos of seed {report['seed']}, "
             f"{rows[0]['questions']} questions; accuracy in %",
             markup=False,
             highlight=False,

@@ -17,12 +17,13 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from score_video.commands.train_config import FILE, read_config, write_config
+from score_video.errors import ScoreError
 from score_video.files import check_folder_to_write, write_errors
 from score_video.rl import checkpoint
 from score_video.rl.config import ScoreConfig
 
 POLICY = ("config.json", "model.safetensors", "trainer_state.json")
-"""What a run leaves at its end."""
+"""What a run leaves at its end: a compressor, and every line of metrics."""
 
 RESULTS = (*POLICY, FILE)
 
@@ -134,18 +135,18 @@ def _find(folder: Path, name: str) -> Path:
         if name.rstrip("/") in (found.name, str(checkpoint.step_of(found)), str(found)):
             return found
     there = ", ".join(found.name for found in checkpoint.checkpoints(folder)) or "none"
-    raise ValueError(f"{folder}: there is no checkpoint {name!r}; there are {there}")
+    raise ScoreError(f"{folder}: there is no checkpoint {name!r}; there are {there}")
 
 
 def _check_same_run(folder: Path, names: Sequence[str], config: Mapping[str, Any]) -> None:
     if FILE not in names:
         if foreign := [name for name in names if not _is_of_a_run(name)]:
-            raise ValueError(f"{folder}: is no run to resume: it has no {FILE}, but {foreign[0]}")
+            raise ScoreError(f"{folder}: is no run to resume: it has no {FILE}, but {foreign[0]}")
         return
     before = read_config(folder / FILE)
     for key in ("environment", "environment_options", "data", "policy"):
         if before[key] != config[key]:
-            raise ValueError(f"{folder}: {key} must be what the run began with, {before[key]}, got {config[key]}")
+            raise ScoreError(f"{folder}: {key} must be what the run began with, {before[key]}, got {config[key]}")
 
 
 def _check_replaceable(folder: Path, names: Sequence[str], overwrite: bool) -> None:
@@ -172,11 +173,12 @@ def _remove(path: Path) -> None:
 
 
 def save_result(trainer: Any, folder: Path) -> None:
-    """The policy and the trainer's state, each file put in its place when all are whole. Raises OSError."""
+    """The compressor and the trainer's state, each file put in its place when all are whole. Raises OSError."""
     partial = folder / f".result-{os.getpid()}"
     try:
         with write_errors(folder, partial):
-            trainer.save_model(str(partial))
+            partial.mkdir(exist_ok=True)
+            trainer.compressor().write(partial)
             trainer.state.save_to_json(str(partial / "trainer_state.json"))
             for file in partial.iterdir():
                 file.replace(folder / file.name)

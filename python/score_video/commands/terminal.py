@@ -25,11 +25,6 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def is_text(text: str) -> bool:
-    """Whether it can be written in UTF-8; an argument whose bytes were not UTF-8 cannot (PEP 383)."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)
-
-
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A bar on a terminal; elsewhere a line as each phase begins."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from score_video.commands.terminal import one_line
+from score_video.errors import ScoreError
 from score_video.files import write_errors
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: Sc
     def videos(given: Any, partition: str, number: int) -> MiniatureVideos:
         where = f"data.{'train' if partition == 'train' else 'validation'}"
         if not isinstance(given, Mapping):
-            raise ValueError(f"{where}: must be a mapping, got {given!r}")
+            raise ScoreError(f"{where}: must be a mapping, got {given!r}")
         check_keys(given, [name for name in _arguments(MiniatureVideos) if name != "partition"], where)
         made = MiniatureVideos(**{"split": "plain", "seed": 0, "num_videos": number, **given, "partition": partition})
         if len(made) == 0:
-            raise ValueError(f"{where}: num_videos must be at least 1, got 0")
+            raise ScoreError(f"{where}: num_videos must be at least 1, got 0")
         return made
 
     check_keys(options, _arguments(MiniatureEnvironment), "environment_options")
@@ -87,10 +88,10 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     check_keys(options, (*own, *arguments), "environment_options")
     check_keys(data, ("train", "validation"), "data")
     if not isinstance(source := options.get("model"), str):
-        raise ValueError(f"environment_options: model must be a folder or an id on the hub, got {source!r}")
+        raise ScoreError(f"environment_options: model must be a folder or an id on the hub, got {source!r}")
     dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if (dtype := options.get("dtype", "auto")) not in dtypes:
-        raise ValueError(f"environment_options: dtype must be one of {', '.join(dtypes)}, got {dtype!r}")
+        raise ScoreError(f"environment_options: dtype must be one of {', '.join(dtypes)}, got {dtype!r}")
     given = {name: value for name, value in options.items() if name not in own}
     check_options(given)
     one = given.get("one_question", False)
@@ -98,7 +99,7 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     if isinstance(train, Mapping) and "source" not in train:
         names = dict.fromkeys(stage.data or stage.name for stage in settings.parsed_stages())
         if settings.stages is None or set(train) != set(names):
-            raise ValueError(
+            raise ScoreError(
                 f"data.train: must be one data set, or by name those of the stages ({', '.join(names)}), "
                 f"got {', '.join(map(str, train)) or 'none'}"
             )
@@ -110,7 +111,7 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     try:
         check_torchvision()
     except ImportError as error:
-        raise ValueError(str(error)) from None
+        raise ScoreError(str(error)) from None
     processor = load_processor(source)
     environment = MllmEnvironment(load_model(source, settings.device, dtypes[dtype]), processor, **given)
     width = environment.token_width
@@ -128,7 +129,7 @@ def _asked(given: Any, one_question: bool, where: str) -> Examples:
         (given.get("source"), given.get("split", "train")) if isinstance(given, Mapping) else (given, "train")
     )
     if not isinstance(source, str) or not isinstance(split, str):
-        raise ValueError(f"{where}: must be a file, a saved data set or an id on the hub, got {given!r}")
+        raise ScoreError(f"{where}: must be a file, a saved data set or an id on the hub, got {given!r}")
     examples = load_examples(source, split=split)
     return OneQuestionEach(examples) if one_question else examples
 
@@ -181,24 +182,26 @@ def train(
     from score_video.rl.trainer import ScoreTrainer
 
     if overwrite and (resume or resume_from is not None):
-        raise ValueError(f"give {'--resume' if resume else '--resume-from'} or --overwrite, not both")
+        raise ScoreError(f"give {'--resume' if resume else '--resume-from'} or --overwrite, not both")
     if config_file is None and (resume or resume_from is not None):
         if not (file := Path(output or OUTPUT) / FILE).is_file():
-            raise ValueError(f"{file.parent}: there is no run to resume: it has no {FILE} (--config begins one)")
+            raise ScoreError(f"{file.parent}: there is no run to resume: it has no {FILE} (--config begins one)")
         config_file = file
     config = read_config(config_file)
     folder = output or Path(config["training"].get("output_dir") or OUTPUT)
     config["training"] |= settings or {}
     training = make_training({"disable_tqdm": not bar, **config["training"], "output_dir": str(folder)})
     if config["environment"] not in ENVIRONMENTS:
-        raise ValueError(f"environment must be one of {', '.join(ENVIRONMENTS)}, got {config['environment']!r}")
-    known = [name for name in _arguments(SurprisePolicyConfig) if name in SurprisePolicyConfig.__annotations__]
-    check_keys(config["policy"], known, "policy")
+        raise ScoreError(f"environment must be one of {', '.join(ENVIRONMENTS)}, got {config['environment']!r}")
+    check_keys(config["policy"], _arguments(SurprisePolicyConfig), "policy")
     with RunFolder(folder, config, training, resume=resume, resume_from=resume_from, overwrite=overwrite) as run:
         workplace = ENVIRONMENTS[config["environment"]](config["environment_options"], config["data"], training)
         sizes = {"token_width": workplace.token_width, "question_width": workplace.question_width}
         set_seed(training.seed)
-        policy = SurprisePolicy(SurprisePolicyConfig(**{**sizes, **config["policy"]}))
+        try:
+            policy = SurprisePolicy(SurprisePolicyConfig(**{**sizes, **config["policy"]}))
+        except (TypeError, ValueError) as error:
+            raise ScoreError(f"policy: {error}") from None
         trainer = ScoreTrainer(
             policy,
             workplace.environment,
@@ -267,7 +270,7 @@ def _check_installed() -> None:
 
     missing = [name for name in ("accelerate", "datasets", "yaml") if find_spec(name) is None]
     if missing:
-        raise ValueError(f"training needs {', '.join(missing)}: install score-video[train]")
+        raise ScoreError(f"training needs {', '.join(missing)}: install score-video[train]")
 
 
 def _arguments(of: Callable[..., Any]) -> list[str]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from score_video.commands.terminal import is_text
-from score_video.files import output_file
+from score_video.errors import ScoreError
+from score_video.files import is_text, output_file
 from score_video.rl.config import FIELDS, ScoreConfig
 
 FILE = "train_config.yaml"
@@ -49,22 +49,22 @@ def read_config(path: Path | None) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise ValueError(f"{path}{where}: not YAML ({error.problem})") from None
+        raise ScoreError(f"{path}{where}: not YAML ({error.problem})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
+        raise ScoreError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
     if not _is_text(given):
-        raise ValueError(f"{path}: must be text, and an escape in it stands for half of a character")
+        raise ScoreError(f"{path}: must be text, and an escape in it stands for half of a character")
     if given is None:
         given = {}
     if not isinstance(given, dict):
-        raise ValueError(f"{path}: must be a mapping with the keys {', '.join(SECTIONS)}, got {given!r}")
+        raise ScoreError(f"{path}: must be a mapping with the keys {', '.join(SECTIONS)}, got {given!r}")
     check_keys(given, SECTIONS, str(path))
     config = {key: _copy(value) if given.get(key) is None else given[key] for key, value in SECTIONS.items()}
     if not isinstance(config["environment"], str):
-        raise ValueError(f"{path}: environment must be a name, got {config['environment']!r}")
+        raise ScoreError(f"{path}: environment must be a name, got {config['environment']!r}")
     for key in [key for key in SECTIONS if key != "environment"]:
         if not isinstance(config[key], dict):
-            raise ValueError(f"{path}: {key} must be a mapping, got {config[key]!r}")
+            raise ScoreError(f"{path}: {key} must be a mapping, got {config[key]!r}")
     return config
 
 
@@ -74,13 +74,13 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name:
-            raise ValueError(f"--set must be name=value, got {setting!r}")
+            raise ScoreError(f"--set must be name=value, got {setting!r}")
         try:
             parsed[name] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise ValueError(f"--set {name}: not YAML: {value!r}") from None
+            raise ScoreError(f"--set {name}: not YAML: {value!r}") from None
         if not _is_text(parsed[name]):
-            raise ValueError(f"--set {name}: must be text, and an escape in it stands for half of a character")
+            raise ScoreError(f"--set {name}: must be text, and an escape in it stands for half of a character")
     return parsed
 
 
@@ -95,9 +95,11 @@ def make_training(training: Mapping[str, Any]) -> ScoreConfig:
     settings = {name: _typed(name, value, hints[name]) for name, value in training.items()}
     try:
         return ScoreConfig(**settings)
-    except (ImportError, LookupError, NotImplementedError, RuntimeError, TypeError) as error:
+    except ScoreError:
+        raise
+    except (ValueError, ImportError, LookupError, NotImplementedError, RuntimeError, TypeError) as error:
         # transformers' way of saying that a package is missing, or that a mapping has the wrong keys
-        raise ValueError(f"training: {' '.join(str(error).split())}") from error
+        raise ScoreError(f"training: {' '.join(str(error).split())}") from error
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
@@ -119,7 +121,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if not fits:
         words = {bool: "true or false", int: "an integer", float: "a number", str: "a string", NoneType: "null"}
         wanted = " or ".join(words.get(kind, f"a {(typing.get_origin(kind) or kind).__name__}") for kind in kinds)
-        raise ValueError(f"training: {name} must be {wanted}, got {value!r}")
+        raise ScoreError(f"training: {name} must be {wanted}, got {value!r}")
     return value
 
 
@@ -127,7 +129,7 @@ def _one_of(name: str, value: Any, choices: Sequence[Any]) -> Any:
     """YAML reads an unquoted ``no`` as false, and here that can mean nothing else."""
     value = "no" if value is False and "no" in choices else getattr(value, "value", value)
     if value not in choices or isinstance(value, bool):
-        raise ValueError(f"training: {name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+        raise ScoreError(f"training: {name} must be one of {', '.join(map(str, choices))}, got {value!r}")
     return value
 
 
@@ -152,7 +154,7 @@ def check_keys(given: Mapping[Any, Any], known: Iterable[str], where: str) -> No
         if key not in names:
             close = difflib.get_close_matches(str(key), names, n=2)
             hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
-            raise ValueError(f"{where}: there is no {key!r}; {hint}")
+            raise ScoreError(f"{where}: there is no {key!r}; {hint}")
 
 
 def _is_text(value: Any) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from score_video.errors import ScoreError
 from score_video.miniature.footage import load_footage, make_world
 from score_video.miniature.reader import Reader, grid_places
 from score_video.miniature.world import NOT_ASKED, TASK_NAMES, TASKS, Partition, World, thing_counts
@@ -48,10 +49,10 @@ class MiniatureVideos(Dataset[Example]):
         still: bool = False,
     ) -> None:
         if num_videos < 0:
-            raise ValueError(f"num_videos must be 0 or more, got {num_videos}")
+            raise ScoreError(f"num_videos must be 0 or more, got {num_videos}")
         self._stills = make_world(split, partition, seed, None) if still else None
         if self._stills is not None and self._stills.split.moving > 0:
-            raise ValueError(f"still must be False for a split in which things move, as they do in {split}")
+            raise ScoreError(f"still must be False for a split in which things move, as they do in {split}")
         self._of = {"split": split, "partition": partition, "seed": seed, "one_question": one_question}
         self._num_videos = num_videos
 
@@ -227,13 +228,13 @@ class MiniatureEnvironment:
 def _check(examples: Sequence[Example]) -> None:
     """Raises ValueError unless the examples are of the miniature and go together."""
     if not examples:
-        raise ValueError("examples must not be empty")
+        raise ScoreError("examples must not be empty")
     wanted = {"split", "partition", "seed", "number", "one_question"}
     for example in examples:
         if missing := sorted(wanted - set(example)):
-            raise ValueError(f"an example of the miniature must have {missing[0]!r}, got {sorted(example)}")
+            raise ScoreError(f"an example of the miniature must have {missing[0]!r}, got {sorted(example)}")
         if example["one_question"] != examples[0]["one_question"]:
-            raise ValueError("examples must all ask one question or all ask every one, got both in a batch")
+            raise ScoreError("examples must all ask one question or all ask every one, got both in a batch")
 
 
 def _pixels_of(frames: Tensor, shape: torch.Size) -> Tensor:
@@ -241,7 +242,7 @@ def _pixels_of(frames: Tensor, shape: torch.Size) -> Tensor:
     pixels = frames.permute(0, 3, 1, 2) if frames.ndim == 4 else frames
     if pixels.shape != shape or not pixels.is_floating_point():
         wanted = [shape[0], *shape[2:], 3]
-        raise ValueError(f"frames must be floating point {wanted}, got {frames.dtype} {list(frames.shape)}")
+        raise ScoreError(f"frames must be floating point {wanted}, got {frames.dtype} {list(frames.shape)}")
     return pixels
 
 

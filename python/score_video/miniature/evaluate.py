@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import score_ext
-from score_ext.ops import Law
+from score_ext.ops import SelectionRule
+from score_video.errors import ScoreError
 from score_video.methods import IndexMethod, find_method
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
 from score_video.miniature.world import (
@@ -153,18 +154,18 @@ def evaluate_counts(
     return Accuracy(torch.cat(results), sum(int(keep.sum()) for keep in keeps), tokens)
 
 
-def choose_by_policy(policy: Policy, law: Law = "systematic") -> Choose:
+def choose_by_policy(policy: Policy, law: SelectionRule = "systematic") -> Choose:
     """What a policy keeps: selected by its logits with a law of :func:`score_ext.select`."""
 
     @torch.no_grad()
     def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
         logits = policy(batch.videos, batch.question)
-        return score_ext.select(logits, batch.videos.cu_seqlens, keep, int(keep.sum()), law)
+        return score_ext.select(logits, batch.videos.cu_seqlens, keep, selection=law)
 
     return choose
 
 
-def choose_by_method(name: str, law: Law | None = None, seed: int = 0) -> Choose:
+def choose_by_method(name: str, law: SelectionRule | None = None, seed: int = 0) -> Choose:
     """What a training-free method keeps, or the oracle (:func:`oracle`).
 
     Args:
@@ -177,16 +178,16 @@ def choose_by_method(name: str, law: Law | None = None, seed: int = 0) -> Choose
     """
     if name == "oracle":
         if law is not None:
-            raise ValueError(f"oracle selects by a rule of its own and takes no law, got {law!r}")
+            raise ScoreError(f"oracle selects by a rule of its own and takes no law, got {law!r}")
         return oracle
     method = find_method(name)
     if law is not None and isinstance(method, IndexMethod):
-        raise ValueError(f"{name} selects by a rule of its own and takes no law, got {law!r}")
+        raise ScoreError(f"{name} selects by a rule of its own and takes no law, got {law!r}")
 
     def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
         videos = batch.videos
         return method.index(
-            videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep, law=law or "topk", seed=seed
+            videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep, selection=law or "topk", seed=seed
         )
 
     return choose
@@ -208,4 +209,4 @@ def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:
     there = torch.cat([there, (shown[:, BACKGROUND] >= 12).float()[:, None]], 1)  # [L, things]
     totals = there.new_zeros(videos.num_videos, there.shape[1]).index_add_(0, videos.video_of_token, there)
     shares = (there / totals.clamp(min=1)[videos.video_of_token]).amax(1)
-    return score_ext.select(shares.clamp(min=1e-9).log(), videos.cu_seqlens, keep, int(keep.sum()), "systematic")
+    return score_ext.select(shares.clamp(min=1e-9).log(), videos.cu_seqlens, keep, selection="systematic")

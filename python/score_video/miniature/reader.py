@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from score_video.errors import ScoreError
 from score_video.miniature.world import NOT_ASKED, SIZE, TASKS
 
 # Every answer of every task is a word of its own
@@ -190,11 +191,11 @@ class Reader(nn.Module):
                 reader = cls(config).float()
             missing, unexpected = reader.load_state_dict(weights, strict=False)
         except SafetensorError as error:
-            raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from None
+            raise ScoreError(f"{path} is damaged, or no safetensors file: {error}") from None
         except (TypeError, KeyError, ValueError, RuntimeError) as error:  # no configuration, or of something else
-            raise ValueError(f"{path} holds no reader: {error!r}") from None
+            raise ScoreError(f"{path} holds no reader: {error!r}") from None
         if odd := [*unexpected, *(name for name in missing if not name.startswith(("hints", "live")))]:
-            raise ValueError(f"{path} holds the weights of another reader: {odd[0]} is missing or not known")
+            raise ScoreError(f"{path} holds the weights of another reader: {odd[0]} is missing or not known")
         return reader.eval().requires_grad_(False)
 
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
 from score_video.miniature.painting import render
 from score_video.miniature.plan import Draws, Plan, draw_plan
 from score_video.miniature.vocabulary import (
@@ -120,14 +121,14 @@ class World:
 
     def __init__(self, split: str, partition: Partition, seed: int = 0, footage: Tensor | None = None) -> None:
         if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+            raise ScoreError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         if partition not in PARTITIONS:
-            raise ValueError(f"partition must be one of {', '.join(PARTITIONS)}, got {partition!r}")
+            raise ScoreError(f"partition must be one of {', '.join(PARTITIONS)}, got {partition!r}")
         if seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {seed}")
+            raise ScoreError(f"seed must be 0 or more, got {seed}")
         self.split = SPLITS[split]
         if self.split.footage != (footage is not None):
-            raise ValueError(
+            raise ScoreError(
                 f"the split {split} is made over real video: give footage (a clip)"
                 if self.split.footage
                 else f"only a split over real video takes footage, got some for {split}"
@@ -136,7 +137,7 @@ class World:
         if footage is not None and (
             footage.ndim != 3 or any(size < wanted for size, wanted in zip(footage.shape, least, strict=True))
         ):
-            raise ValueError(
+            raise ScoreError(
                 f"footage must be [frames, height, width] of at least {self.split.frames} x 64 x 64, "
                 f"got {list(footage.shape)}"
             )

@@ -22,6 +22,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
+
 _EPSILON = 1e-4
 
 
@@ -46,12 +48,12 @@ class Rewards:
     def __post_init__(self) -> None:
         shape = self.task.shape
         if len(shape) != 2 or shape[0] < 2:
-            raise ValueError(f"task must be [G, B] with G of at least 2 samples in a group, got {list(shape)}")
+            raise ScoreError(f"task must be [G, B] with G of at least 2 samples in a group, got {list(shape)}")
         others = {"compression": self.compression, "correct": self.correct}
         others |= {f"decisions[{factor!r}]": count for factor, count in self.decisions.items()}
         for name, tensor in others.items():
             if tensor.shape != shape:
-                raise ValueError(f"{name} must be {list(shape)}, as task is, got {list(tensor.shape)}")
+                raise ScoreError(f"{name} must be {list(shape)}, as task is, got {list(tensor.shape)}")
 
 
 Advantage: TypeAlias = Callable[[Rewards, float, bool, tuple[str, ...]], dict[str, Tensor]]
@@ -125,7 +127,7 @@ def by_factor(rewards: Rewards, weight: float, scale: bool, factors: tuple[str, 
         ValueError: the law has other factors: a bernoulli law's decisions are each a bit of both.
     """
     if not set(factors) <= {"subset", "count"}:
-        raise ValueError(
+        raise ScoreError(
             f"factors must be subset, or subset and count, for the advantage by_factor, got {', '.join(factors)};"
             " take the law exact or counted, or another advantage"
         )

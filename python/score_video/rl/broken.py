@@ -12,6 +12,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from score_video.errors import ScoreError
 from score_video.rl.curriculum import Drawn, Examples, Item, ScheduledExamples, Unread, example_at
 from score_video.rl.environment import EncodedBatch, Environment, Example, UnreadableError
 from score_video.rl.rollouts import encode
@@ -82,7 +83,7 @@ class BrokenExamples:
 
     def _note(self, row: tuple[int, int], reason: str) -> None:
         if not self._skip:
-            raise ValueError(f"{self._data.name_of(*row)}: {reason} ({ADVICE})")
+            raise ScoreError(f"{self._data.name_of(*row)}: {reason} ({ADVICE})")
         if row not in self.known:
             self.known[row] = reason
             self._new.append((*row, reason))
@@ -99,7 +100,7 @@ class BrokenExamples:
             else:
                 yield row, example
         first = self._data.row_of(item)
-        raise ValueError(f"{self._data.name_of(first[0])}: no example of it can be read; one: {self.known[first]}")
+        raise ScoreError(f"{self._data.name_of(first[0])}: no example of it can be read; one: {self.known[first]}")
 
 
 class NumberedExamples(Dataset[Item]):
@@ -133,7 +134,7 @@ def encode_readable(environment: Environment, drawn: Drawn, skip: bool) -> tuple
     def leave_out(position: int, reason: str) -> None:
         where = f"row {left[position][0] + 1} of the evaluation's data"
         if not skip:
-            raise ValueError(f"{where}: {reason} ({ADVICE})")
+            raise ScoreError(f"{where}: {reason} ({ADVICE})")
         warnings.warn(f"skipped: {where}: {reason}", stacklevel=3)
         del left[position]
 

@@ -21,6 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from score_video.errors import ScoreError
+
 MANIFEST = "manifest.json"
 RUN = "run.json"
 OPTIMIZER = "optimizer.pt"
@@ -83,23 +85,23 @@ def keep_latest(output: Path, limit: int | None, best: Path | None) -> None:
 def check(folder: Path) -> None:
     """Raises ValueError, which names the file, for a checkpoint that is not as it was written."""
     if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such checkpoint")
+        raise ScoreError(f"{folder}: there is no such checkpoint")
     manifest = folder / MANIFEST
     try:
         files = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
         names = dict(files)
     except FileNotFoundError:
-        raise ValueError(
+        raise ScoreError(
             f"{folder}: is not a checkpoint of this trainer, or half of one: it has no {MANIFEST}"
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{manifest}: is damaged; {_instead(folder)}") from None
+        raise ScoreError(f"{manifest}: is damaged; {_instead(folder)}") from None
     for name, digest in names.items():
         file = folder / name
         if not file.is_file():
-            raise ValueError(f"{file}: is missing; {_instead(folder)}")
+            raise ScoreError(f"{file}: is missing; {_instead(folder)}")
         if _digest(file) != digest:
-            raise ValueError(f"{file}: is damaged (not what was written); {_instead(folder)}")
+            raise ScoreError(f"{file}: is damaged (not what was written); {_instead(folder)}")
 
 
 def check_run(folder: Path, run: Mapping[str, Any]) -> None:
@@ -112,7 +114,7 @@ def check_run(folder: Path, run: Mapping[str, Any]) -> None:
     now = json.loads(json.dumps(run))  # as it would have been read
     for name in sorted(saved.keys() & now.keys()):
         if saved[name] != now[name]:
-            raise ValueError(f"{folder}: {name} must be what the run began with, {saved[name]!r}, got {now[name]!r}")
+            raise ScoreError(f"{folder}: {name} must be what the run began with, {saved[name]!r}, got {now[name]!r}")
 
 
 def check_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -123,16 +125,16 @@ def check_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     file = folder / OPTIMIZER
     groups = torch.load(file, map_location="cpu", weights_only=True)["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in optimizer.param_groups]:
-        raise ValueError(f"{file}: is of a policy with other parameters")
+        raise ScoreError(f"{file}: is of a policy with other parameters")
     for before, now in zip(groups, optimizer.param_groups, strict=True):
         if kinds := sorted((before.keys() ^ now.keys()) - {"initial_lr"}):
-            raise ValueError(
+            raise ScoreError(
                 f"{file}: the optimiser must be of the kind that the run began with, got {type(optimizer).__name__} "
                 f"(of the two only one has {kinds[0]})"
             )
         for name in sorted(before.keys() & _OF_OPTIMIZERS):
             if _listed(before[name]) != _listed(now[name]):
-                raise ValueError(
+                raise ScoreError(
                     f"{file}: the optimiser's {name} must be what the run began with, {before[name]!r}, "
                     f"got {now[name]!r}"
                 )

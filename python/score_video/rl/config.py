@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from score_video.errors import ScoreError
 from score_video.rl.advantages import ADVANTAGES
 from score_video.rl.curriculum import Stage, parse_stages
 from score_video.rl.laws import LAWS
@@ -110,24 +111,24 @@ class ScoreConfig(TrainingArguments):
         for name, least in (("num_generations", 2), ("num_iterations", 1), ("max_steps", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+                raise ScoreError(f"{name} must be an integer of at least {least}, got {value!r}")
         for name in ("retention", "eval_retention", "target_retention"):
             value = getattr(self, name)
             if value is None and name != "retention":
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-                raise ValueError(f"{name} must be a number in (0, 1], got {value!r}")
+                raise ScoreError(f"{name} must be a number in (0, 1], got {value!r}")
         if self.save_total_limit is not None and self.save_total_limit < 1:
-            raise ValueError(f"save_total_limit must be at least 1, or None, got {self.save_total_limit!r}")
+            raise ScoreError(f"save_total_limit must be at least 1, or None, got {self.save_total_limit!r}")
         if self.num_iterations == 1 and self.epsilon is not None:
-            raise ValueError(
+            raise ScoreError(
                 f"epsilon must be None with num_iterations 1, where every ratio is 1, got {self.epsilon!r}"
             )
         if self.epsilon is not None and not (isinstance(self.epsilon, (int, float)) and 0 < self.epsilon < 1):
-            raise ValueError(f"epsilon must be a number between 0 and 1, got {self.epsilon!r}")
+            raise ScoreError(f"epsilon must be a number between 0 and 1, got {self.epsilon!r}")
         weight = self.compression_weight
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
-            raise ValueError(f"compression_weight must be a number above 0, got {weight!r}")
+            raise ScoreError(f"compression_weight must be a number above 0, got {weight!r}")
 
     def _check_strategies(self) -> None:
         for name, registry in (("law", LAWS), ("reward", REWARDS), ("advantage", ADVANTAGES)):
@@ -135,12 +136,12 @@ class ScoreConfig(TrainingArguments):
         if self.compression is not None:
             _check_name("compression", self.compression, COMPRESSIONS)
         if self.compression is not None and self.law == "exact":
-            raise ValueError(
+            raise ScoreError(
                 "compression must be None with the law exact, where all samples keep as many, "
                 f"got {self.compression!r} (take the law counted or bernoulli)"
             )
         if self.advantage == "by_factor" and self.law == "bernoulli":
-            raise ValueError("advantage by_factor must have the law counted or exact, got bernoulli")
+            raise ScoreError("advantage by_factor must have the law counted or exact, got bernoulli")
 
     def _check_trainer(self) -> None:
         """What Trainer offers and this training cannot be resumed, or has no meaning, with."""
@@ -153,11 +154,11 @@ class ScoreConfig(TrainingArguments):
         }
         for name, value in fixed.items():
             if getattr(self, name) != value:
-                raise ValueError(f"{name} must be {value!r} here, got {getattr(self, name)!r}")
+                raise ScoreError(f"{name} must be {value!r} here, got {getattr(self, name)!r}")
         self._check_reporters()
         for name in ("deepspeed", "fsdp"):
             if getattr(self, name):
-                raise ValueError(f"{name} is not for policies: they are small, and every device holds all of one")
+                raise ScoreError(f"{name} is not for policies: they are small, and every device holds all of one")
 
     def _check_reporters(self) -> None:
         """transformers finds out that one is missing only when it needs it, and says so in its own type."""
@@ -167,7 +168,7 @@ class ScoreConfig(TrainingArguments):
             self.report_to = "none"
         names = [self.report_to] if isinstance(self.report_to, str) else self.report_to
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"report_to must be none, all, or names of reporters, got {self.report_to!r}")
+            raise ScoreError(f"report_to must be none, all, or names of reporters, got {self.report_to!r}")
         if names in (["none"], ["all"]):
             return
         here = [*integrations.get_available_reporting_integrations()]  # type: ignore[no-untyped-call]
@@ -176,9 +177,9 @@ class ScoreConfig(TrainingArguments):
         known = integrations.INTEGRATION_TO_CALLBACK
         for name in names:
             if name not in known:
-                raise ValueError(f"report_to must be none, all, or some of {', '.join(known)}, got {name!r}")
+                raise ScoreError(f"report_to must be none, all, or some of {', '.join(known)}, got {name!r}")
             if name not in here:
-                raise ValueError(
+                raise ScoreError(
                     f"report_to: what {name} needs is not installed; none is always there"
                     + (f", and here are {', '.join(here)}" if here else "")
                 )
@@ -186,11 +187,11 @@ class ScoreConfig(TrainingArguments):
 
 def _check_name(name: str, value: object, registry: dict[str, Any]) -> None:
     if not isinstance(value, str):
-        raise ValueError(f"{name} must be a string, got {value!r}")
+        raise ScoreError(f"{name} must be a string, got {value!r}")
     try:
         find(registry, value)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ScoreError(f"{name}: {error}") from None
 
 
 FIELDS = tuple(entry.name for entry in fields(ScoreConfig) if entry.init)

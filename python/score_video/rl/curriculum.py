@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from score_video.errors import ScoreError
 from score_video.rl.environment import Example, UnreadableError
 from score_video.rl.pseudo_video import pseudo_video
 
@@ -57,7 +58,7 @@ def as_pseudo_video(example: Example, seed: int, frames: int = 16, motion: str =
         still = torch.as_tensor(example["frames"][seed % len(example["frames"])])
     else:
         name = f" {example['id']}" if "id" in example else ""
-        raise ValueError(f"example{name} of the stage pseudo_video must have an image or frames, got {list(example)}")
+        raise ScoreError(f"example{name} of the stage pseudo_video must have an image or frames, got {list(example)}")
     rest = {key: value for key, value in example.items() if key not in ("image", "video", "frames")}
     return {**rest, "frames": pseudo_video(still, frames, motion, seed=seed)}
 
@@ -159,7 +160,7 @@ def parse_stages(stages: Sequence[Mapping[str, Any]], num_iterations: int = 1) -
         ValueError: names the stage and what is wrong with it.
     """
     if not isinstance(stages, Sequence) or isinstance(stages, str) or not stages:
-        raise ValueError(f"stages must be a list of at least one stage, got {stages!r}")
+        raise ScoreError(f"stages must be a list of at least one stage, got {stages!r}")
     return tuple(
         _parse_stage(stage, f"stages[{number}]", number == len(stages) - 1, num_iterations)
         for number, stage in enumerate(stages)
@@ -168,25 +169,25 @@ def parse_stages(stages: Sequence[Mapping[str, Any]], num_iterations: int = 1) -
 
 def _parse_stage(stage: Mapping[str, Any], where: str, last: bool, num_iterations: int) -> Stage:
     if not isinstance(stage, Mapping):
-        raise ValueError(f"{where} must be a mapping with a name, got {stage!r}")
+        raise ScoreError(f"{where} must be a mapping with a name, got {stage!r}")
     name, steps, retention = stage.get("name"), stage.get("steps"), stage.get("retention")
     if name not in STAGES:
-        raise ValueError(f"{where}: name must be one of {', '.join(STAGES)}, got {name!r}")
+        raise ScoreError(f"{where}: name must be one of {', '.join(STAGES)}, got {name!r}")
     if steps is None and not last:
-        raise ValueError(f"{where}: steps must be given for every stage but the last")
+        raise ScoreError(f"{where}: steps must be given for every stage but the last")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise ValueError(f"{where}: steps must be an integer of at least 1, got {steps!r}")
+        raise ScoreError(f"{where}: steps must be an integer of at least 1, got {steps!r}")
     if steps is not None and steps % num_iterations:
-        raise ValueError(f"{where}: steps must be a multiple of num_iterations ({num_iterations}), got {steps}")
+        raise ScoreError(f"{where}: steps must be a multiple of num_iterations ({num_iterations}), got {steps}")
     if retention is not None and not (isinstance(retention, (int, float)) and 0 < retention <= 1):
-        raise ValueError(f"{where}: retention must be a number in (0, 1], got {retention!r}")
+        raise ScoreError(f"{where}: retention must be a number in (0, 1], got {retention!r}")
     if stage.get("data") is not None and not isinstance(stage["data"], str):
-        raise ValueError(f"{where}: data must be the name of a training data set, got {stage['data']!r}")
+        raise ScoreError(f"{where}: data must be the name of a training data set, got {stage['data']!r}")
     options = {key: value for key, value in stage.items() if key not in STAGE_KEYS}
     known = list(inspect.signature(STAGES[name]).parameters)[2:]  # after the example and the seed
     for option in options:
         if option not in known:
-            raise ValueError(f"{where}: there is no option {option!r}; there are {', '.join([*STAGE_KEYS, *known])}")
+            raise ScoreError(f"{where}: there is no option {option!r}; there are {', '.join([*STAGE_KEYS, *known])}")
     return Stage(name, steps, retention, stage.get("data"), options)
 
 
@@ -198,13 +199,13 @@ def data_of_stages(stages: Sequence[Stage], data: Examples | Mapping[str, Exampl
     """
     if not isinstance(data, Mapping):
         if named := next((stage for stage in stages if stage.data is not None), None):
-            raise ValueError(
+            raise ScoreError(
                 f"train_dataset must have data sets by name for the stage with data {named.data!r}, got one"
             )
         return [data] * len(stages)
     wanted = [stage.data or stage.name for stage in stages]
     if set(wanted) != set(data):
-        raise ValueError(
+        raise ScoreError(
             f"train_dataset must have the data sets {', '.join(dict.fromkeys(wanted))}, as the stages "
             f"do, got {', '.join(data)}"
         )
@@ -227,7 +228,7 @@ class Schedule:
         open_end = stages[-1].steps is None
         if given >= max_steps if open_end else given != max_steps:
             wanted = f"leave some of the {max_steps} steps (max_steps) to the last" if open_end else "last max_steps"
-            raise ValueError(f"stages must {wanted} steps in all, got {given} of {max_steps}")
+            raise ScoreError(f"stages must {wanted} steps in all, got {given} of {max_steps}")
         self.stages = tuple(stages)
         self.max_steps = max_steps
         lengths = [stage.steps or max_steps - given for stage in stages]
@@ -280,7 +281,7 @@ class ScheduledExamples(Dataset[Item]):
     ) -> None:
         for stage, examples in zip(schedule.stages, data, strict=True):
             if len(examples) == 0:
-                raise ValueError(f"train_dataset must have examples for the stage {stage.name}, got none")
+                raise ScoreError(f"train_dataset must have examples for the stage {stage.name}, got none")
         self.data, self.schedule, self.batch, self.num_iterations, self.seed = (
             data,
             schedule,

@@ -89,13 +89,13 @@ class Exact:
     @torch.no_grad()
     def sample(self, logits: Tensor, videos: PackedVideos, keep: Tensor, num_samples: int, seed: Tensor) -> Rollout:
         _check(logits, videos, seed)
-        index, order = score_ext.draw(logits, videos.cu_seqlens, keep, int(keep.sum()), num_samples, seed)
+        index, order = score_ext.gumbel_topk(logits, videos.cu_seqlens, keep, num_samples, seed)
         keep_of_sample = keep.expand(num_samples, -1)  # [G, B]
         return Rollout(Selection(index.flatten(), keep_of_sample), {"order": order}, {"subset": keep_of_sample})
 
     def log_prob(self, logits: Tensor, videos: PackedVideos, rollout: Rollout) -> dict[str, Tensor]:
         keep = rollout.selection.keep[0]  # the same in all samples
-        return {"subset": score_ext.plackett_luce(logits, videos.cu_seqlens, keep, rollout.actions["order"])}
+        return {"subset": score_ext.plackett_luce_log_prob(logits, videos.cu_seqlens, keep, rollout.actions["order"])}
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,7 @@ class Counted:
         # ops draw as many tokens in every sample of a video; a count of its own takes a copy of the video
         offsets = _offsets_of_copies(videos, num_samples)
         budgets = count.flatten()
-        copies, order = score_ext.draw(
-            logits.repeat(num_samples), offsets, budgets, int(budgets.sum()), 1, seed_of_sample.flatten()
-        )
+        copies, order = score_ext.gumbel_topk(logits.repeat(num_samples), offsets, budgets, 1, seed_of_sample.flatten())
         # a row of the packed copies -> a row of the batch; without tokens there is no row
         index = copies[0] % max(logits.shape[0], 1)
         decisions = {"subset": count, "count": (longest > 0).int()}
@@ -175,7 +173,7 @@ class Counted:
     def log_prob(self, logits: Tensor, videos: PackedVideos, rollout: Rollout) -> dict[str, Tensor]:
         count = rollout.selection.keep
         offsets = _offsets_of_copies(videos, count.shape[0])
-        subset = score_ext.plackett_luce(
+        subset = score_ext.plackett_luce_log_prob(
             logits.repeat(count.shape[0]), offsets, count.flatten(), rollout.actions["order"]
         )
         deviations = (rollout.actions["log_count"].double() - self._mean(logits, videos)) / self.deviation

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
+
 
 def policy_gradient_loss(
     log_prob: Mapping[str, Tensor],
@@ -47,12 +49,12 @@ def policy_gradient_loss(
         given["old_log_prob"] = old_log_prob
     for name, factors in given.items():
         if factors.keys() != log_prob.keys():
-            raise ValueError(f"{name} must have the factors {sorted(log_prob)}, as log_prob has, got {sorted(factors)}")
+            raise ScoreError(f"{name} must have the factors {sorted(log_prob)}, as log_prob has, got {sorted(factors)}")
     if epsilon is not None:
         if not epsilon > 0:
-            raise ValueError(f"epsilon must be above 0, got {epsilon}")
+            raise ScoreError(f"epsilon must be above 0, got {epsilon}")
         if old_log_prob is None:
-            raise ValueError("old_log_prob must be given with epsilon, got None")
+            raise ScoreError("old_log_prob must be given with epsilon, got None")
 
     number = _total(decisions).clamp(min=1)  # 0 where all videos are empty
     metrics = {"entropy": -_total(log_prob) / number}

@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
+
 Motion = Callable[[Tensor, int, torch.Generator], Tensor]
 """(image float32 [3, H, W] in 0..1, number of frames T, random numbers) -> float32 [T, 3, H, W] in 0..1."""
 
@@ -45,16 +47,16 @@ def pseudo_video(image: Tensor, frames: int, motion: str = "mixed", *, seed: int
     if not isinstance(image, Tensor) or not (image.dtype == torch.uint8 or image.is_floating_point()):
         raise TypeError(f"image must be a tensor of uint8 or floats, got {getattr(image, 'dtype', type(image))}")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"image must be [height, width, 3], got {list(image.shape)}")
+        raise ScoreError(f"image must be [height, width, 3], got {list(image.shape)}")
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-        raise ValueError(f"frames must be an integer of at least 1, got {frames!r}")
+        raise ScoreError(f"frames must be an integer of at least 1, got {frames!r}")
     if motion not in MOTIONS:
-        raise ValueError(f"there is no motion {motion!r}; there are {', '.join(MOTIONS)}")
+        raise ScoreError(f"there is no motion {motion!r}; there are {', '.join(MOTIONS)}")
     scale = 255.0 if image.dtype == torch.uint8 else 1.0
     unit = image.permute(2, 0, 1).to(torch.float32) / scale
     # written so that NaN fails too
     if not bool(((unit >= 0) & (unit <= 1)).all()):
-        raise ValueError(f"image must have values from 0 to 1, got {unit.min():g} to {unit.max():g}")
+        raise ScoreError(f"image must have values from 0 to 1, got {unit.min():g} to {unit.max():g}")
     video = MOTIONS[motion](unit, frames, torch.Generator().manual_seed(seed)).permute(0, 2, 3, 1)
     if image.dtype == torch.uint8:
         return (video * 255).round().to(torch.uint8)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TypeVar
 
+from score_video.errors import ScoreError
+
 T = TypeVar("T")
 
 
@@ -22,9 +24,9 @@ def find(registry: Mapping[str, T], name: str | T) -> T:
     choices = f"the registered names are {', '.join(registry)}; one of your own is written package.module:attribute"
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise ValueError(f"name {name!r} is not registered; {choices}")
+        raise ScoreError(f"name {name!r} is not registered; {choices}")
     try:
         found: T = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"name {name!r} cannot be imported ({error}); {choices}") from error
+        raise ScoreError(f"name {name!r} cannot be imported ({error}); {choices}") from error
     return found

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
+from score_video.errors import ScoreError
 from score_video.files import write_errors
+from score_video.policy import SurprisePolicy
 from score_video.rl import checkpoint
 
 
@@ -30,7 +32,7 @@ class ResumableTrainer(Trainer):
             ``resume_from_checkpoint``: somebody else sees to them before the first is saved.
     """
 
-    model: PreTrainedModel
+    model: SurprisePolicy
     replaces_checkpoints = False
     _newer_than: int | None = None  # the step that was resumed from, until the first checkpoint after it
 
@@ -71,13 +73,13 @@ class ResumableTrainer(Trainer):
         self._newer_than = None
         if not resume_from_checkpoint:
             if found and self.args.save_strategy != "no" and not self.replaces_checkpoints:
-                raise ValueError(
+                raise ScoreError(
                     f"{output}: holds checkpoints of an earlier run ({found[-1].name}); resume from them, or take"
                     " another output_dir"
                 )
             return super().train(None, trial, ignore_keys_for_eval)
         if resume_from_checkpoint is True and not found:
-            raise ValueError(f"{output}: has no checkpoint to resume from")
+            raise ScoreError(f"{output}: has no checkpoint to resume from")
         folder = found[-1] if resume_from_checkpoint is True else Path(resume_from_checkpoint)
         checkpoint.check(folder)
         checkpoint.check_run(folder, self.settings_of_run())
@@ -176,7 +178,7 @@ def _settings_errors(args: TrainingArguments, *names: str) -> Iterator[None]:
             raise
         values = {name: getattr(args, name) for name in names if getattr(args, name)}
         given = " and ".join(f"{name} {getattr(value, 'value', value)!r}" for name, value in values.items())
-        raise ValueError(f"{given} cannot be used: {' '.join(str(error).split())}") from error
+        raise ScoreError(f"{given} cannot be used: {' '.join(str(error).split())}") from error
 
 
 @contextmanager

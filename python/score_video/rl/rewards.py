@@ -14,6 +14,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
 from score_video.rl.environment import Outcome, Selection
 
@@ -39,7 +40,7 @@ class LogProb:
 
     def __post_init__(self) -> None:
         if not -math.inf < self.floor < 0:
-            raise ValueError(f"floor must be finite and below 0, got {self.floor}")
+            raise ScoreError(f"floor must be finite and below 0, got {self.floor}")
 
     def __call__(self, outcome: Outcome) -> Tensor:
         return outcome.log_prob.clamp(min=self.floor)
@@ -58,7 +59,7 @@ class Fidelity:
 
     def __call__(self, outcome: Outcome) -> Tensor:
         if outcome.divergence is None:
-            raise ValueError("outcome.divergence must be there for the reward fidelity, got None")
+            raise ScoreError("outcome.divergence must be there for the reward fidelity, got None")
         return -outcome.divergence
 
 
@@ -78,7 +79,7 @@ def hinged(kept_ratio: Tensor, target: float) -> Tensor:
     Nothing is gained below the target, so a policy cannot be paid for dropping everything.
     """
     if not 0 < target <= 1:
-        raise ValueError(f"target must lie in (0, 1], got {target}")
+        raise ScoreError(f"target must lie in (0, 1], got {target}")
     return -(kept_ratio - target).clamp(min=0) / target
 
 
@@ -94,7 +95,7 @@ def check_finite(name: str, reward: Tensor) -> Tensor:
     if bad.any():
         places = ", ".join(f"sample {g} of video {b}" for g, b in bad.nonzero()[:3].tolist())
         more = ", ..." if bad.sum() > 3 else ""
-        raise ValueError(
+        raise ScoreError(
             f"reward {name!r} must be finite, got {int(bad.sum())} of {bad.numel()} values NaN or infinite"
             f" ({places}{more})"
         )

@@ -161,6 +161,6 @@ def deployed(
     videos, question = seen_by_policy(encoded, device)
     logits = policy(videos, question)
     count = keep(logits, videos)
-    index = score_ext.select(logits, videos.cu_seqlens, count, int(count.sum()), "systematic")
+    index = score_ext.select(logits, videos.cu_seqlens, count, selection="systematic")
     selection = Selection(index, count[None])
     return answer(environment, encoded, selection, reward), kept_ratio(selection, videos)

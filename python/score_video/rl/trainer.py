@@ -23,10 +23,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import PreTrainedModel
 from transformers.trainer_callback import ProgressCallback
 
-from score_video.policy import expected_count
+from score_video.compressor import AdaptiveRetention, Compressor
+from score_video.errors import ScoreError
+from score_video.policy import SurprisePolicy, expected_count
 from score_video.rl import checkpoint
 from score_video.rl.advantages import ADVANTAGES
 from score_video.rl.broken import BrokenExamples, NumberedExamples, encode_readable
@@ -50,7 +51,7 @@ class ScoreTrainer(ResumableTrainer):
     """Trains a policy in an environment.
 
     Args:
-        model: the policy, a ``SurprisePolicy`` or any ``PreTrainedModel`` with its ``forward(videos, question)``.
+        model: the policy.
         environment: the frozen model, on any device; see :class:`score_video.rl.environment.Environment`.
         args: the configuration.
         train_dataset: examples, map-style; or data sets by name, for the stages of a curriculum.
@@ -66,7 +67,7 @@ class ScoreTrainer(ResumableTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: SurprisePolicy,
         environment: Environment,
         args: ScoreConfig,
         train_dataset: Examples | Mapping[str, Examples] | None = None,
@@ -84,19 +85,22 @@ class ScoreTrainer(ResumableTrainer):
         self._rollouts: list[Prepared] | None = None
         self._saved_rollouts: dict[str, Tensor] = {}
         self._metrics: defaultdict[str, list[float]] = defaultdict(list)
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=collate,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            **options,
-        )
+        try:
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=collate,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                **options,
+            )
+        except ValueError as error:  # Trainer's, on settings that do not go together
+            raise ScoreError(f"training: {error}") from error
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started != args.world_size:
-            raise ValueError(f"the {started} processes that were started (WORLD_SIZE) train {args.world_size} to a run")
+            raise ScoreError(f"the {started} processes that were started (WORLD_SIZE) train {args.world_size} to a run")
         if args.n_gpu > 1:
-            raise ValueError(f"several devices must have a process each (torchrun), got {args.n_gpu} devices in one")
+            raise ScoreError(f"several devices must have a process each (torchrun), got {args.n_gpu} devices in one")
         if train_dataset is not None:
             scheduled = ScheduledExamples(
                 data_of_stages(self.schedule.stages, train_dataset),
@@ -131,7 +135,7 @@ class ScoreTrainer(ResumableTrainer):
     def _roll_out(self, drawn: Sequence[Drawn]) -> list[Prepared]:
         step = self.state.global_step
         stage = self.schedule.stages[self.schedule.number_at(step)]
-        self.model.eval()  # type: ignore[no-untyped-call]
+        self.model.eval()
         collected = [
             collect(
                 self.environment,
@@ -165,7 +169,7 @@ class ScoreTrainer(ResumableTrainer):
         try:
             return self._broken.encode(self.environment, drawn)
         except ValueError as error:
-            raise ValueError(f"step {self.state.global_step + 1}: {error}") from error
+            raise ScoreError(f"step {self.state.global_step + 1}: {error}") from error
 
     def _gather(self, results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """[G, B] of each batch of this process -> [G, all videos of the step], process by process."""
@@ -184,7 +188,7 @@ class ScoreTrainer(ResumableTrainer):
                 compression = self.compression(results["kept_ratio"], args.target_retention or args.retention)
                 check_finite(str(args.compression), compression)
         except ValueError as error:
-            raise ValueError(f"step {self.state.global_step + 1}: {error}") from None
+            raise ScoreError(f"step {self.state.global_step + 1}: {error}") from None
         rewards = rewards_of(results, compression, self.law.factors)
         advantage = self.advantage(rewards, args.compression_weight, args.scale_rewards, self.law.factors)
         total = task + args.compression_weight * compression
@@ -255,13 +259,13 @@ class ScoreTrainer(ResumableTrainer):
         """
         data = self.eval_dataset if eval_dataset is None else eval_dataset
         if data is None:
-            raise ValueError("eval_dataset must be given here or to the trainer, got None")
+            raise ScoreError("eval_dataset must be given here or to the trainer, got None")
         if isinstance(data, Mapping):
             metrics: dict[str, float] = {}
             for name, examples in data.items():
                 metrics |= self.evaluate(examples, ignore_keys, f"{metric_key_prefix}_{name}")
             return metrics
-        self.model.eval()  # type: ignore[no-untyped-call]
+        self.model.eval()
         sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)
         loader = self.callback_handler.eval_dataloader = self._eval_loader(cast(Examples, data))
         for batch in loader:
@@ -278,7 +282,7 @@ class ScoreTrainer(ResumableTrainer):
         reward, accuracy, kept, count, skipped = self.accelerator.gather(sums[None]).sum(0).tolist()
         if count == 0:
             unread = f" that can be read (of {int(skipped)})" if skipped else ""
-            raise ValueError(f"eval_dataset must have examples{unread}, got none")
+            raise ScoreError(f"eval_dataset must have examples{unread}, got none")
         named = {"reward": reward, "accuracy": accuracy, "kept_ratio": kept}
         metrics = {f"{metric_key_prefix}_{name}": total / count for name, total in named.items()}
         if self.args.skip_broken:
@@ -298,9 +302,25 @@ class ScoreTrainer(ResumableTrainer):
         )
 
     def _deployed_count(self, logits: Tensor, videos: Any) -> Tensor:
-        if self.law.factors == ("subset",):  # the count is not the policy's to choose
+        if self._count_is_given:
             return budgets(videos, self.args.eval_retention or self.args.retention)
         return expected_count(logits, videos).round().int().clamp(min=1).minimum(videos.lengths)
+
+    @property
+    def _count_is_given(self) -> bool:
+        """Whether how many are kept is not the policy's to choose."""
+        return self.law.factors == ("subset",)
+
+    def compressor(self) -> Compressor:
+        """The policy as :meth:`evaluate` has it choose: what ``score train`` saves.
+
+        Where the policy chooses how many tokens it keeps, that is its expected count.
+        """
+        if self._count_is_given:
+            retention: float | AdaptiveRetention = self.args.eval_retention or self.args.retention
+        else:
+            retention = AdaptiveRetention(floor=1e-9, cap=1.0)  # at least one token
+        return Compressor(self.accelerator.unwrap_model(self.model), retention, "systematic")
 
     # ---- Checkpoints
 
@@ -328,7 +348,7 @@ class ScoreTrainer(ResumableTrainer):
         if list(folder.glob("rollout-*")):
             file = folder / self._rollout_file()
             if not file.is_file():
-                raise ValueError(
+                raise ScoreError(
                     f"{folder}: is between two steps of a rollout and must be resumed with as many processes,"
                     f" got {self.args.world_size}"
                 )

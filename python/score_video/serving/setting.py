@@ -26,42 +26,36 @@ def read_setting() -> str:
     return os.environ.get(VARIABLE, "")
 
 
-def load_compressor(setting: str) -> Compressor:
+def engine_compressor(setting: str) -> Compressor:
     """What decides which tokens of a video stay. How many is the engine's business: ``retention`` has no say.
 
     Args:
-        setting: ``PRETRAINED``, the name of a training-free method (:data:`score_video.methods.METHODS`), or the folder
-            or the hub id of a saved :class:`Compressor`. A folder that is called like one of the others is reached by
-            "./name".
+        setting: anything that :meth:`score_video.Compressor.from_pretrained` takes.
 
     Raises:
-        ValueError: neither; a compressor that is damaged; or one that no engine can use: its count is adaptive, but
-            engines fix counts before they see the video, or its policy asks for the question, but they cache a video's
-            tokens for all questions. Names the variable.
+        ScoreError: there is no such thing, it is damaged, or no engine can use it: its count is adaptive, but engines
+            fix counts before they see the video; or its policy asks for the question, but they cache a video's tokens
+            for all questions. Names the variable.
     """
     from score_video.compressor import AdaptiveRetention, Compressor
+    from score_video.errors import ScoreError
     from score_video.methods import METHODS
     from score_video.policy import SurprisePolicy
 
-    if setting == PRETRAINED:
-        return Compressor()
-    if setting in METHODS:
-        return Compressor(setting)
     try:
         compressor = Compressor.from_pretrained(setting)
-    except (OSError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{VARIABLE} must be a folder or a hub id of a saved compressor, or one of "
-            f"{', '.join((PRETRAINED, *METHODS))}, "
-            f"got {setting!r}: {error}"
+    except (OSError, ValueError) as error:
+        raise ScoreError(
+            f"{VARIABLE} must be a folder or a hub id of a saved compressor or policy, or one of "
+            f"{', '.join((PRETRAINED, *METHODS))}, got {setting!r}: {error}"
         ) from error
     if isinstance(compressor.retention, AdaptiveRetention):
-        raise ValueError(
+        raise ScoreError(
             f"{VARIABLE}: the retention of {setting!r} is adaptive, but the engine fixes the count of a video's tokens "
             "before it sees the video: save the compressor with a fraction"
         )
     if isinstance(compressor.method, SurprisePolicy) and compressor.method.config.question_width:
-        raise ValueError(
+        raise ScoreError(
             f"{VARIABLE}: the policy of {setting!r} needs the question, but the engine caches the tokens of a video "
             "for all questions about it"
         )

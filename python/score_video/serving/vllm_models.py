@@ -24,7 +24,7 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 import score_ext
 from score_video.compressor import Compressor
 from score_video.packed import PackedVideos
-from score_video.serving.setting import VARIABLE, load_compressor, read_setting
+from score_video.serving.setting import VARIABLE, engine_compressor, read_setting
 from score_video.serving.vllm_positions import grid_positions, place_rows, split_places, with_places
 
 logger = init_logger(f"vllm.plugins.{__name__}")
@@ -39,7 +39,7 @@ class _Compressing:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         setting = read_setting()
         # in a tuple nn.Module does not see it: its weights are not among those that vLLM loads
-        self._score: tuple[Compressor] = (load_compressor(setting),)
+        self._score: tuple[Compressor] = (engine_compressor(setting),)
         spec = self.multimodal_config.get_video_pruning_spec()  # type: ignore[attr-defined]
         if spec is None:
             logger.warning("%s is %r, but videos go in whole: there is no --video-pruning-rate", VARIABLE, setting)

@@ -28,7 +28,7 @@ def register() -> None:
 
     Raises:
         RuntimeError: a release of vLLM that is not in :data:`TESTED_VERSIONS`.
-        ValueError: the setting is wrong, as :func:`score_video.serving.setting.load_compressor` says.
+        ValueError: the setting is wrong, as :func:`score_video.serving.setting.engine_compressor` says.
     """
     from score_video.serving.setting import ENGINE_ITSELF, VARIABLE, read_setting
 
@@ -44,9 +44,9 @@ def register() -> None:
             f"vLLM {' or '.join(TESTED_VERSIONS)}, or unset {VARIABLE}"
         )
     if setting != ENGINE_ITSELF:
-        from score_video.serving.setting import load_compressor
+        from score_video.serving.setting import engine_compressor
 
-        load_compressor(setting)  # now, so that a wrong one stops the server and not the first request
+        engine_compressor(setting)  # now, so that a wrong one stops the server and not the first request
         for name in MODELS:
             vllm.ModelRegistry.register_model(name, f"score_video.serving.vllm_models:{name}")
         _refuse_other_models()

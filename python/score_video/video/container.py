@@ -18,6 +18,8 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
+from score_video.errors import ScoreError
+
 MAX_SIDE = 16384  # pixels
 MAX_PIXELS = 2**26  # of one frame, 64 megapixels
 
@@ -32,7 +34,7 @@ _HEAD = 12  # bytes that tell a picture's format
 _STILLS = ("heic", "heix", "heim", "heis", "mif1", "avif")  # brands of MP4 files that hold pictures
 
 
-class VideoError(ValueError):
+class VideoError(ScoreError):
     """A file that cannot be read as video. The message is one line that names the file and what is wrong with it."""
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from score_video.errors import ScoreError
+
 # Pixels p in 0..255 become (p / 255 - MEAN) / STD, that is, lie in [-1, 1]: the normalisation that SigLIP-style vision
 # towers (LLaVA-OneVision, Qwen3-VL) apply to each colour channel.
 MEAN = 0.5
@@ -32,9 +34,9 @@ def fit_to_patches(height: int, width: int, *, patch: int, size: int) -> tuple[i
         ValueError: ``patch`` is not positive, or larger than ``size``.
     """
     if patch < 1:
-        raise ValueError(f"patch must be at least 1 pixel, got {patch}")
+        raise ScoreError(f"patch must be at least 1 pixel, got {patch}")
     if size < patch:
-        raise ValueError(f"a patch of {patch} pixels is larger than the frame: its longest side is {size} (size)")
+        raise ScoreError(f"a patch of {patch} pixels is larger than the frame: its longest side is {size} (size)")
     scale = size / max(height, width)
     return (
         max(1, round(height * scale / patch)) * patch,
@@ -58,10 +60,10 @@ def to_patches(frames: npt.NDArray[np.uint8], patch: int) -> tuple[torch.Tensor,
         ValueError: ``frames`` has another shape, or its sides are no multiples of ``patch``.
     """
     if frames.ndim != 4 or frames.shape[3] != 3:
-        raise ValueError(f"frames must be [T, H, W, 3], got {list(frames.shape)}")
+        raise ScoreError(f"frames must be [T, H, W, 3], got {list(frames.shape)}")
     t, height, width, _ = frames.shape
     if patch < 1 or height % patch or width % patch:
-        raise ValueError(f"frames of {width}x{height} pixels cannot be cut into patches of {patch}")
+        raise ScoreError(f"frames of {width}x{height} pixels cannot be cut into patches of {patch}")
     gh, gw = height // patch, width // patch
     # [T, gh, p, gw, p, 3] -> [T, gh, gw, 3, p, p]; still bytes, so that only one float copy is ever made
     cut = torch.from_numpy(frames).view(t, gh, patch, gw, patch, 3).permute(0, 1, 3, 5, 2, 4)

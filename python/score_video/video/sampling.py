@@ -20,6 +20,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from score_video.errors import ScoreError
 from score_video.video.container import VideoError, check_frame_size, is_for_pillow, open_video, read_head
 from score_video.video.decoding import Cursor, DisorderedError
 from score_video.video.orientation import Orientation, orientation_of
@@ -150,11 +151,11 @@ def read_frames(
 
 def _check_sampling(num_frames: int | None, fps: float | None) -> None:
     if (num_frames is None) == (fps is None):
-        raise ValueError("give either a number of frames or a rate (fps), not both and not neither")
+        raise ScoreError("give either a number of frames or a rate (fps), not both and not neither")
     if num_frames is not None and not 1 <= num_frames <= MAX_TIMES:
-        raise ValueError(f"the number of frames must be between 1 and {MAX_TIMES}, got {num_frames}")
+        raise ScoreError(f"the number of frames must be between 1 and {MAX_TIMES}, got {num_frames}")
     if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps must be a positive number, got {fps}")
+        raise ScoreError(f"fps must be a positive number, got {fps}")
 
 
 def numbers_of_frames(

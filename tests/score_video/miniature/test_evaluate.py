@@ -84,7 +84,7 @@ def test_methods_choose_as_they_do_elsewhere(batch: EncodedBatch) -> None:
     videos, keep = batch.videos, budgets(batch, 0.1)
     packed = (videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep)
     assert torch.equal(choose_by_method("norm")(batch, keep), METHODS["norm"].index(*packed))
-    spread = METHODS["norm"].index(*packed, law="systematic")
+    spread = METHODS["norm"].index(*packed, selection="systematic")
     assert torch.equal(choose_by_method("norm", "systematic")(batch, keep), spread)
     assert torch.equal(choose_by_method("random", seed=4)(batch, keep), METHODS["random"].index(*packed, seed=4))
     for name in ("oracle", *(name for name, method in METHODS.items() if isinstance(method, IndexMethod))):

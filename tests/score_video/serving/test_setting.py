@@ -13,44 +13,44 @@ from engines import save_policy
 from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.methods import METHODS
 from score_video.policy import SurprisePolicy
-from score_video.serving.setting import PRETRAINED, VARIABLE, load_compressor, read_setting
+from score_video.serving.setting import PRETRAINED, VARIABLE, engine_compressor, read_setting
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_s_name(name: str) -> None:
-    assert load_compressor(name).method == name
-    assert load_compressor(name).law is None
+    assert engine_compressor(name).method == name
+    assert engine_compressor(name).selection is None
 
 
 def test_the_policy_of_the_package() -> None:
-    policy = load_compressor(PRETRAINED).method
+    policy = engine_compressor(PRETRAINED).method
     assert isinstance(policy, SurprisePolicy)
     assert policy.config.state == "relative"
 
 
 def test_a_saved_compressor(tmp_path: Path) -> None:
     folder = save_policy(tmp_path / "policy", state="relative")
-    assert isinstance(load_compressor(str(folder)).method, SurprisePolicy)
+    assert isinstance(engine_compressor(str(folder)).method, SurprisePolicy)
 
 
 def test_a_folder_called_like_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Compressor("norm", law="systematic").save_pretrained("surprise")
-    assert load_compressor("surprise").method == "surprise"
-    assert load_compressor("./surprise").method == "norm"
+    Compressor("norm", selection="systematic").save_pretrained("surprise")
+    assert engine_compressor("surprise").method == "surprise"
+    assert engine_compressor("./surprise").method == "norm"
 
 
 @pytest.mark.parametrize("setting", ["no-such-thing", "/no/such/folder", " surprise"])
 def test_refuses_what_names_nothing(setting: str) -> None:
     with pytest.raises(ValueError, match=f"{VARIABLE} must be a folder or a hub id .* surprise, .*got '{setting}'"):
-        load_compressor(setting)
+        engine_compressor(setting)
 
 
 def test_refuses_a_damaged_compressor(tmp_path: Path) -> None:
     folder = save_policy(tmp_path / "policy", state="relative")
     (folder / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=rf"{VARIABLE} must be .*model.safetensors is damaged"):
-        load_compressor(str(folder))
+        engine_compressor(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_refuses_what_an_engine_cannot_use(
     policy = Compressor.from_pretrained(folder).method
     Compressor(policy, retention).save_pretrained(folder)
     with pytest.raises(ValueError, match=f"{VARIABLE}: .*{message}"):
-        load_compressor(str(folder))
+        engine_compressor(str(folder))
 
 
 def test_reads_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,34 @@
+"""The compressor that a command's options stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from score_video.compressor import PRETRAINED, Compressor
+from score_video.errors import ScoreError
+from score_video.methods import find_method
+
+
+def compressor_of_options(
+    policy: str | None,
+    method: str | None,
+    retention: float | None = None,
+    selection: str | None = None,
+    seed: int | None = None,
+) -> Compressor:
+    """What the options name; what they leave open is as it was saved, or as :class:`Compressor` has it.
+
+    Args:
+        policy: a folder or an id, as for :meth:`Compressor.from_pretrained`; or None.
+        method: the name of a training-free method; or None. With neither it is the policy that comes with the package.
+        retention, selection, seed: of the compressor; None: as it comes.
+
+    Raises:
+        ScoreError, OSError: both are given, one does not exist or is damaged, or they do not go together.
+    """
+    if policy is not None and method is not None:
+        raise ScoreError("give --policy or --method, not both")
+    if method is not None:
+        find_method(method)  # a folder or an id is not meant here
+    overrides: dict[str, Any] = {"retention": retention, "selection": selection, "seed": seed}
+    return Compressor.from_pretrained(policy or method or PRETRAINED, **overrides)

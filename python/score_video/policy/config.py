@@ -1,0 +1,94 @@
+"""What a policy is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from score_video.errors import ScoreError
+
+MODEL_TYPE = "score_policy"
+"""What config.json calls a policy."""
+
+_OF_TRANSFORMERS = frozenset(
+    {"model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache", "_name_or_path"}
+)
+"""Keys that folders of 0.1 have beside our own."""
+
+
+@dataclass
+class SurprisePolicyConfig:
+    """What a :class:`score_video.policy.SurprisePolicy` is made of.
+
+    Attributes:
+        token_width: D of the tokens, at least 1; with state "relative" it means nothing and may be left 0.
+        state: "residual": [LayerNorm(x) ; LayerNorm(dX) ; size of the change (:mod:`score_video.policy.change`) ;
+            position], for the tower it was trained on. "relative":
+            [:func:`score_video.policy.relative.relative_state` ; position], for any tower.
+        hidden_sizes: widths of the one or two hidden layers.
+        use_token: whether x is in the state; in the relative one, its appearance part.
+        use_residual: whether dX and its size are in the state; in the relative one, its temporal part.
+        use_position: whether the position is in the state.
+        question_width: E of the question's embedding; 0 for a policy that does not see the question.
+        initial_retention: in (0, 1); before training every token's logit is close to logit(initial_retention).
+
+    Raises:
+        TypeError, ScoreError: a value of the wrong type or out of range, or every part of the state switched off.
+    """
+
+    token_width: int = 0
+    state: Literal["residual", "relative"] = "residual"
+    hidden_sizes: list[int] = field(default_factory=lambda: [64, 64])
+    use_token: bool = True
+    use_residual: bool = True
+    use_position: bool = True
+    question_width: int = 0
+    initial_retention: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("use_token", "use_residual", "use_position"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise TypeError(f"{name} must be a bool, got {value!r}")
+        if not (self.use_token or self.use_residual or self.use_position):
+            raise ScoreError("use_token, use_residual and use_position are all off: the state is empty")
+        if self.state not in ("residual", "relative"):
+            raise ScoreError(f"state must be 'residual' or 'relative', got {self.state!r}")
+        if not isinstance(self.hidden_sizes, list) or len(self.hidden_sizes) not in (1, 2):
+            raise ScoreError(f"hidden_sizes must be a list of one or two sizes, got {self.hidden_sizes!r}")
+        for size in self.hidden_sizes:
+            _check_count("hidden_sizes", size, 1)
+        _check_count("token_width", self.token_width, 1 if self.state == "residual" else 0)
+        _check_count("question_width", self.question_width, 0)
+        if isinstance(self.initial_retention, bool) or not isinstance(self.initial_retention, (int, float)):
+            raise TypeError(f"initial_retention must be a number, got {self.initial_retention!r}")
+        if not 0 < self.initial_retention < 1:
+            raise ScoreError(f"initial_retention must lie between 0 and 1, got {self.initial_retention}")
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> SurprisePolicyConfig:
+        """The config that :meth:`to_dict`, or a config.json of 0.1, holds.
+
+        Raises:
+            TypeError, ScoreError: as the class, and for a key that is not known.
+        """
+        known = {own.name for own in fields(SurprisePolicyConfig)}
+        if unknown := sorted(set(values) - known - _OF_TRANSFORMERS):
+            raise ScoreError(f"a policy's config has no {unknown[0]!r}")
+        return SurprisePolicyConfig(**{name: value for name, value in values.items() if name in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes, and ``model_type``; as JSON can hold it."""
+        return {"model_type": MODEL_TYPE, **asdict(self)}
+
+    def to_json_string(self) -> str:
+        """What config.json holds, and what transformers' reporters write down of a model."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ScoreError(f"{name} must be at least {least}, got {value}")
