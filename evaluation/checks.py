@@ -13,8 +13,6 @@ from evaluation.text import at, by_retention, kind_name, mean_and_spread, percen
 from score_video.miniature.world import TASKS
 from score_video.rl.config import ScoreConfig
 
-__all__ = ["Check", "all_checks"]
-
 
 class Check(NamedTuple):
     """One expectation, in words.
@@ -107,7 +105,7 @@ def _advantages(results: Results) -> Iterator[Check]:
 
 
 def _adaptive(results: Results) -> Iterator[Check]:
-    correlations = [results.of(job)["correlation"] for job in results.experiments["adaptive"]]
+    correlations = results.adaptive("correlation")
     expected = "the count follows how much happens: a rank correlation above 0 with every seed"
     yield Check(expected, min(correlations) > 0, mean_and_spread(correlations))
     for retention, adaptive, fixed in results.adaptive_gains():

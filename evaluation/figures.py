@@ -217,7 +217,7 @@ def _advantages(results: Results) -> Figure:
         panels[0, column].set_title("divided by the standard deviation" if scale else "not divided")
         panels[0, column].set_yscale("log")
         panels[0, column].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panels[0, column].axhline(100 * Training.MOST_RATIO, color=GREY, lw=0.8, ls="--")
+        panels[0, column].axhline(100 * Results.MOST_RATIO, color=GREY, lw=0.8, ls="--")
         panels[1, column].set_xlabel("weight of the compression reward")
     panels[0, 0].set_ylabel("kept, %")
     panels[1, 0].set_ylabel("accuracy, %")

@@ -19,7 +19,7 @@ from evaluation.figures import draw_figures
 from evaluation.jobs import Code
 from evaluation.results import Cells, Results, Training
 from evaluation.statistics import Difference
-from evaluation.text import accuracy, at, compared, kind_name, mean_and_spread, percent, points, signed, table
+from evaluation.text import accuracy, at, kind_name, mean_and_spread, percent, points, signed, table
 from score_video.files import output_file
 from score_video.miniature.world import TASKS
 
@@ -45,8 +45,9 @@ def write_report(results: Results, code: Code, lacking: str, docs: Path) -> list
     tables = Tables(results)
     names = ("results.md", *(["results-tasks.md"] if results.complete("methods", "policy") else []))
     for name in names:
-        words = {"tables": tables, "results": results, "recipe": results.recipe, "code": code, "lacking": lacking}
-        rendered = _TEMPLATES.get_template(f"{name}.j2").render(words, text=text, Training=Training, len=len)
+        rendered = _TEMPLATES.get_template(f"{name}.j2").render(
+            tables=tables, results=results, recipe=results.recipe, code=code, lacking=lacking, text=text, STATES=STATES
+        )
         with output_file(docs / name) as temporary:
             temporary.write_text(rendered)
     return [*(docs / name for name in names), *draw_figures(results, docs)]
@@ -77,15 +78,6 @@ class Tables:
     def dirty(self) -> list[str]:
         """Files in which the code that made a result differed from the commit."""
         return sorted({name for kept in self.results.kept.values() for name in kept["made"]["changed"]})
-
-    def minutes(self) -> str:
-        """Of one core, that the jobs took."""
-        return f"{sum(kept['cpu_seconds'] for kept in self.results.kept.values()) / 60:.0f}"
-
-    def not_run(self, experiment: str) -> str:
-        """How many results of an experiment there are."""
-        jobs = self.results.experiments[experiment]
-        return f"{sum(job.key in self.results.kept for job in jobs)} of {len(jobs)}"
 
     def checks(self) -> str:
         """What was expected, and what came."""
@@ -129,29 +121,6 @@ class Tables:
         answers |= {name: cells[retention].answers for name, cells in self._series(split).items()}
         rows = [[name, *(percent(of.by_task[n]) for n in shown), percent(of.accuracy)] for name, of in answers.items()]
         return table([f"at {at(retention)}, accuracy in %", *(TASKS[n].name for n in shown), "all"], rows)
-
-    def state(self) -> str:
-        """Parts of the state left out."""
-        split = self.recipe.one_split
-        return compared(
-            {name: self.results.policy("state", split, state=name) for name in STATES}, "everything", "state"
-        )
-
-    def question(self) -> str:
-        """The question seen, against not."""
-        split = self.recipe.one_split
-        rows = {"policy": self.results.policy("state", split, state="everything")}
-        return compared(rows | {"sees the question": self.results.policy("question", split)}, "policy")
-
-    def fidelity(self) -> str:
-        """Training without labels."""
-        named = {
-            "log_prob": "log-probability of the right answer",
-            "fidelity": "closeness to the answers on all tokens",
-        }
-        split = self.recipe.one_split
-        rows = {f"{name}: {what}": self.results.policy("fidelity", split, reward=name) for name, what in named.items()}
-        return compared(rows, next(iter(rows)), "reward")
 
     def curriculum(self) -> str:
         """Pseudo-videos first, against none."""
@@ -224,11 +193,6 @@ class Tables:
             f"above leave_one_out, which is {'more' if gain.clear else 'no more'} than two standard errors."
         )
 
-    def adaptive_spread(self, name: str, scale: float, digits: int) -> str:
-        """Of a figure of the policies that choose the count, over seeds."""
-        values = [scale * self.results.of(job)[name] for job in self.results.experiments["adaptive"]]
-        return mean_and_spread(values, digits)
-
     def adaptive(self) -> str:
         """Counts that follow the video, against the same count for all."""
         rows = []
@@ -238,24 +202,18 @@ class Tables:
             rows.append([at(retention), accuracy(adaptive), accuracy(fixed), gain, seeds])
         return table(["mean", "adaptive", "fixed", "difference", "by seed"], rows)
 
-    def context_rot(self) -> str:
-        """Compressed against full on long videos."""
-        cells, gains = self.results.policy("policy", "long", policy=self.results.main), self.results.long_video_gains()
-        rows = [[at(r), accuracy(cells[r]), signed(gain)] for r, gain in sorted(gains.items())]
-        return table(["kept", "accuracy, %", "difference to all tokens"], rows)
-
     def tower(self, tower: str, split: str) -> str:
         """Policies and methods without training on a test tower."""
-        series = {
+        policies = {
             "**relative, tower never seen, systematic**": self.results.policy(
                 "towers", split, reader=tower, tower="never seen"
             ),
             "residual, trained on this tower, systematic": self.results.policy(
                 "towers", split, reader=tower, tower=tower
             ),
-            **self.results.methods(split, "towers", tower),
-            **self.results.methods(split, "towers", tower, oracle=True),
         }
+        methods = [self.results.methods(split, "towers", tower, oracle=oracle) for oracle in (False, True)]
+        series = policies | methods[0] | methods[1]
         retentions = self.recipe.retentions
         rows = [[name, *(accuracy(cells[r]) for r in retentions)] for name, cells in series.items()]
         return table(["accuracy, %", *map(at, retentions)], rows)

@@ -50,16 +50,25 @@ class Results:
         kept: what is kept of each job that has a result, by its key.
     """
 
+    LEAST_TOKENS, MOST_RATIO = 3, 0.6  # a policy that would keep fewer on average, or a larger part, has collapsed
+
     def __init__(self, plan: Plan, experiments: Mapping[str, list[Job]], kept: Mapping[str, Mapping[str, Any]]) -> None:
         self.plan, self.recipe, self.experiments, self.kept = plan, plan.recipe, experiments, kept
         self.splits = list(plan.recipe.test_videos)
         self.main = next(iter(plan.recipe.policies))
-        self.fulls = [job for name in ("full", "towers") for job in experiments[name] if job.function == "full"]
+        self._rows: list[Mapping[str, Any]] = []  # of every test, with all that tells it from others
         self._asked: dict[tuple[str, str], Marks] = {}
-        for job in self.fulls:
-            if job.key in kept:
-                result, test = self.of(job), job.parameters["test"]
-                self._asked[test["reader"], test["split"]] = unpack(result["asked"], tuple(result["shape"]))
+        for name, jobs in experiments.items():
+            for job in jobs:
+                if job.key in kept and job.function != "counted":
+                    self._add(name, job)
+
+    def _add(self, experiment: str, job: Job) -> None:
+        result, test = self.of(job), job.parameters.get("test", {})
+        if job.function == "full":
+            self._asked[test["reader"], test["split"]] = unpack(result["asked"], tuple(result["shape"]))
+        of_job = {"experiment": experiment, "function": job.function, **test, **job.tags}
+        self._rows += [{**of_job, **row} for row in result.get("rows", [{**result.get("row", {}), "retention": 1.0}])]
 
     def complete(self, *experiments: str) -> bool:
         """Whether all results of these are there, and the questions of all tests are known."""
@@ -70,50 +79,46 @@ class Results:
         result: dict[str, Any] = self.kept[job.key]["result"]
         return result
 
-    def cell(self, rows: Iterable[Mapping[str, Any]], split: str, reader: str = "shipped") -> Cell:
+    def _where(self, **wanted: Any) -> list[Mapping[str, Any]]:
+        return [row for row in self._rows if all(row.get(name) == value for name, value in wanted.items())]
+
+    def _cell(self, rows: Iterable[Mapping[str, Any]], split: str, reader: str = "shipped") -> Cell:
         """The mean of rows, one for each seed."""
         asked = self._asked[self.plan.readers[reader], split]
         answers = [Answers.of(row, asked) for row in rows]
         return Cell(Answers.mean_of(answers), tuple(one.accuracy for one in answers))
 
+    def cells(self, experiment: str, split: str, reader: str = "shipped", **wanted: Any) -> Cells:
+        """The tests on a split and a reader with these tags, over their seeds."""
+        rows: dict[float, list[Mapping[str, Any]]] = {}
+        for row in self._where(experiment=experiment, split=split, reader=self.plan.readers[reader], **wanted):
+            rows.setdefault(row["retention"], []).append(row)
+        return {retention: self._cell(of, split, reader) for retention, of in rows.items()}
+
     def full(self, split: str, reader: str = "shipped") -> Cell:
         """The reader on all tokens of a split."""
-        test = self.plan.test(split, reader)
-        job = next(job for job in self.fulls if job.parameters["test"] == test)
-        return self.cell([self.of(job)["row"]], split, reader)
+        return self.cells("full" if reader == "shipped" else "towers", split, reader, function="full")[1.0]
 
     def policy(
         self, experiment: str, split: str, selection: str = "systematic", reader: str = "shipped", **tags: Any
     ) -> Cells:
         """The policies with these tags, over their seeds."""
-        wanted = (split, selection, self.plan.readers[reader])
-        rows: dict[float, list[Mapping[str, Any]]] = {}
-        for job in self.experiments[experiment]:
-            if job.function == "policy" and all(job.tags.get(name) == tags[name] for name in tags):
-                for row in self.of(job)["rows"]:
-                    if (row["split"], row["selection"], row["reader"]) == wanted:
-                        rows.setdefault(row["retention"], []).append(row)
-        return {retention: self.cell(of, split, reader) for retention, of in rows.items()}
+        return self.cells(experiment, split, reader, function="policy", selection=selection, **tags)
 
     def methods(
         self, split: str, experiment: str = "methods", reader: str = "shipped", oracle: bool = False
     ) -> dict[str, Cells]:
         """Every method without training, by each selection, the best at the largest retention of at most 10% first; or
         the oracle alone."""
-        series: dict[str, Cells] = {}
-        for job in self.experiments[experiment]:
-            of = job.parameters
-            if job.function != "method" or (of["method"] == "oracle") != oracle:
-                continue
-            if (of["test"]["split"], of["test"]["reader"]) != (split, self.plan.readers[reader]):
-                continue
-            for selection in of["selections"]:
-                rows = [row for row in self.of(job)["rows"] if row["selection"] == selection]
-                name = f"{of['method']}, {selection}" if of["method"] in SCORES else of["method"]
-                series[name] = {
-                    retention: self.cell([row for row in rows if row["retention"] == retention], split, reader)
-                    for retention in of["retentions"]
-                }
+        of_reader = {"experiment": experiment, "function": "method", "reader": self.plan.readers[reader]}
+        rows = self._where(**of_reader, split=split)
+        series = {
+            f"{method}, {by}" if method in SCORES else method: self.cells(
+                experiment, split, reader, function="method", method=method, selection=by
+            )
+            for method, by in dict.fromkeys((row["method"], row["selection"]) for row in rows)
+            if (method == "oracle") == oracle
+        }
         at = max((r for r in self.recipe.retentions if r <= 0.10), default=self.recipe.retentions[0])
         return dict(sorted(series.items(), key=lambda one: -one[1][at].accuracy))
 
@@ -136,13 +141,17 @@ class Results:
             gains[name] = {retention: first[retention].answers.minus(none[retention].answers) for retention in none}
         return gains
 
+    def adaptive(self, name: str) -> list[float]:
+        """A figure of the policies that choose the count, of each seed."""
+        return [self.of(job)[name] for job in self.experiments["adaptive"]]
+
     def adaptive_gains(self) -> list[tuple[float, Cell, Cell]]:
         """(retention, a count for each video, the same count for all)."""
         results = [self.of(job) for job in self.experiments["adaptive"]]
         gains = []
         for rows in zip(*(result["equal_mean"] for result in results), strict=True):
             adaptive, fixed = (
-                self.cell([row[kind] for row in rows], self.recipe.density_split) for kind in ("adaptive", "fixed")
+                self._cell([row[kind] for row in rows], self.recipe.density_split) for kind in ("adaptive", "fixed")
             )
             gains.append((rows[0]["retention"], adaptive, fixed))
         return gains
@@ -170,9 +179,6 @@ class Training:
         correlation: rank correlation of its count with what happens in a video.
     """
 
-    LEAST_TOKENS = 3.0
-    MOST_RATIO = 0.6
-
     kind: Kind
     weight: float
     expected: float
@@ -190,7 +196,7 @@ class Training:
     @property
     def collapsed(self) -> bool:
         """Whether it would keep next to nothing, or most."""
-        return self.expected < self.LEAST_TOKENS or self.ratio > self.MOST_RATIO
+        return self.expected < Results.LEAST_TOKENS or self.ratio > Results.MOST_RATIO
 
 
 @dataclass(frozen=True)

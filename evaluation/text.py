@@ -31,10 +31,10 @@ def accuracy(cell: Cell) -> str:
     return f"{percent(cell.accuracy)} ± {percent(cell.answers.standard_error)}"
 
 
-def mean_and_spread(values: Sequence[float], digits: int = 2) -> str:
+def mean_and_spread(values: Sequence[float], digits: int = 2, scale: float = 1.0) -> str:
     """Of plain numbers: 0.81 (0.78 to 0.83)."""
-    mean = f"{sum(values) / len(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    mean, low, high = (f"{scale * of:.{digits}f}" for of in (sum(values) / len(values), min(values), max(values)))
+    return mean if len(values) == 1 else f"{mean} ({low} to {high})"
 
 
 def kind_name(kind: Kind) -> str:

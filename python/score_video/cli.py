@@ -84,9 +84,9 @@ def score(
     Example: `score compress holiday.mp4 --retention 0.1`
     """
     if version:
-        import score_ext
+        import score_video
 
-        print(f"score {score_ext.__version__}")
+        print(f"score {score_video.__version__}")
     elif context.invoked_subcommand is None:
         print(context.get_help())
 

@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 import score_ext
 from score_ext.budget import keep_count
+from score_ext.ops import SelectionRule
 from score_video.errors import ScoreError
 from score_video.files import output_folder
 from score_video.methods import METHODS, IndexMethod, ScoringRule, find_method
@@ -33,8 +34,6 @@ MODEL_TYPE = "score_compressor"
 
 PRETRAINED = "pretrained"
 """What :meth:`Compressor.from_pretrained` calls the policy that comes with the package."""
-
-HowToSelect = Literal["systematic", "topk"]
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,11 @@ class Compressor:
 
     method: SurprisePolicy | ScoringRule | Selector | str = field(default_factory=pretrained_policy)
     retention: float | AdaptiveRetention = 0.1
-    selection: HowToSelect | None = None
+    selection: SelectionRule | None = None
     seed: int = 0
-    law: InitVar[HowToSelect | None] = None
+    law: InitVar[SelectionRule | None] = None
 
-    def __post_init__(self, law: HowToSelect | None) -> None:
+    def __post_init__(self, law: SelectionRule | None) -> None:
         if law is not None:
             warnings.warn("law of Compressor is now selection", DeprecationWarning, stacklevel=3)
             object.__setattr__(self, "selection", law)
@@ -126,7 +125,7 @@ class Compressor:
         return asdict(self.retention) if isinstance(self.retention, AdaptiveRetention) else self.retention
 
     @property
-    def selection_used(self) -> HowToSelect | None:
+    def selection_used(self) -> SelectionRule | None:
         """``selection``, or what it stands for where that is None; None for a method that selects by its own rule."""
         if isinstance(self.method, SurprisePolicy):
             return self.selection or "systematic"

@@ -47,3 +47,13 @@ def renamed_arguments(**renamed: str) -> Callable[[Callable[P, T]], Callable[P, 
         return renaming
 
     return decorate
+
+
+def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
+    """Decorates a dataclass whose fields have new names: its former ones are taken as keyword arguments."""
+
+    def decorate(kind: type[T]) -> type[T]:
+        kind.__init__ = renamed_arguments(**renamed)(kind.__init__)  # type: ignore[misc]
+        return kind
+
+    return decorate

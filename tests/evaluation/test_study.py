@@ -33,7 +33,7 @@ from evaluation.results import Cell, Results, Sweep, Training
 from evaluation.statistics import Answers, Difference, pack, share_out, spearman, unpack
 from evaluation.study import Study, StudyError, find_readers
 from evaluation.text import accuracy, percent, signed, table
-from evaluation.train import SeveralReaders, _encoded_once
+from evaluation.train import SeveralReaders
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos, shipped_reader
 from score_video.miniature.reader import Reader, ReaderConfig
 from score_video.policy import SurprisePolicy
@@ -363,18 +363,6 @@ def test_a_weight_is_stable_where_no_seed_collapsed() -> None:
 def tiny_reader(number: int) -> Reader:
     torch.manual_seed(number)
     return Reader(ReaderConfig(tower_width=8, token_width=8 + number, width=12, layers=1, heads=2))
-
-
-def test_videos_encoded_once_are_the_videos_encoded() -> None:
-    inner = MiniatureEnvironment(tiny_reader(0))
-    once = _encoded_once(inner, (("plain", 0.5), ("long", 0.5)), 80, 3)
-    examples = [MiniatureVideos(split, "train", 3, 40)[n] for split, n in (("long", 39), ("plain", 2), ("plain", 35))]
-    one, other = once.encode(examples), inner.encode(examples)
-    torch.testing.assert_close(one.videos.tokens, other.videos.tokens)
-    for field in ("cu_seqlens", "tokens_per_frame", "columns"):
-        assert torch.equal(getattr(one.videos, field), getattr(other.videos, field))
-    for field in ("place", "answers", "shown"):
-        assert torch.equal(getattr(one.payload, field), getattr(other.payload, field))
 
 
 def test_several_readers_take_turns_by_the_first_example() -> None:

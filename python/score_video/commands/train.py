@@ -25,7 +25,7 @@ OUTPUT = "score-train"
 
 
 @dataclass(frozen=True)
-class Workplace:
+class TrainingSetup:
     """Where a policy is trained, and what it must fit.
 
     Attributes:
@@ -42,11 +42,11 @@ class Workplace:
     question_width: int
 
 
-Factory = Callable[[Mapping[str, Any], Mapping[str, Any], "ScoreConfig"], Workplace]
+Factory = Callable[[Mapping[str, Any], Mapping[str, Any], "ScoreConfig"], TrainingSetup]
 """(environment_options, data, the settings) -> where to train. Raises ValueError for options that there are not."""
 
 
-def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreConfig) -> Workplace:
+def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreConfig) -> TrainingSetup:
     """The miniature world: ``data`` says which videos it makes, by the arguments of ``MiniatureVideos``."""
     from score_video.commands.train_config import check_keys
     from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
@@ -71,10 +71,10 @@ def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: Sc
     validation = videos(data.get("validation") or {}, "validation", 512)
     encoded = environment.encode([validation[0]])
     question_width = 0 if encoded.question is None else encoded.question.shape[1]
-    return Workplace(environment, train, validation, encoded.videos.tokens.shape[1], question_width)
+    return TrainingSetup(environment, train, validation, encoded.videos.tokens.shape[1], question_width)
 
 
-def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreConfig) -> Workplace:
+def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreConfig) -> TrainingSetup:
     """A video MLLM of transformers: ``environment_options`` name it, ``data`` the files of questions."""
     import torch
 
@@ -115,7 +115,7 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     processor = load_processor(source)
     environment = MllmEnvironment(load_model(source, settings.device, dtypes[dtype]), processor, **given)
     width = environment.token_width
-    return Workplace(environment, train, asked, width, width if one else 0)
+    return TrainingSetup(environment, train, asked, width, width if one else 0)
 
 
 def _asked(given: Any, one_question: bool, where: str) -> Examples:
@@ -135,7 +135,7 @@ def _asked(given: Any, one_question: bool, where: str) -> Examples:
 
 
 ENVIRONMENTS: dict[str, Factory] = {"miniature": _miniature, "mllm": _mllm}
-"""Where policies can be trained, by the name that a configuration gives."""
+"""Where policies can be trained, by the name that a configuration gives; ``package.module:name`` is one of your own."""
 
 
 def train(
@@ -179,6 +179,7 @@ def train(
     from score_video.commands.train_config import FILE, check_keys, make_training, read_config
     from score_video.policy import SurprisePolicy, SurprisePolicyConfig
     from score_video.rl.progress import RewardLines
+    from score_video.rl.registry import find
     from score_video.rl.trainer import ScoreTrainer
 
     if overwrite and (resume or resume_from is not None):
@@ -191,12 +192,14 @@ def train(
     folder = output or Path(config["training"].get("output_dir") or OUTPUT)
     config["training"] |= settings or {}
     training = make_training({"disable_tqdm": not bar, **config["training"], "output_dir": str(folder)})
-    if config["environment"] not in ENVIRONMENTS:
-        raise ScoreError(f"environment must be one of {', '.join(ENVIRONMENTS)}, got {config['environment']!r}")
+    try:
+        make_environment = find(ENVIRONMENTS, config["environment"])
+    except ValueError as error:
+        raise ScoreError(f"environment: {error}") from None
     check_keys(config["policy"], _arguments(SurprisePolicyConfig), "policy")
     with RunFolder(folder, config, training, resume=resume, resume_from=resume_from, overwrite=overwrite) as run:
-        workplace = ENVIRONMENTS[config["environment"]](config["environment_options"], config["data"], training)
-        sizes = {"token_width": workplace.token_width, "question_width": workplace.question_width}
+        setup = make_environment(config["environment_options"], config["data"], training)
+        sizes = {"token_width": setup.token_width, "question_width": setup.question_width}
         set_seed(training.seed)
         try:
             policy = SurprisePolicy(SurprisePolicyConfig(**{**sizes, **config["policy"]}))
@@ -204,10 +207,10 @@ def train(
             raise ScoreError(f"policy: {error}") from None
         trainer = ScoreTrainer(
             policy,
-            workplace.environment,
+            setup.environment,
             training,
-            workplace.train,
-            workplace.validation,
+            setup.train,
+            setup.validation,
             callbacks=[BeginAfterFirstStep(run)],
         )
         trainer.remove_callback(PrinterCallback)

@@ -15,7 +15,8 @@ import yaml
 
 from score_video.errors import ScoreError
 from score_video.files import is_text, output_file
-from score_video.rl.config import FIELDS, ScoreConfig
+from score_video.renamed import with_new_names
+from score_video.rl.config import FIELDS, RENAMED, ScoreConfig
 
 FILE = "train_config.yaml"
 """What a run is saved as in its output folder."""

@@ -1,7 +1,13 @@
 """Group-wise reinforcement learning of a policy: sampling laws, rewards, advantages, the loss, and the environment.
 
-Everything here needs torch alone; the trainer, which builds on transformers, is ``score_video.rl.trainer``.
+Everything here needs torch alone but the trainer, its configuration and the reading of data sets, which build on
+transformers and datasets and are loaded when they are first used.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from score_video.rl.advantages import ADVANTAGES, Advantage, Rewards
 from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection
@@ -18,6 +24,11 @@ from score_video.rl.rewards import (
     needs_divergence,
 )
 
+if TYPE_CHECKING:
+    from score_video.rl.config import ScoreConfig
+    from score_video.rl.data import load_examples
+    from score_video.rl.trainer import ScoreTrainer
+
 __all__ = [
     "ADVANTAGES",
     "COMPRESSIONS",
@@ -32,11 +43,24 @@ __all__ = [
     "Outcome",
     "Rewards",
     "Rollout",
+    "ScoreConfig",
+    "ScoreTrainer",
     "Selection",
     "TaskReward",
     "check_finite",
     "find",
     "kept_ratio",
+    "load_examples",
     "needs_divergence",
     "policy_gradient_loss",
 ]
+
+_MODULE_OF = {"ScoreConfig": "config", "ScoreTrainer": "trainer", "load_examples": "data"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value

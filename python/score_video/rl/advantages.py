@@ -1,4 +1,4 @@
-"""Advantages: how much better each sample was than the others of its group, for each factor of the law.
+"""Advantages: how much better each sample was than the others of its group, for each factor of the sampling.
 
 A group is the G samples of one video, dimension 0. r is the task reward, c the compression reward, w its weight. None
 of the formulas is SCORE's own: its split-advantage estimator is not published. :func:`by_factor` is our reading of it.
@@ -34,7 +34,7 @@ class Rewards:
     Attributes:
         task, compression: float32 [G, B].
         correct: float32 [G, B], the share of questions answered rightly.
-        decisions: integers [G, B] for each factor of the law, as in :class:`score_video.rl.laws.Rollout`.
+        decisions: integers [G, B] for each factor of the sampling, as in :class:`score_video.rl.sampling.Rollout`.
 
     Raises:
         ValueError: shapes differ, or G is 1: a group of one has nothing to be compared with.
@@ -120,16 +120,16 @@ def by_factor(rewards: Rewards, weight: float, scale: bool, factors: tuple[str, 
     """The split-advantage estimator, our reading: each part of the decision gets what it is answerable for.
 
     ``subset`` (which tokens): r, left out. ``count`` (how many): r + w c, left out. Given the count, which tokens are
-    kept does not change how many, so c would only be noise to it. Without a count of its own (law "exact") this is
+    kept does not change how many, so c would only be noise to it. Without a count of its own (sampling "exact") this is
     ``leave_one_out`` of r.
 
     Raises:
-        ValueError: the law has other factors: a bernoulli law's decisions are each a bit of both.
+        ValueError: the sampling has other factors: bernoulli's decisions are each a bit of both.
     """
     if not set(factors) <= {"subset", "count"}:
         raise ScoreError(
             f"factors must be subset, or subset and count, for the advantage by_factor, got {', '.join(factors)};"
-            " take the law exact or counted, or another advantage"
+            " take sampling exact or counted, or another advantage"
         )
     advantages = {
         "subset": _left_out(rewards.task, scale),

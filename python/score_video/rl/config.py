@@ -10,11 +10,15 @@ import torch
 from transformers import TrainingArguments
 
 from score_video.errors import ScoreError
+from score_video.renamed import renamed_fields
 from score_video.rl.advantages import ADVANTAGES
 from score_video.rl.curriculum import Stage, parse_stages
-from score_video.rl.laws import LAWS
 from score_video.rl.registry import find
 from score_video.rl.rewards import COMPRESSIONS, REWARDS
+from score_video.rl.sampling import SAMPLINGS
+
+RENAMED = {"law": "sampling", "compression": "compression_reward"}
+"""What settings were called in 0.1, and are called now: the former names are taken for one release, with a warning."""
 
 DEFAULT_EPSILON = 0.2  # PPO's (arXiv 1707.06347)
 
@@ -27,6 +31,7 @@ def _setting(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+@renamed_fields(**RENAMED)
 @dataclass
 class ScoreConfig(TrainingArguments):
     """What :class:`score_video.rl.trainer.ScoreTrainer` does, beside what every Trainer does.
@@ -44,16 +49,16 @@ class ScoreConfig(TrainingArguments):
         None,
         "Ratios are clipped at 1 - epsilon and 1 + epsilon. Only with num_iterations above 1; then 0.2 if not given.",
     )
-    law: str = _setting("exact", f"Sampling law: {', '.join(LAWS)}, or package.module:name.")
+    sampling: str = _setting("exact", f"How subsets are drawn: {', '.join(SAMPLINGS)}, or package.module:name.")
     retention: float = _setting(
-        0.05, "Fraction of the tokens kept in training, in (0, 1]. Laws that choose the count do not use it."
+        0.05, "Fraction of the tokens kept in training, in (0, 1]. Not used where the sampling chooses the count."
     )
     eval_retention: float | None = _setting(None, "Fraction kept in evaluation; retention if not given.")
     reward: str = _setting("log_prob", f"Task reward: {', '.join(REWARDS)}, or package.module:name.")
     advantage: str = _setting("leave_one_out", f"Advantage strategy: {', '.join(ADVANTAGES)}, or package.module:name.")
     scale_rewards: bool = _setting(False, "Divide advantages by the standard deviation of the group.")
-    compression: str | None = _setting(
-        None, f"Reward for keeping few: {', '.join(COMPRESSIONS)}, or package.module:name. Not with the law exact."
+    compression_reward: str | None = _setting(
+        None, f"Reward for keeping few: {', '.join(COMPRESSIONS)}, or package.module:name. Not with sampling exact."
     )
     compression_weight: float = _setting(1.0, "Weight of the compression reward beside the task reward.")
     target_retention: float | None = _setting(
@@ -131,17 +136,17 @@ class ScoreConfig(TrainingArguments):
             raise ScoreError(f"compression_weight must be a number above 0, got {weight!r}")
 
     def _check_strategies(self) -> None:
-        for name, registry in (("law", LAWS), ("reward", REWARDS), ("advantage", ADVANTAGES)):
+        for name, registry in (("sampling", SAMPLINGS), ("reward", REWARDS), ("advantage", ADVANTAGES)):
             _check_name(name, getattr(self, name), registry)
-        if self.compression is not None:
-            _check_name("compression", self.compression, COMPRESSIONS)
-        if self.compression is not None and self.law == "exact":
+        if self.compression_reward is not None:
+            _check_name("compression_reward", self.compression_reward, COMPRESSIONS)
+        if self.compression_reward is not None and self.sampling == "exact":
             raise ScoreError(
-                "compression must be None with the law exact, where all samples keep as many, "
-                f"got {self.compression!r} (take the law counted or bernoulli)"
+                "compression_reward must be None with sampling exact, where all samples keep as many, "
+                f"got {self.compression_reward!r} (take sampling counted or bernoulli)"
             )
-        if self.advantage == "by_factor" and self.law == "bernoulli":
-            raise ScoreError("advantage by_factor must have the law counted or exact, got bernoulli")
+        if self.advantage == "by_factor" and self.sampling == "bernoulli":
+            raise ScoreError("advantage by_factor must have sampling counted or exact, got bernoulli")
 
     def _check_trainer(self) -> None:
         """What Trainer offers and this training cannot be resumed, or has no meaning, with."""

@@ -29,11 +29,11 @@ def policy_gradient_loss(
     PPO's usual 0.2 will do (our reading). The factor sqrt(n) makes the gradient at the old policy that of -A log P.
 
     Args:
-        log_prob: float32 [G, B] for each factor, from a law; differentiable.
+        log_prob: float32 [G, B] for each factor, from a sampling; differentiable.
         old_log_prob: the same under the policy that drew the samples; None: not known, which goes without epsilon.
         advantage: float32 [G, B] for each factor; taken as constant.
         epsilon: above 0, or None.
-        decisions: integers [G, B] for each factor, as in :class:`score_video.rl.laws.Rollout`.
+        decisions: integers [G, B] for each factor, as in :class:`score_video.rl.sampling.Rollout`.
 
     Returns:
         The loss, float32 scalar, and metrics, float32 scalars without a graph: ``entropy``, estimated from the samples,

@@ -1,4 +1,4 @@
-"""Looking up a named strategy of one of the registries: laws, rewards, compressions, advantages."""
+"""Looking up a named strategy of one of the registries: samplings, rewards, compressions, advantages."""
 
 from __future__ import annotations
 

@@ -34,6 +34,9 @@ class ResumableTrainer(Trainer):
 
     model: SurprisePolicy
     replaces_checkpoints = False
+    renamed_settings: Mapping[str, str] = {}
+    """What settings were called in earlier releases, and are called now."""
+
     _newer_than: int | None = None  # the step that was resumed from, until the first checkpoint after it
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -82,7 +85,7 @@ class ResumableTrainer(Trainer):
             raise ScoreError(f"{output}: has no checkpoint to resume from")
         folder = found[-1] if resume_from_checkpoint is True else Path(resume_from_checkpoint)
         checkpoint.check(folder)
-        checkpoint.check_run(folder, self.settings_of_run())
+        checkpoint.check_run(folder, self.settings_of_run(), self.renamed_settings)
         checkpoint.check_optimizer(folder, self.create_optimizer())
         self.load_more(folder)
         if folder.resolve().parent == output.resolve():

@@ -13,8 +13,8 @@ from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
 from score_video.rl.advantages import Rewards
 from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection
-from score_video.rl.laws import Law, Rollout
 from score_video.rl.rewards import TaskReward, kept_ratio, needs_divergence
+from score_video.rl.sampling import Rollout, Sampling
 
 Policy = Callable[[PackedVideos, Tensor | None], Tensor]
 """(videos, question float32 [B, E] or None) -> logits float32 [L]."""
@@ -96,7 +96,7 @@ def collect(
     encoded: EncodedBatch,
     policy: Policy,
     device: torch.device,
-    law: Law,
+    sampling: Sampling,
     reward: TaskReward,
     *,
     retention: float,
@@ -107,14 +107,14 @@ def collect(
     """Draws samples of each video and has the environment answer them.
 
     Args:
-        retention: the budget of laws that do not choose the count.
+        retention: the budget, where the sampling does not choose the count.
         num_samples: G.
         seeds: one for each video.
         again: whether the rollout will be used for more than one step, and so needs ``old_log_prob``.
 
     Returns:
         The batch, without advantages yet; and float32 [G, B] each: ``task``, the reward, ``correct``, ``kept_ratio``,
-        ``kept`` (tokens), and ``decisions.FACTOR`` for each factor of the law.
+        ``kept`` (tokens), and ``decisions.FACTOR`` for each factor of the sampling.
 
     Raises:
         ValueError: a logit is NaN or infinite, or a result has another shape than [G, B].
@@ -122,7 +122,7 @@ def collect(
     videos, question = seen_by_policy(encoded, device)
     logits = policy(videos, question)
     seed = torch.tensor(seeds, dtype=torch.int64, device=logits.device)
-    rollout = law.sample(logits, videos, budgets(videos, retention), num_samples, seed)
+    rollout = sampling.sample(logits, videos, budgets(videos, retention), num_samples, seed)
     outcome = answer(environment, encoded, rollout.selection, reward)
     results = {
         "task": reward(outcome),
@@ -134,7 +134,7 @@ def collect(
     for name, result in results.items():
         if result.shape != (num_samples, videos.num_videos):
             raise ScoreError(f"{name} must be [{num_samples}, {videos.num_videos}], got {list(result.shape)}")
-    old = law.log_prob(logits, videos, rollout) if again else None
+    old = sampling.log_prob(logits, videos, rollout) if again else None
     return Prepared(videos, question, rollout, old, {}), {name: r.float() for name, r in results.items()}
 
 

@@ -1,6 +1,6 @@
 """Group-wise reinforcement learning of a policy on a frozen model, on transformers' Trainer.
 
-A step: examples -> ``environment.encode`` -> the policy's logits -> G samples of each video by the law ->
+A step: examples -> ``environment.encode`` -> the policy's logits -> G samples of each video ->
 ``environment.answer`` -> rewards -> advantages within each group -> the policy gradient. The policy is the model;
 the environment stays outside of it, without gradients and out of every checkpoint.
 
@@ -31,10 +31,9 @@ from score_video.policy import SurprisePolicy, expected_count
 from score_video.rl import checkpoint
 from score_video.rl.advantages import ADVANTAGES
 from score_video.rl.broken import BrokenExamples, NumberedExamples, encode_readable
-from score_video.rl.config import ScoreConfig
+from score_video.rl.config import RENAMED, ScoreConfig
 from score_video.rl.curriculum import Drawn, Examples, Schedule, ScheduledExamples, collate, data_of_stages
 from score_video.rl.environment import EncodedBatch, Environment
-from score_video.rl.laws import LAWS
 from score_video.rl.objective import policy_gradient_loss
 from score_video.rl.progress import RewardBar
 from score_video.rl.registry import find
@@ -42,6 +41,7 @@ from score_video.rl.resumable import ResumableTrainer
 from score_video.rl.rewards import COMPRESSIONS, REWARDS, TaskReward, check_finite
 from score_video.rl.rollouts import Prepared, budgets, collect, deployed, rewards_of, seen_by_policy
 from score_video.rl.run_settings import decisive
+from score_video.rl.sampling import SAMPLINGS
 
 _SKIPPED = "SkippedExamples"
 """Under which name trainer_state.json has the examples that were skipped."""
@@ -64,6 +64,7 @@ class ScoreTrainer(ResumableTrainer):
     """
 
     args: ScoreConfig
+    renamed_settings = RENAMED
 
     def __init__(
         self,
@@ -76,9 +77,11 @@ class ScoreTrainer(ResumableTrainer):
         **options: Any,
     ) -> None:
         self.environment = environment
-        self.law = find(LAWS, args.law)
+        self.sampling = find(SAMPLINGS, args.sampling)
         self.advantage = find(ADVANTAGES, args.advantage)
-        self.compression = None if args.compression is None else find(COMPRESSIONS, args.compression)
+        self.compression_reward = (
+            None if args.compression_reward is None else find(COMPRESSIONS, args.compression_reward)
+        )
         self.reward_name = args.reward if reward is None else reward if isinstance(reward, str) else _name_of(reward)
         self.reward = find(REWARDS, args.reward if reward is None else reward)
         self.schedule = Schedule(args.parsed_stages(), args.max_steps)
@@ -142,7 +145,7 @@ class ScoreTrainer(ResumableTrainer):
                 encoded,
                 self.model,
                 self.model.device,
-                self.law,
+                self.sampling,
                 self.reward,
                 retention=stage.retention or self.args.retention,
                 num_samples=self.args.num_generations,
@@ -184,13 +187,13 @@ class ScoreTrainer(ResumableTrainer):
         task, compression = results["task"], torch.zeros_like(results["task"])
         try:
             check_finite(self.reward_name, task)
-            if self.compression is not None:
-                compression = self.compression(results["kept_ratio"], args.target_retention or args.retention)
-                check_finite(str(args.compression), compression)
+            if self.compression_reward is not None:
+                compression = self.compression_reward(results["kept_ratio"], args.target_retention or args.retention)
+                check_finite(str(args.compression_reward), compression)
         except ValueError as error:
             raise ScoreError(f"step {self.state.global_step + 1}: {error}") from None
-        rewards = rewards_of(results, compression, self.law.factors)
-        advantage = self.advantage(rewards, args.compression_weight, args.scale_rewards, self.law.factors)
+        rewards = rewards_of(results, compression, self.sampling.factors)
+        advantage = self.advantage(rewards, args.compression_weight, args.scale_rewards, self.sampling.factors)
         total = task + args.compression_weight * compression
         self._record(
             reward=total.mean(),
@@ -201,7 +204,7 @@ class ScoreTrainer(ResumableTrainer):
             kept_ratio=results["kept_ratio"].mean(),
             kept=results["kept"].mean(),
         )
-        if self.compression is not None:
+        if self.compression_reward is not None:
             self._record(task_reward=task.mean(), compression_reward=compression.mean())
         return advantage
 
@@ -215,7 +218,7 @@ class ScoreTrainer(ResumableTrainer):
         """The policy gradient's loss on one batch of this process; the mean over its videos."""
         batch: Prepared = inputs["rollout"]
         logits = model(batch.videos, batch.question)
-        log_prob = self.law.log_prob(logits, batch.videos, batch.rollout)
+        log_prob = self.sampling.log_prob(logits, batch.videos, batch.rollout)
         loss, metrics = policy_gradient_loss(
             log_prob, batch.old_log_prob, batch.advantage, self.args.epsilon, batch.rollout.decisions
         )
@@ -249,7 +252,7 @@ class ScoreTrainer(ResumableTrainer):
     ) -> dict[str, float]:
         """Has the policy choose as it will once it is trained, by systematic selection, and the environment answer.
 
-        The budget is ``args.eval_retention``; with a law that chooses the count, the policy's expected count, rounded
+        The budget is ``args.eval_retention``; where the sampling chooses the count, the policy's expected count, rounded
         and at least 1. Nothing is drawn.
 
         Returns:
@@ -309,7 +312,7 @@ class ScoreTrainer(ResumableTrainer):
     @property
     def _count_is_given(self) -> bool:
         """Whether how many are kept is not the policy's to choose."""
-        return self.law.factors == ("subset",)
+        return self.sampling.factors == ("subset",)
 
     def compressor(self) -> Compressor:
         """The policy as :meth:`evaluate` has it choose: what ``score train`` saves.

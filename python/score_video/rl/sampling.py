@@ -1,9 +1,9 @@
-"""Sampling laws: how a policy's logits become the random subsets that it is trained on.
+"""Sampling strategies: how a policy's logits become the random subsets that it is trained on.
 
-SCORE's law is not published; the three here are our reading. A law draws rollouts and says how likely it was to draw
+SCORE's is not published; the three here are our reading. A sampling draws rollouts and says how likely it was to draw
 them, split into *factors* whose log-probabilities sum to that of the rollout. Advantages are given to each factor, so
 that a strategy may reward a part of the decision for what that part is answerable for
-(:mod:`score_video.rl.advantages`). Register another with ``LAWS["mine"] = law``.
+(:mod:`score_video.rl.advantages`). Register another with ``SAMPLINGS["mine"] = sampling``.
 
 Seeds: int64 [B], one for each video, determine the draw. With the same seed and logits a video's samples are the same
 whatever else is in the batch.
@@ -31,7 +31,7 @@ class Rollout:
 
     Attributes:
         selection: which tokens they keep.
-        actions: what the law needs to compute the log-probability again under other logits.
+        actions: what the sampling needs to compute the log-probability again under other logits.
         decisions: int32 [G, B] for each factor: over how many decisions its log-probability is a sum.
     """
 
@@ -40,11 +40,11 @@ class Rollout:
     decisions: Mapping[str, Tensor]
 
 
-class Law(Protocol):
-    """A sampling law.
+class Sampling(Protocol):
+    """A sampling strategy.
 
     Attributes:
-        name: what it is called in :data:`LAWS`.
+        name: what it is called in :data:`SAMPLINGS`.
         factors: the parts of the decision, keys of what ``log_prob`` returns.
     """
 
@@ -60,7 +60,7 @@ class Law(Protocol):
         Args:
             logits: float32 [L], finite.
             videos: B of them, L tokens.
-            keep: int32 [B], the budgets, 0 to each video's length. Laws that choose the count ignore it.
+            keep: int32 [B], the budgets, 0 to each video's length. Ignored where the sampling chooses the count.
             num_samples: G.
             seed: int64 [B].
 
@@ -237,4 +237,4 @@ def _normal(words: Tensor) -> Tensor:
     return normal
 
 
-LAWS: dict[str, Law] = {law.name: law for law in (Exact(), Bernoulli(), Counted())}
+SAMPLINGS: dict[str, Sampling] = {sampling.name: sampling for sampling in (Exact(), Bernoulli(), Counted())}
