@@ -18,7 +18,8 @@ from bench.prefill.geometry import Geometry
 from bench.prefill.model import Workload, make_model, make_workload
 from bench.prefill.timing import attention_kernel, attention_times, measure
 from score_ext.budget import keep_count
-from score_video.compressor import Compressor, Selected
+from score_video.compressor import Compressor
+from score_video.packed import Selection
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, pretrained_policy
 
 Record = dict[str, Any]
@@ -176,7 +177,7 @@ class Bench:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _selector(self, workload: Workload, job: Job, keep: int) -> Callable[[], Selected]:
+    def _selector(self, workload: Workload, job: Job, keep: int) -> Callable[[], Selection]:
         videos = workload.encoded.visuals.videos
         assert job.method is not None and job.retention is not None
         if job.method in self._policies:
@@ -185,13 +186,13 @@ class Bench:
         baseline = next(one for one in BASELINES if one.name == job.method.removesuffix(COMPILED))
         scores = _compiled(baseline) if job.compiled else baseline.scores
         kept = torch.tensor([keep], dtype=torch.int32, device=self._device)
-        return lambda: Selected(baseline.index(scores(workload.frames), keep), kept)
+        return lambda: Selection(baseline.index(scores(workload.frames), keep), kept)
 
     def _prefill(self, workload: Workload, keep: int) -> Record:
         """From embeddings to the first token's logits, the cache filled. Which tokens are kept does not matter here."""
         videos, device = workload.encoded.visuals.videos, self._device
         index = torch.arange(keep, device=device) * len(videos.tokens) // keep
-        inputs = workload.encoded.compress(Selected(index, torch.tensor([keep], dtype=torch.int32, device=device)))
+        inputs = workload.encoded.compress(Selection(index, torch.tensor([keep], dtype=torch.int32, device=device)))
         prompt = inputs["attention_mask"].shape[1]
         times = attention_times(workload.geometry, prompt, device) if device.type == "cuda" else {}
         kernel = min(times, key=lambda name: times[name]) if times else None

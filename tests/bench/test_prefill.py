@@ -16,9 +16,10 @@ from bench.prefill.baselines import BASELINES, evs_index, evs_scores, vidcom2_in
 from bench.prefill.geometry import QUICK, REAL, Geometry, prefill_flops
 from bench.prefill.model import Workload, make_model, make_workload
 from score_ext.budget import keep_count
-from score_video.compressor import Compressor, Selected
+from score_video.compressor import Compressor
 from score_video.methods import _closeness, _least_varying_half, find_method
 from score_video.mllm import encode_inputs
+from score_video.packed import Selection
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
 CPU = torch.device("cpu")
@@ -80,7 +81,7 @@ def test_all_methods_keep_equal_counts_and_the_prompt_shrinks_by_what_is_dropped
             chosen += [baseline.index(baseline.scores(ours.frames), keep) for baseline in BASELINES]
             for index in chosen:
                 assert len(index) == keep and bool((index.diff() > 0).all())
-                inputs = ours.encoded.compress(Selected(index, torch.tensor([keep], dtype=torch.int32)))
+                inputs = ours.encoded.compress(Selection(index, torch.tensor([keep], dtype=torch.int32)))
                 assert inputs["attention_mask"].shape[1] == whole - 128 + keep
                 assert ours.model(**inputs, logits_to_keep=1, use_cache=True).logits.shape == (1, 1, 100)
 
@@ -104,7 +105,7 @@ def test_flops_are_those_that_torch_counts(geometry: Geometry) -> None:
         ours = workload(geometry)
         ours.model.set_attn_implementation("eager")
         kept = torch.arange(128)
-        inputs = ours.encoded.compress(Selected(kept, torch.tensor([128], dtype=torch.int32)))
+        inputs = ours.encoded.compress(Selection(kept, torch.tensor([128], dtype=torch.int32)))
         with FlopCounterMode(display=False) as counter:
             ours.model(**inputs, logits_to_keep=1, use_cache=True)
     counts = counter.get_flop_counts()
