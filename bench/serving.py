@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "score_video"), str(ROOT / "tests" / "score_video" / "serving")]
 
 from engines import save_policy, serve  # noqa: E402
-from saved_models import save_tiny_model  # noqa: E402
 from videos import CLIPS  # noqa: E402
 
 from score_video import provenance  # noqa: E402
+from score_video.testing import save_tiny_model  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results" / "serving.json"
 DOCUMENT = ROOT / "docs" / "serving.md"

@@ -25,6 +25,16 @@ def faststart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def saved_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen2.5-VL with its processor."""
+    from score_video.testing import save_tiny_model
+
+    folder = tmp_path_factory.mktemp("models") / "qwen2_5_vl"
+    save_tiny_model(folder, "qwen2_5_vl")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def audio_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "audio.mp4"
     with av.open(str(path), "w") as container:

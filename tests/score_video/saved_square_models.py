@@ -1,4 +1,4 @@
-"""As saved_models.py, for families that scale every frame to a square: LLaVA-OneVision, InternVL and SmolVLM.
+"""As score_video.testing, for families that scale every frame to a square: LLaVA-OneVision, InternVL and SmolVLM.
 
 Their features go in as embeddings, and their processors hand over whole frames. SmolVLM's needs num2words.
 """

@@ -19,7 +19,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from saved_models import SavedFamily, save_tiny_model
 from saved_square_models import FAMILIES as SQUARE
 from saved_square_models import save_square_model
 from videos import CLIPS, write_video
@@ -32,6 +31,7 @@ from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.drawing.overlay import Compressed
 from score_video.mllm import compress_inputs, supported_models
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+from score_video.testing import SavedFamily, save_tiny_model
 from score_video.video import read_frames
 
 ROOT = Path(__file__).resolve().parents[2]

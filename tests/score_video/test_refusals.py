@@ -15,13 +15,13 @@ import torch
 import yaml
 from PIL import Image
 from readers import tiny_reader
-from saved_models import save_tiny_model
 from snapshots import snapshot
 from videos import write_video
 
 from score_video.cli import main
 from score_video.miniature import environment as miniature
 from score_video.rl.trainer import ScoreTrainer
+from score_video.testing import save_tiny_model
 
 TRAINING = {"per_device_train_batch_size": 2, "num_generations": 2, "max_steps": 4, "save_steps": 2}
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import transformers
 from packaging.version import Version
-from saved_models import save_tiny_model
 
 from score_video.mllm import supported_models
+from score_video.testing import save_tiny_model
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
 

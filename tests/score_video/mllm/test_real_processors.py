@@ -11,7 +11,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from saved_models import SavedFamily, save_tiny_model
 from saved_square_models import FAMILIES as SQUARE
 from saved_square_models import save_square_model
 from videos import write_video
@@ -23,6 +22,7 @@ from score_video.mllm.conversation import Clip, chat_ids, chat_text, processor_i
 from score_video.mllm.environment.encoded_video import encode_video
 from score_video.mllm.load import load_model, load_processor
 from score_video.policy import SurprisePolicy
+from score_video.testing import SavedFamily, save_tiny_model
 
 pytest.importorskip("torchvision")
 

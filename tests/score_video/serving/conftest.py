@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from engines import RATE, run_engines, save_policy
-from saved_models import save_tiny_model
 from workload import AT_ONCE, contents
+
+from score_video.testing import save_tiny_model
 
 KEEP_ALL = 1e-17  # a rate that vLLM takes for pruning, and 1 - rate is 1
 

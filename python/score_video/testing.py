@@ -1,4 +1,4 @@
-"""Small video MLLMs with random weights, saved with their processors, as ``from_pretrained`` and servers expect them.
+"""Small video MLLMs with random weights, saved with their processors: for trying things where no model is at hand.
 
 Nothing is downloaded: the tokenizer is trained on the spot. The same folder is made each time.
 """
@@ -61,11 +61,17 @@ def save_tiny_model(
     _save_processor(folder, family, patch, tokens_per_frame)
     sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers}
     heads = {"num_attention_heads": width // 32, "num_key_value_heads": width // 32}
-    text = {**sizes, **heads, "vocab_size": ids["size"], "max_position_embeddings": 32768, "pad_token_id": 0}
+    text: dict[str, Any] = {
+        **sizes,
+        **heads,
+        "vocab_size": ids["size"],
+        "max_position_embeddings": 32768,
+        "pad_token_id": 0,
+    }
     text |= {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "tie_word_embeddings": True}
     vision = {"depth": vision_layers, "hidden_size": width, "intermediate_size": 2 * width, "num_heads": width // 32}
     vision |= {"out_hidden_size": width, "patch_size": patch}
-    named = {f"{name}_token_id": ids[f"<|{token}|>"] for name, token in _TOKEN_OF_ROLE.items()}
+    named: dict[str, Any] = {f"{name}_token_id": ids[f"<|{token}|>"] for name, token in _TOKEN_OF_ROLE.items()}
     model = _make(family, text, vision, named)
     model.generation_config.update(do_sample=False, eos_token_id=ids["<|im_end|>"], pad_token_id=0)
     model.save_pretrained(folder)
@@ -79,7 +85,7 @@ _TOKEN_OF_ROLE = {
 }
 
 
-def _make(family: SavedFamily, text: dict[str, Any], vision: dict[str, Any], named: dict[str, int]) -> Any:
+def _make(family: SavedFamily, text: dict[str, Any], vision: dict[str, Any], named: dict[str, Any]) -> Any:
     if family == "qwen2_5_vl":
         from transformers import Qwen2_5_VLConfig as Config
         from transformers import Qwen2_5_VLForConditionalGeneration as Model
@@ -88,8 +94,8 @@ def _make(family: SavedFamily, text: dict[str, Any], vision: dict[str, Any], nam
         vision |= {"window_size": 4 * vision["patch_size"], "fullatt_block_indexes": [vision["depth"] - 1]}
         vision["tokens_per_second"] = 1
     else:
-        from transformers import Qwen3VLConfig as Config  # type: ignore[assignment]
-        from transformers import Qwen3VLForConditionalGeneration as Model  # type: ignore[assignment]
+        from transformers import Qwen3VLConfig as Config
+        from transformers import Qwen3VLForConditionalGeneration as Model
 
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
         text["head_dim"] = 32
@@ -97,22 +103,23 @@ def _make(family: SavedFamily, text: dict[str, Any], vision: dict[str, Any], nam
     config = Config(text_config={**text, "rope_parameters": rope}, vision_config=vision, **named)
     config.tie_word_embeddings = True
     torch.manual_seed(0)
-    model = Model(config).eval()
+    model = Model(config)
+    model.eval()  # type: ignore[no-untyped-call]
     for parameter in model.parameters():  # the usual 0.02 is too faint for what is seen to change the answer
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=1.5 * parameter[0].numel() ** -0.5)
     return model
 
 
-def _save_tokenizer(folder: Path) -> dict[str, int]:
+def _save_tokenizer(folder: Path) -> dict[str, Any]:
     """Trains byte-level BPE; the ids of the special tokens, and "size", the size of the vocabulary."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=_SPECIAL, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(_TEXT, trainer)
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -135,11 +142,11 @@ def _save_processor(folder: Path, family: SavedFamily, patch: int, tokens_per_fr
         "processor_class": "Qwen2_5_VLProcessor" if family == "qwen2_5_vl" else "Qwen3VLProcessor",
     }
     image = {"image_processor_type": "Qwen2VLImageProcessor"}
-    image["size"] = {"shortest_edge": 4 * area, "longest_edge": tokens_per_frame * area}  # type: ignore[assignment]
+    image["size"] = {"shortest_edge": 4 * area, "longest_edge": tokens_per_frame * area}
     video = {"video_processor_type": "Qwen2VLVideoProcessor" if family == "qwen2_5_vl" else "Qwen3VLVideoProcessor"}
-    video["cap_pixels_per_frame"] = False  # type: ignore[assignment]  # the default changes in transformers 5.22
+    video["cap_pixels_per_frame"] = False  # the default changes in transformers 5.22
     # a frame's size for Qwen2.5-VL, the whole video's for Qwen3-VL: here 32 frames of it
     longest = tokens_per_frame * area * (1 if family == "qwen2_5_vl" else 32)
-    video["size"] = {"shortest_edge": 4 * area, "longest_edge": longest}  # type: ignore[assignment]
+    video["size"] = {"shortest_edge": 4 * area, "longest_edge": longest}
     for name, special in (("preprocessor_config.json", image), ("video_preprocessor_config.json", video)):
         (folder / name).write_text(json.dumps({**common, **special}, indent=2) + "\n", encoding="utf-8")
