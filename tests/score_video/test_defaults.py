@@ -13,6 +13,7 @@ import pytest
 import torch
 from defaults import DEFAULT_DTYPES, DEFAULTS, assert_same, assert_same_under, torch_default
 from packs import random_frames, random_videos
+from score_video.policy.weights import load_policy, pretrained_policy
 
 from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.methods import METHODS
@@ -25,13 +26,12 @@ from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_co
 from score_video.policy.change import change_features
 from score_video.policy.position import position_features
 from score_video.policy.relative import relative_state
-from score_video.policy.weights import load_policy, pretrained_policy
 from score_video.rl.advantages import ADVANTAGES, Rewards
 from score_video.rl.environment import Selection
-from score_video.rl.laws import LAWS
 from score_video.rl.objective import policy_gradient_loss
 from score_video.rl.pseudo_video import MOTIONS, pseudo_video
 from score_video.rl.rewards import kept_ratio
+from score_video.rl.sampling import SAMPLINGS
 from score_video.video.patches import to_patches
 
 default = pytest.mark.parametrize("default", DEFAULTS, ids=str)
@@ -126,11 +126,11 @@ def test_a_policy_made_under_a_default_has_it_as_every_module_does(default: torc
 
 
 @default
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("advantage", ADVANTAGES)
 @pytest.mark.parametrize("scale", [False, True])
-def test_reinforcement(law: str, advantage: str, scale: bool, default: torch.dtype | str) -> None:
-    if advantage == "by_factor" and law == "bernoulli":
+def test_reinforcement(sampling: str, advantage: str, scale: bool, default: torch.dtype | str) -> None:
+    if advantage == "by_factor" and sampling == "bernoulli":
         pytest.skip("refused")
     generator = torch.Generator().manual_seed(0)
     length, count = len(VIDEOS.tokens), VIDEOS.num_videos
@@ -141,10 +141,10 @@ def test_reinforcement(law: str, advantage: str, scale: bool, default: torch.dty
 
     def run() -> Any:
         leaf = logits.clone().requires_grad_()
-        rollout = LAWS[law].sample(leaf, VIDEOS, keep, 4, seed)
-        log_prob = LAWS[law].log_prob(leaf, VIDEOS, rollout)
+        rollout = SAMPLINGS[sampling].sample(leaf, VIDEOS, keep, 4, seed)
+        log_prob = SAMPLINGS[sampling].log_prob(leaf, VIDEOS, rollout)
         rewards = Rewards(task, 1 - kept_ratio(rollout.selection, VIDEOS), correct, rollout.decisions)
-        advantages = ADVANTAGES[advantage](rewards, 0.3, scale, LAWS[law].factors)
+        advantages = ADVANTAGES[advantage](rewards, 0.3, scale, SAMPLINGS[sampling].factors)
         old = {name: value.detach() - 0.1 for name, value in log_prob.items()}
         losses = [
             policy_gradient_loss(log_prob, old, advantages, epsilon, rollout.decisions) for epsilon in (None, 0.2)

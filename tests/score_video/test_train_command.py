@@ -14,7 +14,7 @@ import yaml
 
 from score_video.cli import main
 from score_video.commands.run_folder import RESULTS
-from score_video.commands.train_config import read_config
+from score_video.commands.train_config import parse_settings, read_config
 from score_video.miniature.reader import Reader, ReaderConfig
 from score_video.policy import SurprisePolicy
 from score_video.rl.config import ScoreConfig
@@ -62,7 +62,7 @@ def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_a_run_and_what_it_leaves(capfd: pytest.CaptureFixture[str]) -> None:
     config = write(training={**BASE["training"], "learning_rate": "1e-2", "report_to": "none", "logging_steps": 2})
-    flags = ("--output-dir", "run", "--steps", "6", "--retention", "0.1", "--seed", "5", "--set", "law=counted")
+    flags = ("--output-dir", "run", "--steps", "6", "--retention", "0.1", "--seed", "5", "--set", "sampling=counted")
     assert score("--config", config, *flags) == 0
     said = capfd.readouterr().out
     assert said.count("of 6: reward -") == 3
@@ -79,7 +79,7 @@ def test_a_run_and_what_it_leaves(capfd: pytest.CaptureFixture[str]) -> None:
         "max_steps": 6,
         "retention": 0.1,
         "seed": 5,
-        "law": "counted",
+        "sampling": "counted",
         "learning_rate": 0.01,
         "num_iterations": 1,
     }
@@ -149,7 +149,7 @@ def test_a_curriculum_from_stills_to_videos() -> None:
         ({"training": {"num_generations": "many"}}, "num_generations must be an integer, got 'many'"),
         ({"training": {"learning_rate": "fast"}}, "learning_rate must be a number, got 'fast'"),
         ({"training": {"bf16": 1}}, "bf16 must be true or false, got 1"),
-        ({"training": {"law": None}}, "law must be a string, got None"),
+        ({"training": {"sampling": None}}, "sampling must be a string, got None"),
         ({"training": {"retention": 2}}, "retention must be a number in (0, 1], got 2"),
         ({"policy": {"hiden_sizes": [8]}}, "policy: there is no 'hiden_sizes'; did you mean hidden_sizes"),
         ({"environment_options": {"raeder": "x"}}, "environment_options: there is no 'raeder'; did you mean reader"),
@@ -166,14 +166,14 @@ def test_mistakes_in_the_file(capfd: pytest.CaptureFixture[str], sections: dict[
 
 
 def test_mistakes_in_flags_and_files(capfd: pytest.CaptureFixture[str]) -> None:
-    Path("bad.yaml").write_text("training:\n  law: [exact\npolicy: {}\n")
+    Path("bad.yaml").write_text("training:\n  sampling: [exact\npolicy: {}\n")
     assert "bad.yaml, line 3, column 7: not YAML" in refused(capfd, "--config", "bad.yaml")
     Path("list.yaml").write_text("- 1\n")
     assert "list.yaml: must be a mapping" in refused(capfd, "--config", "list.yaml")
     assert "none.yaml: there is no such configuration" in refused(capfd, "--config", "none.yaml")
     config = write()
-    assert "--set must be name=value, got 'law'" in refused(capfd, "--config", config, "--set", "law")
-    assert "--set law: not YAML" in refused(capfd, "--config", config, "--set", "law=[")
+    assert "--set must be name=value, got 'sampling'" in refused(capfd, "--config", config, "--set", "sampling")
+    assert "--set sampling: not YAML" in refused(capfd, "--config", config, "--set", "sampling=[")
     assert "did you mean retention" in refused(capfd, "--config", config, "--set", "retentoin=0.1")
 
 
@@ -251,3 +251,26 @@ def test_text_that_is_none(capfd: pytest.CaptureFixture[str]) -> None:
     assert "--set run_name: must be text" in refused(capfd, "--config", config, "--set", 'run_name="\\ud800"')
     Path("half.yaml").write_text('training: {run_name: "\\ud800"}\n')
     assert "half.yaml: must be text" in refused(capfd, "--config", "half.yaml")
+
+
+def test_former_names_of_settings(capfd: pytest.CaptureFixture[str]) -> None:
+    former = {**BASE["training"], "law": "counted", "compression": "linear"}
+    with pytest.warns(DeprecationWarning, match="is now called") as warned:
+        read = read_config(Path(write(training=former)))["training"]
+    assert {str(warning.message) for warning in warned} >= {
+        "law is now called sampling",
+        "compression is now called compression_reward",
+    }
+    assert read == {**BASE["training"], "sampling": "counted", "compression_reward": "linear"}
+    with pytest.warns(DeprecationWarning, match="law is now called sampling"):
+        assert parse_settings(["law=exact"]) == {"sampling": "exact"}
+    Path("both.yaml").write_text("training: {law: exact, sampling: counted}\n")
+    says = "law is the former name of sampling: give sampling alone"
+    assert f"both.yaml: training: {says}" in refused(capfd, "--config", "both.yaml")
+    assert f"--set: {says}" in refused(capfd, "--set", "law=exact", "--set", "sampling=counted")
+    # one overrides the other whatever either is called
+    flags = ("--config", write(training=former), "--set", "sampling=bernoulli", "--output-dir", "run")
+    with pytest.warns(DeprecationWarning, match="is now called"):
+        assert score(*flags) == 0
+    saved = read_config(Path("run/train_config.yaml"))["training"]
+    assert (saved["sampling"], saved["compression_reward"]) == ("bernoulli", "linear")

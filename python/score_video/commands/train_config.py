@@ -66,6 +66,10 @@ def read_config(path: Path | None) -> dict[str, Any]:
     for key in [key for key in SECTIONS if key != "environment"]:
         if not isinstance(config[key], dict):
             raise ScoreError(f"{path}: {key} must be a mapping, got {config[key]!r}")
+    try:
+        config["training"] = with_new_names(config["training"], RENAMED, stacklevel=3)
+    except ScoreError as error:
+        raise ScoreError(f"{path}: training: {error}") from None
     return config
 
 
@@ -82,7 +86,10 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise ScoreError(f"--set {name}: not YAML: {value!r}") from None
         if not _is_text(parsed[name]):
             raise ScoreError(f"--set {name}: must be text, and an escape in it stands for half of a character")
-    return parsed
+    try:
+        return with_new_names(parsed, RENAMED, stacklevel=3)
+    except ScoreError as error:
+        raise ScoreError(f"--set: {error}") from None
 
 
 def make_training(training: Mapping[str, Any]) -> ScoreConfig:

@@ -1,4 +1,4 @@
-"""Group-wise reinforcement learning of a policy: sampling laws, rewards, advantages, the loss, and the environment.
+"""Group-wise reinforcement learning of a policy: sampling, rewards, advantages, the loss, and the environment.
 
 Everything here needs torch alone but the trainer, its configuration and the reading of data sets, which build on
 transformers and datasets and are loaded when they are first used.
@@ -6,12 +6,12 @@ transformers and datasets and are loaded when they are first used.
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from score_video.rl.advantages import ADVANTAGES, Advantage, Rewards
 from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection
-from score_video.rl.laws import LAWS, Law, Rollout
 from score_video.rl.objective import policy_gradient_loss
 from score_video.rl.registry import find
 from score_video.rl.rewards import (
@@ -23,6 +23,7 @@ from score_video.rl.rewards import (
     kept_ratio,
     needs_divergence,
 )
+from score_video.rl.sampling import SAMPLINGS, Rollout, Sampling
 
 if TYPE_CHECKING:
     from score_video.rl.config import ScoreConfig
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
 __all__ = [
     "ADVANTAGES",
     "COMPRESSIONS",
-    "LAWS",
     "REWARDS",
+    "SAMPLINGS",
     "Advantage",
     "CompressionReward",
     "EncodedBatch",
     "Environment",
     "Example",
-    "Law",
     "Outcome",
     "Rewards",
     "Rollout",
+    "Sampling",
     "ScoreConfig",
     "ScoreTrainer",
     "Selection",
@@ -56,9 +57,13 @@ __all__ = [
 ]
 
 _MODULE_OF = {"ScoreConfig": "config", "ScoreTrainer": "trainer", "load_examples": "data"}
+_RENAMED = {"LAWS": "SAMPLINGS", "Law": "Sampling"}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(f"{__name__}.{name} is now called {_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        return globals()[_RENAMED[name]]
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -104,7 +104,7 @@ def check(folder: Path) -> None:
             raise ScoreError(f"{file}: is damaged (not what was written); {_instead(folder)}")
 
 
-def check_run(folder: Path, run: Mapping[str, Any], renamed: Mapping[str, str]) -> None:
+def check_run(folder: Path, run: Mapping[str, Any], renamed: Mapping[str, str] | None = None) -> None:
     """Raises ValueError if the checkpoint is of a run with other settings than ``run``.
 
     What only one of the two has is not compared: earlier releases wrote fewer settings down, and other releases of
@@ -114,7 +114,7 @@ def check_run(folder: Path, run: Mapping[str, Any], renamed: Mapping[str, str]) 
         renamed: what settings were called when the run began, and are called now.
     """
     saved = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    saved = {renamed.get(name, name): value for name, value in saved.items()}
+    saved = {(renamed or {}).get(name, name): value for name, value in saved.items()}
     now = json.loads(json.dumps(run))  # as it would have been read
     for name in sorted(saved.keys() & now.keys()):
         if saved[name] != now[name]:

@@ -252,8 +252,8 @@ class ScoreTrainer(ResumableTrainer):
     ) -> dict[str, float]:
         """Has the policy choose as it will once it is trained, by systematic selection, and the environment answer.
 
-        The budget is ``args.eval_retention``; where the sampling chooses the count, the policy's expected count, rounded
-        and at least 1. Nothing is drawn.
+        The budget is ``args.eval_retention``; where the sampling chooses the count, the policy's expected count,
+        rounded and at least 1. Nothing is drawn.
 
         Returns:
             ``eval_reward`` (of the task), ``eval_accuracy``, ``eval_kept_ratio``: means over the videos; with

@@ -57,7 +57,7 @@ def trainer(family: Family, data: Path, output: Path, cache: Path | None, **sett
     one = settings.pop("one_question", False)
     environment = MllmEnvironment(family.model, TinyProcessor(family), cache, num_frames=4, one_question=one)
     base = {"max_steps": STEPS, "per_device_train_batch_size": 2, "num_generations": 4, "retention": 0.2}
-    base |= {"law": "counted", "reward": "fidelity", "save_steps": 1, "report_to": "none", "disable_tqdm": True}
+    base |= {"sampling": "counted", "reward": "fidelity", "save_steps": 1, "report_to": "none", "disable_tqdm": True}
     args = ScoreConfig(str(output), use_cpu=True, lr_scheduler_type="constant", **{**base, **settings})
     width = environment.token_width
     torch.manual_seed(0)
@@ -94,7 +94,7 @@ def test_a_step_changes_all_of_the_policy_and_nothing_of_the_model(
 def test_it_learns(qwen: Family, data: Path, tmp_path: Path) -> None:
     """To keep what the model's own answers depend on, more closely than an untrained policy does."""
     settings = {"max_steps": 40, "save_steps": 40, "per_device_train_batch_size": 3, "num_generations": 8}
-    run = trainer(qwen, data, tmp_path, None, law="exact", learning_rate=3e-2, **settings)
+    run = trainer(qwen, data, tmp_path, None, sampling="exact", learning_rate=3e-2, **settings)
     before = run.evaluate()["eval_reward"]
     run.train()
     assert run.evaluate()["eval_reward"] > before / 2  # both are below 0
@@ -152,7 +152,7 @@ def in_a_child(work: Callable[[], object]) -> None:
 
 def test_from_stills_to_videos(qwen: Family, data: Path, tmp_path: Path) -> None:
     stages = [{"name": "pseudo_video", "steps": 2, "frames": 3}, {"name": "video"}]
-    run = trainer(qwen, data, tmp_path / "run", tmp_path / "cache", stages=stages, reward="log_prob", law="exact")
+    run = trainer(qwen, data, tmp_path / "run", tmp_path / "cache", stages=stages, reward="log_prob", sampling="exact")
     before = weights(run.model)
     run.train()
     assert changed(before, weights(run.model)) >= {"output.weight", "hidden.0.weight"}

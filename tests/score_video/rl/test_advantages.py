@@ -125,27 +125,27 @@ values = st.floats(-5, 5, width=32)
 
 
 @pytest.mark.parametrize("scale", [False, True])
-@pytest.mark.parametrize("law", FACTORS)
+@pytest.mark.parametrize("sampling", FACTORS)
 @pytest.mark.parametrize("name", ADVANTAGES)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_equal_groups_are_exactly_zero_and_groups_sum_to_zero(
-    name: str, law: str, scale: bool, data: st.DataObject
+    name: str, sampling: str, scale: bool, data: st.DataObject
 ) -> None:
-    if (name, law) == ("by_factor", "bernoulli"):
+    if (name, sampling) == ("by_factor", "bernoulli"):
         return
     samples, videos = data.draw(st.integers(2, 9)), data.draw(st.integers(1, 4))
     rows = data.draw(st.lists(st.lists(values, min_size=3, max_size=3), min_size=videos, max_size=videos))
     constant = torch.tensor(rows).T[:, None].expand(3, samples, videos)  # [3, G, B]
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
     # at least one each: where nobody made such a decision there is nothing to be answerable for
-    decisions = {factor: torch.randint(1, 9, (samples, videos), generator=generator) for factor in FACTORS[law]}
+    decisions = {factor: torch.randint(1, 9, (samples, videos), generator=generator) for factor in FACTORS[sampling]}
     weight = data.draw(st.floats(0.05, 3))
-    equal = ADVANTAGES[name](Rewards(*constant, decisions), weight, scale, FACTORS[law])
-    assert tuple(equal) == FACTORS[law]
+    equal = ADVANTAGES[name](Rewards(*constant, decisions), weight, scale, FACTORS[sampling])
+    assert tuple(equal) == FACTORS[sampling]
     assert all((advantage == 0).all() for advantage in equal.values())
     task, compression, correct = torch.rand(3, samples, videos, generator=generator)
-    varied = ADVANTAGES[name](Rewards(task, compression, correct, decisions), weight, scale, FACTORS[law])
+    varied = ADVANTAGES[name](Rewards(task, compression, correct, decisions), weight, scale, FACTORS[sampling])
     for advantage in varied.values():
         assert advantage.abs().max() > 0
         assert advantage.sum(0).abs().max() < 1e-4 * max(1.0, float(advantage.abs().max()))

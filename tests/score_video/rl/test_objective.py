@@ -12,8 +12,8 @@ from torch import Tensor
 from score_video.packed import PackedVideos
 from score_video.rl.advantages import ADVANTAGES, Rewards
 from score_video.rl.environment import Selection
-from score_video.rl.laws import LAWS, Rollout
 from score_video.rl.objective import policy_gradient_loss
+from score_video.rl.sampling import SAMPLINGS, Rollout
 
 COUNTS = {"subset": torch.tensor([[4, 9], [16, 1]]), "count": torch.ones(2, 2, dtype=torch.int32)}
 ADVANTAGE = {"subset": torch.tensor([[1.0, -1.0], [2.0, -2.0]]), "count": torch.tensor([[0.5, 0.0], [-0.5, 1.0]])}
@@ -101,7 +101,7 @@ def test_wrong_arguments() -> None:
 
 @pytest.mark.parametrize(("name", "slope"), [("leave_one_out", 1.0), ("joint", 0.5)])
 def test_expected_gradient_of_groups_is_that_of_the_expected_reward(name: str, slope: float) -> None:
-    """Every group of two samples of a Bernoulli law, as one video each, weighted by its probability.
+    """Every group of two samples of bernoulli, as one video each, weighted by its probability.
 
     ``joint`` subtracts a mean that the sample is part of: G - 1 parts in G of the gradient.
     """
@@ -119,10 +119,10 @@ def test_expected_gradient_of_groups_is_that_of_the_expected_reward(name: str, s
     keep = outcomes.sum(1).int()[pairs]
     rollout = Rollout(Selection(mask.nonzero()[:, 1], keep), {"mask": mask}, {"keep": keep, "drop": 3 - keep})
     leaf = logits.clone().requires_grad_()
-    law = LAWS["bernoulli"]
-    log_prob = law.log_prob(leaf.repeat(64), videos, rollout)
+    sampling = SAMPLINGS["bernoulli"]
+    log_prob = sampling.log_prob(leaf.repeat(64), videos, rollout)
     rewards = Rewards(reward[pairs], torch.zeros(2, 64), torch.zeros(2, 64), rollout.decisions)
-    advantage = ADVANTAGES[name](rewards, 1.0, False, law.factors)
+    advantage = ADVANTAGES[name](rewards, 1.0, False, sampling.factors)
     weight = 64 * probability[pairs].prod(0).detach().float()  # the loss is a mean over videos
     advantage = {factor: value * weight for factor, value in advantage.items()}
     loss, _ = policy_gradient_loss(log_prob, None, advantage, None, rollout.decisions)

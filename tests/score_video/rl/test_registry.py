@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from score_video.rl import ADVANTAGES, COMPRESSIONS, LAWS, REWARDS, find
+from score_video.rl import ADVANTAGES, COMPRESSIONS, REWARDS, SAMPLINGS, find
 from score_video.rl.rewards import correct
 
 GUIDE = Path(__file__).parents[3] / "docs" / "adding-an-advantage.md"
@@ -30,12 +30,12 @@ def test_unknown_name(name: str) -> None:
 @pytest.mark.parametrize("name", ["no_such_module_of_ours:f", "math:no_such_function"])
 def test_name_that_cannot_be_imported(name: str) -> None:
     with pytest.raises(ValueError, match=rf"name {name!r} cannot be imported \(.*; the registered names are exact"):
-        find(LAWS, name)
+        find(SAMPLINGS, name)
 
 
 def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     registries: dict[str, dict[str, Any]] = {
-        "LAWS": LAWS,
+        "SAMPLINGS": SAMPLINGS,
         "REWARDS": REWARDS,
         "COMPRESSIONS": COMPRESSIONS,
         "ADVANTAGES": ADVANTAGES,
@@ -51,7 +51,7 @@ def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, Any] = {}
     for snippet in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         exec(compile(snippet, str(GUIDE), "exec"), names)
-    assert "blocks" in LAWS
+    assert "blocks" in SAMPLINGS
     assert names["loss"].isfinite()
     assert names["policy"].weight.grad.abs().sum() > 0
     assert all((advantage.sum(0).abs() < 1e-6).all() for advantage in names["advantage"].values())

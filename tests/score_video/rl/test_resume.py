@@ -27,8 +27,8 @@ SETTINGS: dict[str, Any] = {
     "max_steps": STEPS,
     "num_iterations": 2,
     "save_steps": 3,
-    "law": "counted",
-    "compression": "hinged",
+    "sampling": "counted",
+    "compression_reward": "hinged",
     "stages": [{"name": "video", "steps": 8, "retention": 0.4}, {"name": "video"}],
 }
 

@@ -25,12 +25,12 @@ class Environment(toy.ToyEnvironment):
             return super().answer(batch, selection, divergence=divergence)
 
 
-@pytest.mark.parametrize("law", ["exact", "bernoulli", "counted"])
+@pytest.mark.parametrize("sampling", ["exact", "bernoulli", "counted"])
 @pytest.mark.parametrize("default", DEFAULT_DTYPES, ids=str)
-def test_training(default: torch.dtype, law: str, tmp_path: Path) -> None:
+def test_training(default: torch.dtype, sampling: str, tmp_path: Path) -> None:
     results = []
     for number, dtype in enumerate((torch.float32, default)):
-        trainer = toy.trainer(tmp_path / str(number), Environment(), law=law, max_steps=2)
+        trainer = toy.trainer(tmp_path / str(number), Environment(), sampling=sampling, max_steps=2)
         with torch_default(dtype):
             trainer.train()
         results.append(toy.weights(trainer.model))

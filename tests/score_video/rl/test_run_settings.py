@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from toy import config, examples, trainer, weights
 
 from score_video.rl import checkpoint
-from score_video.rl.config import FIELDS, ScoreConfig
+from score_video.rl.config import FIELDS, RENAMED, ScoreConfig
 from score_video.rl.run_settings import FREE, decisive
 
 EARLIER = (
@@ -121,7 +123,7 @@ def earlier(copy: Path) -> Path:
     """The run as release 0.1.0 would have left it."""
     for folder in checkpoint.checkpoints(copy):
         saved = json.loads((folder / "run.json").read_text())
-        rewrite(folder, {name: saved[name] for name in EARLIER})
+        rewrite(folder, {name: saved[RENAMED.get(name, name)] for name in EARLIER})
     return copy
 
 
@@ -224,3 +226,42 @@ def test_a_damaged_checkpoint_says_which_are_older(copy: Path) -> None:
     (copy / "checkpoint-1" / "optimizer.pt").write_bytes(b"")
     with pytest.raises(ValueError, match="there is no older checkpoint"):
         trainer(copy, max_steps=4).train(resume_from_checkpoint=str(copy / "checkpoint-1"))
+
+
+def test_former_names_of_settings(tmp_path: Path) -> None:
+    former: Any = {"law": "counted", "compression": "linear"}
+    with pytest.warns(DeprecationWarning, match="is now called") as warned:
+        args = ScoreConfig(str(tmp_path), use_cpu=True, report_to="none", **former)
+    assert (args.sampling, args.compression_reward) == ("counted", "linear")
+    assert [str(w.message) for w in warned if w.filename == __file__] == [
+        "law is now called sampling",
+        "compression is now called compression_reward",
+    ]
+    with pytest.raises(ValueError, match="law is the former name of sampling: give sampling alone"):
+        ScoreConfig(str(tmp_path), sampling="exact", **former)
+    # HfArgumentParser and other readers of a dataclass see the new names alone
+    assert not {"law", "compression"} & set(FIELDS)
+
+
+def test_a_run_of_an_earlier_release_is_resumed_and_still_compared(run: Path, copy: Path) -> None:
+    folder = copy / "checkpoint-4"
+    saved = json.loads((run / "checkpoint-4" / "run.json").read_text())
+    former = {{"sampling": "law", "compression_reward": "compression"}.get(name, name): v for name, v in saved.items()}
+    assert "law" in former and "compression" in former
+    rewrite(folder, former)
+    trainer(copy, max_steps=6).train(resume_from_checkpoint=True)
+    rewrite(folder, {**former, "law": "bernoulli"})
+    with pytest.raises(ValueError, match="sampling must be what the run began with, 'bernoulli', got "):
+        trainer(copy, max_steps=8).train(resume_from_checkpoint=str(folder))
+
+
+def test_former_names_of_registries() -> None:
+    rl = importlib.import_module("score_video.rl")
+    with pytest.warns(DeprecationWarning, match="score_video.rl.LAWS is now called SAMPLINGS"):
+        assert rl.LAWS is rl.SAMPLINGS
+    sys.modules.pop("score_video.rl.laws", None)
+    with pytest.warns(DeprecationWarning, match="score_video.rl.laws is now score_video.rl.sampling"):
+        laws = importlib.import_module("score_video.rl.laws")
+    assert laws.LAWS is rl.SAMPLINGS
+    with pytest.raises(AttributeError, match="no attribute 'RULES'"):
+        _ = rl.RULES

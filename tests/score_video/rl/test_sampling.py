@@ -1,4 +1,4 @@
-"""Sampling laws, against every subset of a small set written out in float64."""
+"""Sampling strategies, against every subset of a small set written out in float64."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from torch import Tensor
 import score_ext
 from score_video.packed import PackedVideos
 from score_video.rl.environment import Selection
-from score_video.rl.laws import LAWS, Counted, Rollout
+from score_video.rl.sampling import SAMPLINGS, Counted, Rollout
 
 LOGITS = torch.tensor([0.7, -1.2, 0.1, -0.4])
 WORTH = torch.tensor([1.0, 0.5, -2.0, 3.0], dtype=torch.float64)
 
 
 def packed(*lengths: int) -> PackedVideos:
-    """Videos of so many tokens; laws look at their number alone."""
+    """Videos of so many tokens; samplings look at their number alone."""
     return PackedVideos.from_frames([torch.zeros(length, 1, 1, 1) for length in lengths])
 
 
@@ -90,7 +90,7 @@ CASES: list[Case] = [
 ]
 
 
-# Every outcome of a law as one sample of a single video, with what it counts for: sums over them are expectations.
+# Every outcome of a sampling as one sample of a single video, with what it counts for: sums over them are expectations.
 
 
 def all_outcomes(name: str, outcomes: list[tuple[int, ...]]) -> tuple[Rollout, Tensor, list[tuple[int, ...]]]:
@@ -133,11 +133,11 @@ def test_gradient_equals_brute_force(name: str, probability: Case[1], outcomes: 
     expected_reward = sum(probability(leaf, subset) * reward_of(subset) for subset in outcomes)
     (exact,) = torch.autograd.grad(expected_reward, leaf)
 
-    law, videos = LAWS[name], packed(len(LOGITS))
+    sampling, videos = SAMPLINGS[name], packed(len(LOGITS))
     rollout, measure, every = all_outcomes(name, outcomes)
     leaf = LOGITS.clone().requires_grad_()
-    factors = law.log_prob(leaf, videos, rollout)
-    assert tuple(factors) == law.factors
+    factors = sampling.log_prob(leaf, videos, rollout)
+    assert tuple(factors) == sampling.factors
     log_prob = torch.stack([value.double() for value in factors.values()]).sum(0)[:, 0]
     weight = (log_prob.exp() * measure).detach()  # of each outcome, its probability
     assert float(weight.sum()) == pytest.approx(1, abs=1e-6)
@@ -150,7 +150,7 @@ def test_gradient_equals_brute_force(name: str, probability: Case[1], outcomes: 
 def test_draws_are_as_likely_as_they_say(name: str, probability: Case[1], outcomes: Case[2]) -> None:
     samples = 20_000
     keep = int32(len(outcomes[0]))
-    rollout = LAWS[name].sample(LOGITS, packed(len(LOGITS)), keep, samples, int64(11))
+    rollout = SAMPLINGS[name].sample(LOGITS, packed(len(LOGITS)), keep, samples, int64(11))
     drawn = torch.zeros(samples, len(LOGITS))
     sample = torch.arange(samples).repeat_interleave(rollout.selection.keep[:, 0])
     drawn[sample, rollout.selection.index] = 1
@@ -171,22 +171,22 @@ def parts(rollout: Rollout) -> dict[tuple[int, int], list[int]]:
 lengths_of_videos = st.lists(st.integers(0, 12), min_size=1, max_size=5)
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", SAMPLINGS)
 @settings(max_examples=40, deadline=None)
 @given(lengths_of_videos, st.integers(-(2**63), 2**63 - 1), st.integers(0, 3))
 def test_draws_by_seed_alone(name: str, lengths: list[int], seed: int, samples: int) -> None:
     """The same seeds draw the same, and a video alone what it draws in a batch; selections are in order and whole."""
-    law, videos, samples = LAWS[name], packed(*lengths), samples + 1
+    sampling, videos, samples = SAMPLINGS[name], packed(*lengths), samples + 1
     logits = random_logits(sum(lengths), seed % 1000)
     keep = int32(*(length // 2 for length in lengths))
     # any int64: the next ones wrap around
     seeds = int64(*(((seed + b + 2**63) % 2**64) - 2**63 for b in range(len(lengths))))
-    rollout = law.sample(logits, videos, keep, samples, seeds)
-    again = law.sample(logits, videos, keep, samples, seeds)
+    rollout = sampling.sample(logits, videos, keep, samples, seeds)
+    again = sampling.sample(logits, videos, keep, samples, seeds)
     assert torch.equal(rollout.selection.index, again.selection.index)
-    log_prob = law.log_prob(logits, videos, rollout)
+    log_prob = sampling.log_prob(logits, videos, rollout)
 
-    assert tuple(log_prob) == tuple(rollout.decisions) == law.factors
+    assert tuple(log_prob) == tuple(rollout.decisions) == sampling.factors
     assert rollout.selection.keep.dtype == torch.int32
     assert rollout.selection.keep.shape == (samples, len(lengths))
     starts = videos.cu_seqlens.tolist()
@@ -198,7 +198,7 @@ def test_draws_by_seed_alone(name: str, lengths: list[int], seed: int, samples: 
         if name == "counted":
             assert (1 if lengths[b] else 0) <= len(rows) <= lengths[b]
         assert (
-            sum(int(rollout.decisions[factor][g, b]) for factor in law.factors)
+            sum(int(rollout.decisions[factor][g, b]) for factor in sampling.factors)
             == {
                 "exact": len(rows),
                 "bernoulli": lengths[b],
@@ -208,23 +208,23 @@ def test_draws_by_seed_alone(name: str, lengths: list[int], seed: int, samples: 
 
     for b, length in enumerate(lengths):
         own = slice(starts[b], starts[b + 1])
-        alone = law.sample(logits[own], packed(length), keep[b : b + 1], samples, seeds[b : b + 1])
+        alone = sampling.sample(logits[own], packed(length), keep[b : b + 1], samples, seeds[b : b + 1])
         for (g, _), rows in parts(alone).items():
             assert [row + starts[b] for row in rows] == parts(rollout)[g, b]
-        for factor, value in law.log_prob(logits[own], packed(length), alone).items():
+        for factor, value in sampling.log_prob(logits[own], packed(length), alone).items():
             assert torch.equal(value[:, 0], log_prob[factor][:, b])
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", SAMPLINGS)
 @pytest.mark.parametrize("lengths", [(0, 5, 0, 3), (0,), (0, 0)])
 def test_empty_videos_keep_nothing_and_teach_nothing(name: str, lengths: tuple[int, ...]) -> None:
-    law, videos = LAWS[name], packed(*lengths)
+    sampling, videos = SAMPLINGS[name], packed(*lengths)
     leaf = random_logits(sum(lengths)).requires_grad_()
     keep = int32(*(min(length, 2) for length in lengths))
-    rollout = law.sample(leaf, videos, keep, 3, torch.arange(len(lengths)))
+    rollout = sampling.sample(leaf, videos, keep, 3, torch.arange(len(lengths)))
     empty = videos.lengths == 0
     assert (rollout.selection.keep[:, empty] == 0).all()
-    log_prob = law.log_prob(leaf, videos, rollout)
+    log_prob = sampling.log_prob(leaf, videos, rollout)
     for value in log_prob.values():
         assert (value[:, empty] == 0).all()
         assert value.isfinite().all()
@@ -232,15 +232,15 @@ def test_empty_videos_keep_nothing_and_teach_nothing(name: str, lengths: tuple[i
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", SAMPLINGS)
 def test_samples_differ_and_seeds_differ(name: str) -> None:
     videos = packed(200, 200)
     logits = random_logits(200).repeat(2)
-    same = LAWS[name].sample(logits, videos, int32(20, 20), 4, int64(5, 5))
+    same = SAMPLINGS[name].sample(logits, videos, int32(20, 20), 4, int64(5, 5))
     rows = parts(same)
     assert len({tuple(rows[g, 0]) for g in range(4)}) == 4
     assert all([row + 200 for row in rows[g, 0]] == rows[g, 1] for g in range(4))
-    other = parts(LAWS[name].sample(logits, videos, int32(20, 20), 4, int64(5, 6)))
+    other = parts(SAMPLINGS[name].sample(logits, videos, int32(20, 20), 4, int64(5, 6)))
     assert all([row + 200 for row in other[g, 0]] != other[g, 1] for g in range(4))
 
 
@@ -248,13 +248,13 @@ def test_bernoulli_factors_sum_to_the_native_log_probability() -> None:
     videos = packed(40, 0, 7)
     logits = random_logits(47) * 3
     seeds = int64(1, 2, 3)
-    rollout = LAWS["bernoulli"].sample(logits, videos, int32(0, 0, 0), 5, seeds)
-    factors = LAWS["bernoulli"].log_prob(logits, videos, rollout)
+    rollout = SAMPLINGS["bernoulli"].sample(logits, videos, int32(0, 0, 0), 5, seeds)
+    factors = SAMPLINGS["bernoulli"].log_prob(logits, videos, rollout)
     _, native, count = score_ext.sample_bernoulli(logits, videos.cu_seqlens, 5, seeds)
     torch.testing.assert_close(factors["keep"] + factors["drop"], native, rtol=1e-5, atol=1e-5)
     assert torch.equal(count, rollout.decisions["keep"])
     # certain decisions cost nothing, whichever factor they are in
-    certain = LAWS["bernoulli"].log_prob(torch.full((47,), 200.0), videos, rollout)
+    certain = SAMPLINGS["bernoulli"].log_prob(torch.full((47,), 200.0), videos, rollout)
     assert (certain["keep"] == 0).all()
     assert torch.equal(certain["drop"], -200.0 * rollout.decisions["drop"])
 
@@ -262,8 +262,8 @@ def test_bernoulli_factors_sum_to_the_native_log_probability() -> None:
 def test_bernoulli_sums_of_long_videos_are_exact_enough_for_ratios() -> None:
     length = 60_000
     videos, logits = packed(length), random_logits(length)
-    rollout = LAWS["bernoulli"].sample(logits, videos, int32(0), 2, int64(3))
-    factors = LAWS["bernoulli"].log_prob(logits, videos, rollout)
+    rollout = SAMPLINGS["bernoulli"].sample(logits, videos, int32(0), 2, int64(3))
+    factors = SAMPLINGS["bernoulli"].log_prob(logits, videos, rollout)
     mask = rollout.actions["mask"]
     log_drop = torch.nn.functional.logsigmoid(-logits.double())
     expected = torch.where(mask, 0.0, log_drop).sum(1)
@@ -293,51 +293,51 @@ def test_counts_are_log_normal_and_independent() -> None:
 
 def test_a_shift_of_the_logits_changes_the_count_alone() -> None:
     videos, logits = packed(30, 10), random_logits(40)
-    law = LAWS["counted"]
-    rollout = law.sample(logits, videos, int32(0, 0), 4, int64(1, 2))
+    sampling = SAMPLINGS["counted"]
+    rollout = sampling.sample(logits, videos, int32(0, 0), 4, int64(1, 2))
     leaf = logits.clone().requires_grad_()
-    factors = law.log_prob(leaf, videos, rollout)
+    factors = sampling.log_prob(leaf, videos, rollout)
     slope = {f: torch.autograd.grad(factors[f].sum(), leaf, retain_graph=True)[0].sum() for f in factors}
     assert abs(float(slope["subset"])) < 1e-4
     assert abs(float(slope["count"])) > 0.1
 
 
 def test_counted_survives_hopeless_and_certain_logits() -> None:
-    videos, law = packed(20), LAWS["counted"]
+    videos, sampling = packed(20), SAMPLINGS["counted"]
     for value, count in ((-300.0, 1), (300.0, 20)):
         leaf = torch.full((20,), value, requires_grad=True)
         rollout = Counted(deviation=1e-3).sample(leaf, videos, int32(0), 3, int64(1))
         assert (rollout.selection.keep == count).all()
-        factors = law.log_prob(leaf, videos, rollout)
+        factors = sampling.log_prob(leaf, videos, rollout)
         (gradient,) = torch.autograd.grad(factors["count"].sum() + factors["subset"].sum(), leaf)
         assert gradient.isfinite().all()
         assert torch.stack(list(factors.values())).isfinite().all()
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", SAMPLINGS)
 def test_sampling_builds_no_graph_and_log_prob_does(name: str) -> None:
     leaf = LOGITS.clone().requires_grad_()
-    rollout = LAWS[name].sample(leaf, packed(4), int32(2), 2, int64(1))
+    rollout = SAMPLINGS[name].sample(leaf, packed(4), int32(2), 2, int64(1))
     assert not any(tensor.requires_grad for tensor in rollout.actions.values())
-    assert all(value.requires_grad for value in LAWS[name].log_prob(leaf, packed(4), rollout).values())
+    assert all(value.requires_grad for value in SAMPLINGS[name].log_prob(leaf, packed(4), rollout).values())
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", SAMPLINGS)
 def test_wrong_arguments(name: str) -> None:
-    law, videos = LAWS[name], packed(4)
+    sampling, videos = SAMPLINGS[name], packed(4)
     with pytest.raises(ValueError, match=r"logits must be finite, got 2 of 4"):
-        law.sample(torch.tensor([0.0, math.nan, 1.0, -math.inf]), videos, int32(1), 2, int64(1))
+        sampling.sample(torch.tensor([0.0, math.nan, 1.0, -math.inf]), videos, int32(1), 2, int64(1))
     with pytest.raises(ValueError, match=r"logits must be \[4\]"):
-        law.sample(torch.zeros(5), videos, int32(1), 2, int64(1))
+        sampling.sample(torch.zeros(5), videos, int32(1), 2, int64(1))
     with pytest.raises(ValueError, match=r"seed must be \[1\]"):
-        law.sample(LOGITS, videos, int32(1), 2, int64(1, 2))
+        sampling.sample(LOGITS, videos, int32(1), 2, int64(1, 2))
     with pytest.raises(TypeError, match="logits must be float32"):
-        law.sample(LOGITS.double(), videos, int32(1), 2, int64(1))
+        sampling.sample(LOGITS.double(), videos, int32(1), 2, int64(1))
 
 
 def test_budget_beyond_a_video() -> None:
     with pytest.raises(ValueError, match="keep"):
-        LAWS["exact"].sample(LOGITS, packed(4), int32(5), 2, int64(1))
+        SAMPLINGS["exact"].sample(LOGITS, packed(4), int32(5), 2, int64(1))
 
 
 @pytest.mark.parametrize("deviation", [0.0, -1.0, math.inf, math.nan])

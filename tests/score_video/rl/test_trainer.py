@@ -21,7 +21,7 @@ from score_video.rl.advantages import ADVANTAGES, Rewards, leave_one_out
 from score_video.rl.config import ScoreConfig
 from score_video.rl.curriculum import ScheduledExamples, video_seed
 from score_video.rl.environment import EncodedBatch, Outcome
-from score_video.rl.laws import LAWS
+from score_video.rl.sampling import SAMPLINGS
 from score_video.rl.trainer import ScoreTrainer
 
 
@@ -29,7 +29,9 @@ def history(run: Any) -> list[dict[str, float]]:
     return [line for line in run.state.log_history if "loss" in line]
 
 
-@pytest.mark.parametrize("settings", [{}, {"law": "bernoulli", "compression": "hinged", "target_retention": 0.3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"sampling": "bernoulli", "compression_reward": "hinged", "target_retention": 0.3}]
+)
 def test_it_learns_to_keep_what_is_marked(tmp_path: Path, settings: dict[str, Any]) -> None:
     settings |= {"max_steps": 150, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "logging_steps": 10}
     run = trainer(tmp_path, save_strategy="no", eval_dataset=examples(8), **settings)
@@ -42,16 +44,16 @@ def test_it_learns_to_keep_what_is_marked(tmp_path: Path, settings: dict[str, An
     assert after["eval_accuracy"] > before["eval_accuracy"] + 0.5
 
 
-@pytest.mark.parametrize("law", sorted(LAWS))
-def test_every_policy_parameter_changes_and_nothing_of_the_environment_does(tmp_path: Path, law: str) -> None:
+@pytest.mark.parametrize("sampling", sorted(SAMPLINGS))
+def test_every_policy_parameter_changes_and_nothing_of_the_environment_does(tmp_path: Path, sampling: str) -> None:
     environment = ToyEnvironment()
     frozen = {name: value.clone() for name, value in environment.frozen.state_dict().items()}
-    run = trainer(tmp_path, environment, max_steps=1, save_steps=1, law=law)
+    run = trainer(tmp_path, environment, max_steps=1, save_steps=1, sampling=sampling)
     before = weights(run.model)
     run.train()
     after = weights(run.model)
     for name, parameter in before.items():
-        if not (law == "exact" and name in UNDECIDED):
+        if not (sampling == "exact" and name in UNDECIDED):
             assert not torch.equal(parameter, after[name]), name
     for name, value in environment.frozen.state_dict().items():
         assert torch.equal(value, frozen[name])
@@ -64,7 +66,7 @@ def test_every_policy_parameter_changes_and_nothing_of_the_environment_does(tmp_
 
 
 def test_a_step_by_hand(tmp_path: Path) -> None:
-    """The first step's loss and gradient, made again from the law, the rewards and the seeds."""
+    """The first step's loss and gradient, made again from the sampling, the rewards and the seeds."""
     environment = ToyEnvironment()
     captured: list[Tensor] = []
     run = trainer(tmp_path, environment, max_steps=1, save_strategy="no", logging_steps=1, max_grad_norm=0.0)
@@ -84,10 +86,10 @@ def test_a_step_by_hand(tmp_path: Path) -> None:
     seeds = torch.tensor([video_seed(3, 0, position) for position in range(4)])
     keep = torch.full((4,), keep_count(4, GRID * GRID, 0.2), dtype=torch.int32)
     logits = model(batch.videos)
-    rollout = LAWS["exact"].sample(logits.detach(), batch.videos, keep, 4, seeds)
+    rollout = SAMPLINGS["exact"].sample(logits.detach(), batch.videos, keep, 4, seeds)
     reward = ToyEnvironment().answer(batch, rollout.selection).log_prob.clamp(min=-3)
     advantage = reward - (reward.sum(0) - reward) / 3
-    loss = -(advantage * LAWS["exact"].log_prob(logits, batch.videos, rollout)["subset"]).mean()
+    loss = -(advantage * SAMPLINGS["exact"].log_prob(logits, batch.videos, rollout)["subset"]).mean()
     loss.backward()
     assert torch.equal(environment.selections[0].index, rollout.selection.index)
     (line,) = history(run)
@@ -101,25 +103,27 @@ def test_a_step_by_hand(tmp_path: Path) -> None:
     assert sorted(g.abs().sum().item() for g in captured) == pytest.approx(want, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("law", sorted(LAWS))
+@pytest.mark.parametrize("sampling", sorted(SAMPLINGS))
 @pytest.mark.parametrize("iterations", [1, 2])
-def test_every_law_and_what_is_logged_of_it(tmp_path: Path, law: str, iterations: int) -> None:
-    settings: dict[str, Any] = {} if law == "exact" else {"compression": "linear", "compression_weight": 0.5}
-    run = trainer(tmp_path, law=law, num_iterations=iterations, eval_dataset=examples(5), **settings)
+def test_every_sampling_and_what_is_logged_of_it(tmp_path: Path, sampling: str, iterations: int) -> None:
+    settings: dict[str, Any] = (
+        {} if sampling == "exact" else {"compression_reward": "linear", "compression_weight": 0.5}
+    )
+    run = trainer(tmp_path, sampling=sampling, num_iterations=iterations, eval_dataset=examples(5), **settings)
     run.train()
     lines = history(run)
     assert len(lines) == 3
     for line in lines:
         assert all(math.isfinite(line[name]) for name in ("loss", "entropy", "reward", "accuracy", "grad_norm"))
         assert ("clip_ratio" in line) == (iterations > 1)
-        if law != "exact":
+        if sampling != "exact":
             assert line["compression_reward"] == pytest.approx(1 - line["kept_ratio"], abs=1e-6)
             assert line["reward"] == pytest.approx(line["task_reward"] + 0.5 * line["compression_reward"], abs=1e-5)
         assert "stage" not in line
     metrics = run.evaluate()
     assert set(metrics) >= {"eval_reward", "eval_accuracy", "eval_kept_ratio"}
     assert metrics == run.evaluate()
-    if law == "exact":
+    if sampling == "exact":
         assert metrics["eval_kept_ratio"] == pytest.approx(7 / 36)
 
 
@@ -280,13 +284,13 @@ def test_metrics_go_to_tensorboard(tmp_path: Path) -> None:
         ({"retention": 0}, r"retention must be a number in \(0, 1\], got 0"),
         ({"retention": None}, r"retention must be a number in \(0, 1\], got None"),
         ({"target_retention": 2}, r"target_retention must be a number in \(0, 1\], got 2"),
-        ({"law": "gauss"}, "law: name 'gauss' is not registered; the registered names are exact"),
+        ({"sampling": "gauss"}, "sampling: name 'gauss' is not registered; the registered names are exact"),
         ({"reward": "no.such:thing"}, "reward: name 'no.such:thing' cannot be imported"),
         ({"advantage": 3}, "advantage must be a string, got 3"),
-        ({"compression": "linear"}, "compression must be None with the law exact"),
-        ({"compression": "gone", "law": "counted"}, "compression: name 'gone' is not registered"),
-        ({"compression_weight": 0, "law": "counted"}, "compression_weight must be a number above 0, got 0"),
-        ({"advantage": "by_factor", "law": "bernoulli"}, "by_factor must have the law counted or exact"),
+        ({"compression_reward": "linear"}, "compression_reward must be None with sampling exact"),
+        ({"compression_reward": "gone", "sampling": "counted"}, "compression_reward: name 'gone' is not registered"),
+        ({"compression_weight": 0, "sampling": "counted"}, "compression_weight must be a number above 0, got 0"),
+        ({"advantage": "by_factor", "sampling": "bernoulli"}, "by_factor must have sampling counted or exact"),
         ({"stages": [{"name": "film"}]}, r"stages\[0\]: name must be one of"),
         ({"save_total_limit": 0}, "save_total_limit must be at least 1, or None, got 0"),
         ({"train_sampling_strategy": "random"}, "train_sampling_strategy must be 'sequential' here"),

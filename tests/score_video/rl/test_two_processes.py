@@ -20,7 +20,12 @@ TOY = str(Path(__file__).with_name("toy.py"))
 SETTINGS: dict[str, dict[str, Any]] = {
     "several steps of a rollout": {"num_iterations": 2},
     # normalised over the batch, which is that of all processes
-    "by objective": {"advantage": "by_objective", "scale_rewards": True, "law": "counted", "compression": "linear"},
+    "by objective": {
+        "advantage": "by_objective",
+        "scale_rewards": True,
+        "sampling": "counted",
+        "compression_reward": "linear",
+    },
     "accumulation": {"gradient_accumulation_steps": 2},
     "a third of the data cannot be read": {"skip_broken": True},
 }
@@ -71,7 +76,7 @@ def test_two_processes_agree_with_one(folder: Path, tmp_path: Path, name: str) -
         warnings.filterwarnings("ignore", message="skipped")
         one.train()
     two = load_file(folder / name / "final" / "model.safetensors")
-    assert_close(two, weights(one.model), but=() if "law" in settings else UNDECIDED)
+    assert_close(two, weights(one.model), but=() if "sampling" in settings else UNDECIDED)
     for line, other in zip(log(tmp_path), log(folder / name), strict=True):
         assert line.keys() == other.keys()
         for metric in line.keys() - {"epoch"}:  # a fraction of what the process that began was to train

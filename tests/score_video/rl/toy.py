@@ -24,7 +24,7 @@ WIDTH = 6
 GRID = 3
 
 UNDECIDED = ("output.bias",)
-"""What the law exact does not depend on: the same added to all logits. Its gradient is rounding, and Adam makes steps
+"""What sampling exact does not depend on: the same added to all logits. Its gradient is rounding, and Adam makes steps
 of the usual size of that."""
 
 
