@@ -14,7 +14,7 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test fuzz test-vllm lint sanitize cuda gpu bench bench-vllm results compat docs wheel clean
+.PHONY: help demo test test-paths fuzz test-vllm lint sanitize cuda gpu bench bench-vllm results compat docs wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ demo: $(VENV)/package.stamp  ## train a policy on the miniature; compress VIDEO,
 
 test: $(VENV)/package.stamp $(VENV)/torchvision.stamp  ## all tests that need no GPU
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+test-paths: $(VENV)/package.stamp  ## the tests that rest on equal bits, on every path of this machine
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/cpu_paths.sh
 
 READS ?= 2000
 SEED ?= 0

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 SavedFamily = Literal["qwen2_5_vl", "qwen3_vl"]
 
@@ -87,24 +87,21 @@ _TOKEN_OF_ROLE = {
 
 def _make(family: SavedFamily, text: dict[str, Any], vision: dict[str, Any], named: dict[str, Any]) -> Any:
     if family == "qwen2_5_vl":
-        from transformers import Qwen2_5_VLConfig as Config
-        from transformers import Qwen2_5_VLForConditionalGeneration as Model
-
-        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+        name = "Qwen2_5_VL"
+        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
         vision |= {"window_size": 4 * vision["patch_size"], "fullatt_block_indexes": [vision["depth"] - 1]}
         vision["tokens_per_second"] = 1
     else:
-        from transformers import Qwen3VLConfig as Config
-        from transformers import Qwen3VLForConditionalGeneration as Model
-
+        name = "Qwen3VL"
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
         text["head_dim"] = 32
         vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 2304}
-    config = Config(text_config={**text, "rope_parameters": rope}, vision_config=vision, **named)
+    config = getattr(transformers, f"{name}Config")(
+        text_config={**text, "rope_parameters": rope}, vision_config=vision, **named
+    )
     config.tie_word_embeddings = True
     torch.manual_seed(0)
-    model = Model(config)
-    model.eval()  # type: ignore[no-untyped-call]
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
     for parameter in model.parameters():  # the usual 0.02 is too faint for what is seen to change the answer
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=1.5 * parameter[0].numel() ** -0.5)
@@ -119,7 +116,7 @@ def _save_tokenizer(folder: Path) -> dict[str, Any]:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=_SPECIAL, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(_TEXT, trainer)
-    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    fast = transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -141,9 +138,11 @@ def _save_processor(folder: Path, family: SavedFamily, patch: int, tokens_per_fr
         "image_std": [0.5, 0.5, 0.5],
         "processor_class": "Qwen2_5_VLProcessor" if family == "qwen2_5_vl" else "Qwen3VLProcessor",
     }
-    image = {"image_processor_type": "Qwen2VLImageProcessor"}
+    image: dict[str, Any] = {"image_processor_type": "Qwen2VLImageProcessor"}
     image["size"] = {"shortest_edge": 4 * area, "longest_edge": tokens_per_frame * area}
-    video = {"video_processor_type": "Qwen2VLVideoProcessor" if family == "qwen2_5_vl" else "Qwen3VLVideoProcessor"}
+    video: dict[str, Any] = {
+        "video_processor_type": "Qwen2VLVideoProcessor" if family == "qwen2_5_vl" else "Qwen3VLVideoProcessor"
+    }
     video["cap_pixels_per_frame"] = False  # the default changes in transformers 5.22
     # a frame's size for Qwen2.5-VL, the whole video's for Qwen3-VL: here 32 frames of it
     longest = tokens_per_frame * area * (1 if family == "qwen2_5_vl" else 32)
