@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from evaluation.jobs import Job
 from evaluation.recipe import METHODS, SCORES, STRATEGIES, Recipe
 from score_video.miniature.world import TASKS
 
+EXPERIMENTS = (
+    *("full", "methods", "policy", "state", "question", "curriculum"),
+    *("advantages", "adaptive", "context-rot", "fidelity", "towers"),
+)
 BOTH = ("systematic", "topk")
 STATES: dict[str, dict[str, bool]] = {
     "everything": {},
@@ -97,54 +102,51 @@ class Plan:
         return jobs
 
     def counted(
-        self,
-        settings: Mapping[str, Any],
-        videos: tuple[int, int],
-        retentions: Sequence[float],
-        **tags: Any,
+        self, settings: Mapping[str, Any], videos: tuple[int, int], retentions: Sequence[float], **tags: Any
     ) -> Job:
         """A policy that chooses the count; ``videos`` to learn from and to be tested on."""
         split = self.recipe.density_split
-        settings = {"law": "counted", "compression": "linear", **settings}
+        settings = {"sampling": "counted", "compression_reward": "linear", **settings}
         training = self.training(tags["seed"], {split: 1.0}, settings=settings, train_videos=videos[0])
         test = self.test(split, videos=videos[1])
-        parameters = {"training": training, "test": test, "retentions": list(retentions)}
-        return Job("counted", parameters, self.code, tags)
+        return Job("counted", {"training": training, "test": test, "retentions": list(retentions)}, self.code, tags)
 
 
-def full(plan: Plan) -> list[Job]:
-    """The reader on all tokens of every split."""
-    return [plan.full(plan.test(split), split=split) for split in plan.recipe.test_videos]
-
-
-def methods(plan: Plan) -> list[Job]:
-    """Every method without training on every split."""
-    splits = plan.recipe.test_videos
-    return [plan.method(plan.test(split), name, split=split) for split in splits for name in METHODS]
-
-
-def policies(plan: Plan) -> list[Job]:
-    """The policies that the recipe names, on every split."""
-    settings = {**plan.recipe.settings, **plan.recipe.policy_settings}
-    tests = [plan.test(split) for split in plan.recipe.test_videos]
-    return [
-        plan.policy(plan.training(seed, mixture, settings=settings), tests, policy=name, seed=seed)
-        for name, mixture in plan.recipe.policies.items()
-        for seed in plan.recipe.seeds
+def plan_experiments(plan: Plan) -> dict[str, list[Job]]:
+    """The jobs of each of ``EXPERIMENTS``."""
+    recipe, splits = plan.recipe, plan.recipe.test_videos
+    tests = {split: plan.test(split) for split in splits}
+    main = {**recipe.settings, **recipe.policy_settings}
+    policies = [
+        plan.policy(plan.training(seed, mixture, settings=main), list(tests.values()), policy=name, seed=seed)
+        for name, mixture in recipe.policies.items()
+        for seed in recipe.seeds
     ]
+    rewards = {name: {"settings": {**recipe.settings, "reward": name}} for name in REWARDS}
+    sees = {"policy": {"question_width": len(TASKS)}, "one_question": True}  # an example is one question then
+    adaptive = recipe.adaptive_settings, (recipe.train_videos, splits[recipe.density_split]), (0.05, 0.10)
+    jobs = {
+        "full": [plan.full(test, split=split) for split, test in tests.items()],
+        "methods": [plan.method(test, name, split=split) for split, test in tests.items() for name in METHODS],
+        "policy": policies,
+        "state": [job for name, of in STATES.items() for job in plan.ablation({"policy": of}, state=name)],
+        "question": plan.ablation(sees, question="seen"),
+        "curriculum": _curriculum(plan),
+        "advantages": _advantages(plan),
+        "adaptive": [plan.counted(*adaptive, seed=seed) for seed in recipe.seeds],
+        # nothing that is not tested elsewhere
+        "context-rot": [
+            plan.full(tests["long"], split="long"),
+            *(job for job in policies if job.tags["policy"] == next(iter(recipe.policies))),
+        ],
+        "fidelity": [job for name, changes in rewards.items() for job in plan.ablation(changes, reward=name)],
+        "towers": _towers(plan),
+    }
+    assert tuple(jobs) == EXPERIMENTS
+    return jobs
 
 
-def state(plan: Plan) -> list[Job]:
-    """Policies that lack a part of the state."""
-    return [job for name, changes in STATES.items() for job in plan.ablation({"policy": changes}, state=name)]
-
-
-def question(plan: Plan) -> list[Job]:
-    """Policies that see the question; an example is one question then."""
-    return plan.ablation({"policy": {"question_width": len(TASKS)}, "one_question": True}, question="seen")
-
-
-def curriculum(plan: Plan) -> list[Job]:
+def _curriculum(plan: Plan) -> list[Job]:
     """Pseudo-videos of stills first, against none, at equal total steps."""
     jobs = []
     for name, changes in plan.recipe.curriculum.items():
@@ -157,50 +159,24 @@ def curriculum(plan: Plan) -> list[Job]:
     return jobs
 
 
-def advantages(plan: Plan) -> list[Job]:
+def _advantages(plan: Plan) -> list[Job]:
     """Every advantage strategy with a count that the policy chooses, in short trainings."""
-    recipe = plan.recipe
-    jobs = []
-    for seed in recipe.seeds:
-        for strategy in STRATEGIES:
-            for scale in (False, True):
-                for weight in recipe.sweep_weights:
-                    of = {"advantage": SAME_WHEN_COUNTED.get((strategy, scale), strategy), "scale_rewards": scale}
-                    settings = {**recipe.sweep_settings, **of, "compression_weight": weight}
-                    videos = recipe.sweep_videos, recipe.sweep_test_videos
-                    tags = {"strategy": strategy, "scale": scale, "weight": weight, "seed": seed}
-                    jobs.append(plan.counted(settings, videos, [], **tags))
+    recipe, jobs = plan.recipe, []
+    for seed, strategy, scale, weight in product(recipe.seeds, STRATEGIES, (False, True), recipe.sweep_weights):
+        of = {"advantage": SAME_WHEN_COUNTED.get((strategy, scale), strategy), "scale_rewards": scale}
+        settings = {**recipe.sweep_settings, **of, "compression_weight": weight}
+        tags = {"strategy": strategy, "scale": scale, "weight": weight, "seed": seed}
+        jobs.append(plan.counted(settings, (recipe.sweep_videos, recipe.sweep_test_videos), (), **tags))
     return jobs
 
 
-def adaptive(plan: Plan) -> list[Job]:
-    """A count for each video against the same for all, at exactly equal means."""
-    recipe = plan.recipe
-    videos = recipe.train_videos, recipe.test_videos[recipe.density_split]
-    return [plan.counted(recipe.adaptive_settings, videos, [0.05, 0.10], seed=seed) for seed in recipe.seeds]
-
-
-def context_rot(plan: Plan) -> list[Job]:
-    """Full against compressed on long videos: nothing that is not tested elsewhere."""
-    main = next(iter(plan.recipe.policies))
-    of_main = [job for job in policies(plan) if job.tags["policy"] == main]
-    return [plan.full(plan.test("long"), split="long"), *of_main]
-
-
-def fidelity(plan: Plan) -> list[Job]:
-    """Training without labels against training with them."""
-    settings = plan.recipe.settings
-    return [job for name in REWARDS for job in plan.ablation({"settings": {**settings, "reward": name}}, reward=name)]
-
-
-def towers(plan: Plan) -> list[Job]:
+def _towers(plan: Plan) -> list[Job]:
     """Policies of the tower-independent state, on towers that they never saw, beside everything else there."""
     recipe, readers = plan.recipe, plan.readers
-    mixture, splits = next(iter(recipe.policies.values())), recipe.tower_splits
-    settings = {**recipe.settings, **recipe.tower_settings}
-    several = {"readers": [readers[tower] for tower in recipe.train_towers], "policy": {"state": "relative"}}
-    tests = {tower: [plan.test(split, tower) for split in splits] for tower in recipe.test_towers}
+    mixture, settings = next(iter(recipe.policies.values())), {**recipe.settings, **recipe.tower_settings}
+    tests = {tower: [plan.test(split, tower) for split in recipe.tower_splits] for tower in recipe.test_towers}
     every = [test for of_tower in tests.values() for test in of_tower]
+    several = {"readers": [readers[tower] for tower in recipe.train_towers], "policy": {"state": "relative"}}
     jobs = []
     for seed in recipe.seeds:
         training = plan.training(seed, mixture, settings=settings, **several)
@@ -213,18 +189,3 @@ def towers(plan: Plan) -> list[Job]:
             tags = {"tower": tower, "split": test["split"]}
             jobs += [plan.full(test, **tags), *(plan.method(test, name, **tags) for name in recipe.tower_methods)]
     return jobs
-
-
-EXPERIMENTS: dict[str, Callable[[Plan], list[Job]]] = {
-    "full": full,
-    "methods": methods,
-    "policy": policies,
-    "state": state,
-    "question": question,
-    "curriculum": curriculum,
-    "advantages": advantages,
-    "adaptive": adaptive,
-    "context-rot": context_rot,
-    "fidelity": fidelity,
-    "towers": towers,
-}

@@ -204,13 +204,10 @@ class Tables:
 
     def tower(self, tower: str, split: str) -> str:
         """Policies and methods without training on a test tower."""
+        never_seen, own = (self.results.policy("towers", split, reader=tower, tower=of) for of in ("never seen", tower))
         policies = {
-            "**relative, tower never seen, systematic**": self.results.policy(
-                "towers", split, reader=tower, tower="never seen"
-            ),
-            "residual, trained on this tower, systematic": self.results.policy(
-                "towers", split, reader=tower, tower=tower
-            ),
+            "**relative, tower never seen, systematic**": never_seen,
+            "residual, trained on this tower, systematic": own,
         }
         methods = [self.results.methods(split, "towers", tower, oracle=oracle) for oracle in (False, True)]
         series = policies | methods[0] | methods[1]

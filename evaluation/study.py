@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from evaluation.experiments import EXPERIMENTS, Plan
+from evaluation.experiments import Plan, plan_experiments
 from evaluation.jobs import ROOT, Code, Files, Job, fingerprint, load_results, save_result, sha256_of, unused_results
 from evaluation.pool import Done, run_all
 from evaluation.recipe import Recipe
@@ -67,7 +67,7 @@ class Study:
     @cached_property
     def experiments(self) -> dict[str, list[Job]]:
         """The jobs of each."""
-        return {name: build(self.plan) for name, build in EXPERIMENTS.items()}
+        return plan_experiments(self.plan)
 
     def _files(self, jobs: Sequence[Job]) -> Files:
         """The files of these jobs. Raises StudyError where they need a clip that was not given, or is another."""

@@ -13,7 +13,6 @@ import score_ext
 from evaluation.jobs import Files, Result
 from evaluation.statistics import Marks, pack, share_out, spearman
 from evaluation.train import environment, train
-from score_ext.ops import Law
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import (
     Accuracy,
@@ -86,7 +85,7 @@ def counted(files: Files, training: Mapping[str, Any], test: Test, retentions: S
     lengths = torch.cat([batch.videos.lengths for batch in batches])
 
     def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
-        return score_ext.select(of_batch[id(batch)], batch.videos.cu_seqlens, keep, int(keep.sum()), "systematic")
+        return score_ext.select(of_batch[id(batch)], batch.videos.cu_seqlens, keep, selection="systematic")
 
     def at(counts: Tensor) -> dict[str, Any]:
         sizes = [batch.videos.num_videos for batch in batches]
@@ -157,26 +156,20 @@ def _kept(accuracy: Accuracy) -> Result:
 
 
 def _policy_row(
-    env: MiniatureEnvironment, batches: Batches, policy: SurprisePolicy, selection: Law, keeps: Sequence[Tensor]
+    env: MiniatureEnvironment, batches: Batches, policy: SurprisePolicy, selection: Any, keeps: Sequence[Tensor]
 ) -> Result:
     """On what a policy keeps. One that sees the question chooses anew for each, and is asked that one alone."""
+    choose = choose_by_policy(policy, selection)
     if not policy.config.question_width:
-        return _row(env, batches, choose_by_policy(policy, selection), keeps)
-    parts = [_each_question(env, batch, policy, selection, keep) for batch, keep in zip(batches, keeps, strict=True)]
+        return _row(env, batches, choose, keeps)
+    parts = []
+    for batch, keep in zip(batches, keeps, strict=True):
+        videos, answers = batch.videos, batch.payload.answers
+        tasks = torch.eye(answers.shape[1])
+        seen = [EncodedBatch(videos, batch.payload, task.expand(videos.num_videos, -1)) for task in tasks]
+        index = torch.cat([choose(of_task, keep) for of_task in seen])
+        best = env.log_probabilities(batch, Selection(index, keep.expand(len(tasks), -1))).argmax(3)
+        right = best.diagonal(dim1=0, dim2=2) == answers  # of [task selected for, B, task asked]
+        results = right.to(torch.int8).masked_fill_(answers == NOT_ASKED, NOT_ASKED)
+        parts.append(Accuracy(results, int(keep.sum()), len(videos.tokens)))
     return _kept(Accuracy.join(parts))
-
-
-@torch.no_grad()
-def _each_question(
-    env: MiniatureEnvironment, batch: EncodedBatch, policy: SurprisePolicy, selection: Law, keep: Tensor
-) -> Accuracy:
-    videos, answers = batch.videos, batch.payload.answers
-    tasks = answers.shape[1]
-    index = []
-    for task in range(tasks):
-        logits = policy(videos, torch.eye(tasks)[task].expand(videos.num_videos, -1))
-        index.append(score_ext.select(logits, videos.cu_seqlens, keep, int(keep.sum()), selection))
-    best = env.log_probabilities(batch, Selection(torch.cat(index), keep.expand(tasks, -1))).argmax(3)
-    right = best.diagonal(dim1=0, dim2=2) == answers  # of [task selected for, B, task asked]
-    results = right.to(torch.int8).masked_fill_(answers == NOT_ASKED, NOT_ASKED)
-    return Accuracy(results, int(keep.sum()), len(videos.tokens))

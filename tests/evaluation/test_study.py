@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from evaluation import __main__ as command
 from evaluation import pool, pretrained
 from evaluation.checks import all_checks
-from evaluation.experiments import EXPERIMENTS, SAME_WHEN_COUNTED, Plan
+from evaluation.experiments import EXPERIMENTS, SAME_WHEN_COUNTED, Plan, plan_experiments
 from evaluation.figures import spread_labels
 from evaluation.jobs import RESULTS, ROOT, Code, Files, Job, fingerprint, sha256_of, sources
 from evaluation.recipe import FULL, QUICK, Footage
@@ -156,7 +156,7 @@ def test_another_file_is_another_fingerprint(tmp_path: Path) -> None:
 
 def test_every_experiment_can_be_planned() -> None:
     plan = Plan(FULL, {name: f"{name}@0" for name in (*FULL.train_towers, *FULL.test_towers, "shipped")}, "code")
-    jobs = {name: build(plan) for name, build in EXPERIMENTS.items()}
+    jobs = plan_experiments(plan)
     assert all(jobs.values())
     for name, of in jobs.items():
         json.dumps([job.parameters for job in of])
@@ -285,7 +285,7 @@ def test_a_job_that_fails_or_dies_takes_no_other_along() -> None:
 
 TINY = replace(FULL, retentions=(0.05, 0.10), test_videos=dict.fromkeys(FULL.test_videos, 4), seeds=(0, 1))
 PLAN = Plan(TINY, {name: f"{name}@0" for name in ("shipped", *FULL.train_towers, *FULL.test_towers)}, "code")
-JOBS = {name: build(PLAN) for name, build in EXPERIMENTS.items()}
+JOBS = plan_experiments(PLAN)
 ASKED = np.ones((4, 7), bool)
 
 
@@ -322,9 +322,9 @@ def made_up_tests(policy: float, rule: float) -> Results:
 
 
 def test_checks_follow_the_numbers() -> None:
-    good = all_checks(made_up_tests(policy=1.0, rule=0.75))
+    good = list(all_checks(made_up_tests(policy=1.0, rule=0.75)))
     assert [check.met for check in good] == [True] * 8 + [False]  # no context rot: as good as full is not above
-    bad = all_checks(made_up_tests(policy=0.5, rule=0.75))
+    bad = list(all_checks(made_up_tests(policy=0.5, rule=0.75)))
     assert [check.met for check in bad] == [True] + [False] * 8
     assert "-25.0" in next(check.measured for check in bad if "best method" in check.expected)
 
@@ -527,7 +527,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, monkeypatch:
 
 def test_their_recipe_is_what_the_document_measures() -> None:
     readers = {name: fingerprint(name, sha256_of(path)) for name, path in find_readers(FULL, shipped_reader()).items()}
-    towers = EXPERIMENTS["towers"](Plan(FULL, readers, "code"))
+    towers = plan_experiments(Plan(FULL, readers, "code"))["towers"]
     job = next(job for job in towers if job.tags == {"tower": "never seen", "seed": FULL.seeds[0]})
     assert json.loads(pretrained.RECIPE.read_text()) == job.parameters["training"]
 
