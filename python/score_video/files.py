@@ -133,7 +133,7 @@ def write_errors(out: Path, written: Path) -> Iterator[None]:
     about other files.
 
     Args:
-        out: what is being made, to be named.
+        out: the path that errors name.
         written: the file or folder that is being written to that end.
     """
     try:

@@ -15,7 +15,7 @@ class Phases:
     """Measures phases, and says where they are.
 
     Attributes:
-        milliseconds: of each phase that is over.
+        milliseconds: how long each finished phase took.
     """
 
     def __init__(self, progress: Progress | None, synchronize: Callable[[], None] = lambda: None) -> None:

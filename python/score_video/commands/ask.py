@@ -76,17 +76,17 @@ def run(
     """Loads a model, asks it, and writes what was asked for: all of it or nothing.
 
     Args:
-        video, question: what about, and what.
+        video, question: the video file, and the question about it; not empty.
         source: of the model, as for :func:`score_video.mllm.load.load_model`.
-        compressor: what decides.
-        name: of it, to be shown.
-        device: where the model runs.
+        compressor: decides which tokens the model sees.
+        name: what to call the compressor in the report.
+        device: the device to run the model on.
         dtype: a key of ``DTYPES``.
         num_frames, fps: how to sample; 32 frames if neither is given.
         size: longest side that frames are read at, in pixels; None: as they are. The model's processor scales them in
             any case to what the model takes.
         allow_truncated: read what there is of a file that ends early; see :func:`score_video.video.read_frames`.
-        max_new_tokens: where an answer is cut off.
+        max_new_tokens: the most tokens an answer may have.
         compare: whether the model is to answer on all tokens too.
         pictures: a folder to make for :data:`score_video.drawing.kept.PICTURES`.
         json_file: a file for what is returned.

@@ -67,7 +67,7 @@ def run(
     Args:
         sources: what :func:`score_video.rl.data.load_examples` takes.
         num_frames: sampled of each video, at least 1: the training's ``num_frames``.
-        split: of data sets on the hub.
+        split: the split to read of data sets on the hub.
         workers: how many files are read at a time; None: one for each core.
         json_file: a file for what is returned.
         progress: told how far things are.

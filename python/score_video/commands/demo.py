@@ -53,7 +53,7 @@ class Results:
     """Accuracies on the same test videos.
 
     Attributes:
-        full: on all tokens.
+        full: accuracy on all tokens.
         by_method: for each method its accuracy at each of ``RETENTIONS``, the best at ``PICTURED`` first.
     """
 
@@ -80,7 +80,7 @@ def demo(
 
     Args:
         out: folder to make; see :func:`score_video.files.output_folder`.
-        steps: of the optimiser.
+        steps: optimiser steps of the training.
         videos: test videos, at least 2.
         seed: what the policy begins from, and which videos it sees and is tested on.
         overwrite: replace an earlier result.

@@ -63,8 +63,8 @@ def find_choice(
         method: the name of a training-free method, or "oracle"; or None. With neither it is the policy that comes with
             the package.
         selection: "systematic" or "topk"; None: as it was saved, or as a compressor has it.
-        seed: what the method "random" draws from.
-        environment: what it is evaluated in.
+        seed: the seed of the method "random".
+        environment: the miniature it will be evaluated in.
 
     Raises:
         ScoreError, OSError: both are given, one does not exist, or does not fit the environment.
@@ -154,7 +154,7 @@ def run(
 
     Args:
         environment: reader and videos.
-        choice: what is evaluated.
+        choice: the policy or rule to evaluate.
         splits, retentions: where and at which budgets, each video at the exact count of
             :func:`score_ext.budget.keep_count`.
         num_videos: of each split, at least 1; numbers 0 to that of the seed.

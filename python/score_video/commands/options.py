@@ -21,7 +21,7 @@ def compressor_of_options(
     Args:
         policy: a folder or an id, as for :meth:`Compressor.from_pretrained`; or None.
         method: the name of a training-free method; or None. With neither it is the policy that comes with the package.
-        retention, selection, seed: of the compressor; None: as it comes.
+        retention, selection, seed: settings of the compressor; None: as it was saved, or its default.
 
     Raises:
         ScoreError, OSError: both are given, one does not exist or is damaged, or they do not go together.

@@ -24,7 +24,7 @@ class Shown:
     """What a method keeps of a video.
 
     Attributes:
-        name: of the method.
+        name: the method's name.
         kept: bool [T, rows, columns].
         right, asked: questions about the video that the reader answers rightly from what is kept, of how many.
     """

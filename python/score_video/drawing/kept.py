@@ -27,7 +27,7 @@ def write_pictures(
     """Writes ``PICTURES``: see :mod:`score_video.drawing.overlay`.
 
     Args:
-        folder: where.
+        folder: an existing folder to write into.
         name, how: of the video and of what decided, for the title.
         frames: uint8 [T, H, W, 3]; H and W multiples of the rows and columns of tokens.
         timestamps: float64 [T], seconds.

@@ -34,8 +34,8 @@ def drop(videos: Videos, shown: Tensor, tokens: Tensor, columns: int, keep: int,
         shown: [B, n, things], pixels of each thing in each token's patch.
         tokens: [B, n, D], for the way that goes by a direction in token space.
         columns: tokens in a row of a frame.
-        keep: how many each keeps.
-        generator: what everything is drawn from.
+        keep: int32 [B], how many tokens each video keeps.
+        generator: the random generator.
 
     Returns:
         int64 [B, keep], ascending.

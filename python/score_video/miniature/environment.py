@@ -30,7 +30,7 @@ class MiniatureVideos(Dataset[Example]):
         split: a name in :data:`score_video.miniature.world.SPLITS`.
         partition: "train", "validation" or "test".
         seed: any integer from 0.
-        num_videos: how many.
+        num_videos: how many videos the data set has.
         one_question: each example asks one of its questions, for a policy that is conditioned on it.
         still: each example has its first frame as ``image``, float32 [24, 24, 3], for the curriculum's stage
             ``pseudo_video``. Only for a split in which nothing moves.

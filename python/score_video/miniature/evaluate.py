@@ -171,7 +171,7 @@ def choose_by_method(name: str, law: SelectionRule | None = None, seed: int = 0)
     Args:
         name: in :data:`score_video.methods.METHODS`, or "oracle".
         law: for a method that is a score; None: topk. Refused by all others.
-        seed: what the method "random" draws from.
+        seed: the seed of the method "random".
 
     Raises:
         ValueError: there is no such method, or it takes no law.

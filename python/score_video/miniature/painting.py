@@ -44,8 +44,8 @@ def render(draws: Draws, plan: Plan, split: Split, footage: Tensor | None) -> tu
 
     Args:
         draws: what the background's numbers are taken from.
-        plan: what is in each video.
-        split: how many frames.
+        plan: the things that each video shows.
+        split: the kind of video, which says how many frames it has.
         footage: luminance of real video for the background, float32 [F, H, W]; None: gratings.
 
     Returns:

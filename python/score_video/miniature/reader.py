@@ -39,7 +39,7 @@ class ReaderConfig:
         tower_width: channels inside the vision tower.
         tower_depth: 1 x 1 layers after the convolutions.
         token_width: D, of the tokens that the tower hands over.
-        width, layers, heads: of the language model.
+        width, layers, heads: hidden size, depth and attention heads of the language model.
     """
 
     patch: int = 4

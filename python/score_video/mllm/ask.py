@@ -32,8 +32,8 @@ class Answer:
 
     Attributes:
         text: without special tokens.
-        visual_tokens, prompt_tokens: what it saw: of the video, and in all.
-        new_tokens: of the answer.
+        visual_tokens, prompt_tokens: how many tokens of the video the model saw, and of the whole prompt.
+        new_tokens: how many tokens the answer has.
         milliseconds: of each phase up to the first new token, in order; those that several answers share are in each.
         rest: milliseconds from the first new token to the last.
     """
@@ -61,9 +61,9 @@ class Answers:
     """What a model said about one video.
 
     Attributes:
-        compressed: on the tokens that the selector keeps.
+        compressed: the answer on the tokens that the selector keeps.
         full: on all of them; None where it was not asked for.
-        video: its tokens, as a batch of one.
+        video: the tokens of the video, a batch of one.
         index: int64 [K], which of them are kept.
     """
 
@@ -105,10 +105,10 @@ def ask(
         model: supported, on the device of what selects.
         processor: the model's.
         clip: the video.
-        question: about it, not empty.
+        question: the question about the video; not empty.
         selector: what decides which tokens the model sees: a compressor, or an object of your own.
         compare: whether it is to answer on all tokens too.
-        max_new_tokens: where an answer is cut off, at least 1.
+        max_new_tokens: the most tokens an answer may have, at least 1.
         before: milliseconds of phases that came before and belong to the time to the first token: decoding.
         progress: told how far things are.
 

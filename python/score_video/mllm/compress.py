@@ -76,7 +76,7 @@ class EncodedInputs:
     """A processor's output after the vision side, of which any number of selections can be made.
 
     Attributes:
-        model, adapter: whose prompts these are.
+        model, adapter: the model that these prompts are for, and what is known of its family.
         prompt: the whole prompts, with the stock model's positions.
         visuals: the features of their pictures.
         others: inputs that are handed on as they are.
@@ -119,23 +119,41 @@ class EncodedInputs:
         kept.view(-1)[places[selected.index]] = True
         if prompt.labels is not None and (prompt.labels[~kept] != IGNORED).any():
             raise ScoreError(f"inputs['labels'] must be {IGNORED} at padding and at placeholders of videos")
-        shortening = Shortening(kept)
-        shorter = prompt.shorten(shortening, _pad_token_id(self.model))
-        before_use = self.adapter.before_use(self.model, prompt, shorter)
-        shorter = replace(shorter, position_ids=self.adapter.finish_positions(shorter))
         rows, *deepstack = (score_ext.gather(part, selected.index) for part in (features.rows, *features.deepstack))
-        parts = (
-            Features(rows, shortening(features.placeholders, False), tuple(deepstack)),
-            None if fixed is None else replace(fixed, placeholders=shortening(fixed.placeholders, False)),
-        )
-        arguments = {
-            **self.others,
-            "attention_mask": shorter.attention_mask,
-            "position_ids": shorter.position_ids,
-            **({} if shorter.labels is None else {"labels": shorter.labels}),
-            **self.adapter.hand_over(self.model, shorter.input_ids, parts),
-        }
-        return CompressedInputs(arguments, self.visuals.videos, selected, before_use)
+        videos = Features(rows, features.placeholders, tuple(deepstack))
+        arguments, before_use = shorten_prompts(self.model, self.adapter, prompt, kept, videos, fixed)
+        return CompressedInputs({**self.others, **arguments}, self.visuals.videos, selected, before_use)
+
+
+def shorten_prompts(
+    model: Any, adapter: Adapter, prompt: Prompt, kept: Tensor, videos: Features, fixed: Features | None
+) -> tuple[dict[str, Any], Callable[[], None] | None]:
+    """The stock model's arguments for prompts of which only some places are kept.
+
+    Args:
+        prompt: whole, B prompts of at most S tokens.
+        kept: bool [B, S].
+        videos: the rows of the kept places of videos, and all of their places in the whole prompts, kept or not.
+        fixed: what goes in unabridged, with its places in the whole prompts; or None.
+
+    Returns:
+        The arguments; and what is to be called before they are used, or None.
+    """
+    shortening = Shortening(kept)
+    shorter = prompt.shorten(shortening, _pad_token_id(model))
+    before_use = adapter.before_use(model, prompt, shorter)
+    shorter = replace(shorter, position_ids=adapter.finish_positions(shorter))
+    parts = [
+        None if part is None else replace(part, placeholders=shortening(part.placeholders, False))
+        for part in (videos, fixed)
+    ]
+    arguments = {
+        "attention_mask": shorter.attention_mask,
+        "position_ids": shorter.position_ids,
+        **({} if shorter.labels is None else {"labels": shorter.labels}),
+        **adapter.hand_over(model, shorter.input_ids, parts),
+    }
+    return arguments, before_use
 
 
 @renamed_arguments(pictures="visual_layout")

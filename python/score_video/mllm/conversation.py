@@ -95,7 +95,7 @@ def processor_inputs(processor: Any, clip: Clip, text: str) -> dict[str, Tensor]
     """Inputs of the model for one prompt with one video, all its frames taken.
 
     Args:
-        text: of :func:`chat_text`.
+        text: the prompt, as :func:`chat_text` makes it.
 
     Raises:
         ValueError: the processor refuses it, and why.

@@ -34,7 +34,7 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype | None = No
 
     Args:
         source: a folder, or the id of a repository on the hub, "owner/name".
-        device: where it goes.
+        device: the device to load the model onto.
         dtype: of its weights; None: the one they were saved in.
 
     Raises:

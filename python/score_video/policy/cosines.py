@@ -79,7 +79,7 @@ def measure(tokens: Tensor, run: Run, row: Tensor, column: Tensor) -> tuple[Tens
 
     Args:
         tokens: [n, D] float32, float16 or bfloat16, the run's rows.
-        run: its sizes.
+        run: the sizes of the videos in this run.
         row, column: of each token in its frame, int64 [n] each.
 
     Returns:

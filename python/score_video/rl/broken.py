@@ -24,7 +24,7 @@ class BrokenExamples:
     """The examples that could not be read, and what a step does without them.
 
     Args:
-        data: of the training.
+        data: the examples of the training.
         skip: whether others are taken in their place; otherwise the first one is an error.
 
     Attributes:

@@ -143,7 +143,7 @@ class Stage:
         steps: optimiser steps that it lasts; None, only for the last: all that are left.
         retention: its training budget, in (0, 1]; None: the configuration's.
         data: which of several training data sets it takes; None: the one called as it is.
-        options: for its transform.
+        options: keyword arguments of the stage's transform.
     """
 
     name: str
@@ -216,8 +216,8 @@ class Schedule:
     """The stages laid out over the steps.
 
     Args:
-        stages: in order.
-        max_steps: of the whole training.
+        stages: the stages, in order.
+        max_steps: optimiser steps of the whole training.
 
     Raises:
         ValueError: the stages do not last exactly ``max_steps`` steps.
@@ -273,7 +273,7 @@ class ScheduledExamples(Dataset[Item]):
         schedule: the stages.
         batch: examples of an optimiser step, over all processes.
         num_iterations: optimiser steps that a rollout is used for.
-        seed: what everything is drawn from.
+        seed: the seed that all examples are drawn by.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def load_examples(source: str | Path, *, split: str = "train") -> datasets.Datas
     Args:
         source: a ``.jsonl`` or ``.parquet`` file, a folder made by ``Dataset.save_to_disk``, or the id of a data set
             on the Hugging Face hub.
-        split: which split of a hub data set.
+        split: the split to load of a data set on the hub.
 
     Returns:
         a ``datasets.Dataset`` with the columns ``id`` (str; the row's number where there is none), ``video`` (path or
@@ -97,7 +97,7 @@ class OneQuestionEach:
     For policies that see the question. Map-style.
 
     Args:
-        examples: of :func:`load_examples`.
+        examples: what :func:`load_examples` returned.
     """
 
     def __init__(self, examples: datasets.Dataset) -> None:

@@ -27,7 +27,7 @@ class UnreadableError(ScoreError):
 
     Args:
         message: names the file, or else the example, and says why.
-        position: of the example in the batch.
+        position: index of the example in the batch.
     """
 
     def __init__(self, message: str, position: int = 0) -> None:

@@ -27,7 +27,7 @@ class Prepared:
     """All that the loss needs of a batch: the videos, what was done with them, and how good that was.
 
     Attributes:
-        videos, question: what the policy sees.
+        videos, question: the tokens, and float32 [B, E] or None, that the policy sees.
         rollout: G samples of each video.
         old_log_prob: float32 [G, B] for each factor, under the policy that drew them; None where each rollout is used
             for a single step.

@@ -25,7 +25,7 @@ def with_places(embeddings: Tensor, positions: Tensor, lead: Tensor | int = 0) -
     Args:
         embeddings: [n, D], of a floating dtype of two or four bytes.
         positions: int64 [n, 3], counted from the item's first one.
-        lead: of the item; a number or int64 [1].
+        lead: position of the item's first token in the prompt; a number or int64 [1].
 
     Returns:
         [n, D + columns] of the same dtype. The columns' bits are 32-bit integers: they may be moved, not computed with.

@@ -43,7 +43,7 @@ class Cursor:
     ) -> None:
         """
         Args:
-            path: for messages.
+            path: the file's name, for error messages.
             decoding: a freshly opened file.
             searching: the same file, opened once more: searched for keyframes, so that the other's place is not lost.
             timeline: what the file shows.

@@ -22,7 +22,7 @@ def fit_to_patches(height: int, width: int, *, patch: int, size: int) -> tuple[i
     """Size to which a frame is scaled so that its longest side is about ``size`` and both sides hold whole patches.
 
     Args:
-        height, width: of the displayed frame, in pixels.
+        height, width: size of the displayed frame, in pixels.
         patch: side of a patch, in pixels.
         size: wanted longest side, in pixels; rounded to whole patches.
 

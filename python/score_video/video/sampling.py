@@ -111,7 +111,7 @@ def read_frames(
 
     Args:
         path: an existing regular file.
-        fit: how large sampled frames are to be.
+        fit: says to which size sampled frames are scaled.
         num_frames, fps: exactly one of the two.
         allow_truncated: read what there is of a file that ends well before its header says so, or of which nothing can
             be decoded beyond some time, instead of refusing it.
