@@ -29,7 +29,10 @@ app.add_typer(data, name="data")
 # The base of typer's errors about the command line, under whatever name the installed release has it
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-METHODS_HELP = "surprise, surprise-l2, norm, evs, evs-capped, evs-dithered, uniform, random, vidcom2 or divprune"
+METHODS_HELP = (
+    "surprise, surprise-l2, norm, evs, evs-capped, evs-dithered, uniform, random, vidcom2, divprune, "
+    "or package.module:name of your own"
+)
 
 PRETRAINED = "pretrained policy"
 

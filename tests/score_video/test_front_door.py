@@ -123,3 +123,23 @@ def test_a_users_mistake_is_one_line(capfd: pytest.CaptureFixture[str], clip: Pa
     err = capfd.readouterr().err
     assert err.count("\n") == 1
     assert err.startswith("score: error: retention must be above 0")
+
+
+def test_a_rule_of_your_own_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], clip: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("my_rules.py").write_text(
+        "class Loudest:\n    def scores(self, videos):\n        return videos.tokens.norm(dim=1)\n\nnothing = 3\n"
+    )
+    for method in ("norm", "my_rules:Loudest"):
+        out = method.partition(":")[0]
+        assert main(["compress", str(clip), "--method", method, "--frames", "3", "--out", out]) == 0
+    kept = [json.loads(Path(name, "summary.json").read_text())["kept_per_frame"] for name in ("norm", "my_rules")]
+    assert kept[0] == kept[1]
+    assert main(["eval", "--method", "my_rules:Loudest", "--videos", "2", "--split", "plain"]) == 0
+    capfd.readouterr()
+    for method, said in (("my_rules:gone", "cannot be imported"), ("my_rules:nothing", "an object with scores()")):
+        assert main(["compress", str(clip), "--method", method, "--out", "refused"]) == 2
+        assert said in capfd.readouterr().err

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 import torch
-import transformers
 from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import score_ext
 from score_video.compressor import Compressor
 from score_video.drawing.kept import PICTURES, write_pictures
 from score_video.drawing.overlay import OVERLAY_WIDTH
@@ -31,6 +27,7 @@ from score_video.mllm.conversation import Clip
 from score_video.mllm.load import load_model, load_processor
 from score_video.policy import SurprisePolicy
 from score_video.progress import Phases, Progress
+from score_video.provenance import versions
 from score_video.video import SampledVideo, read_frames
 from score_video.video.patches import fit_to_patches
 
@@ -211,13 +208,7 @@ def _report(
         "tokens": {"visual": total, "grid": [total // rows, rows // columns, columns]},
         "compressed": _answer(answers.compressed),
         "full": None if answers.full is None else _answer(answers.full),
-        "versions": {
-            "score": score_ext.__version__,
-            "torch": str(torch.__version__),
-            "transformers": transformers.__version__,
-            "av": av.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch", "transformers", "av"),
     }
 
 

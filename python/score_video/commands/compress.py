@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -20,6 +18,7 @@ from score_video.drawing.kept import PICTURES, write_pictures
 from score_video.files import output_folder
 from score_video.packed import PackedVideos
 from score_video.progress import Phases, Progress
+from score_video.provenance import versions
 from score_video.video import SampledVideo, read_frames
 from score_video.video.patches import MEAN, STD, fit_to_patches, to_patches
 
@@ -108,12 +107,7 @@ def compress_video(
             "kept_per_frame": torch.bincount(index // (grid[1] * grid[2]), minlength=grid[0]).tolist(),
             "seconds": round(sum(phases.milliseconds.values()) / 1000, 3),
             "milliseconds": {phase: round(value, 2) for phase, value in phases.milliseconds.items()},
-            "versions": {
-                "score": score_ext.__version__,
-                "torch": str(torch.__version__),
-                "av": av.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": versions("torch", "av"),
         }
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
-import score_ext
 from score_video.drawing.charts import Shown, draw_accuracy, draw_kept
 from score_video.errors import ScoreError
 from score_video.files import output_folder
@@ -37,6 +35,7 @@ from score_video.miniature.evaluate import (
 from score_video.miniature.world import NOT_ASKED
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.progress import Progress
+from score_video.provenance import versions
 from score_video.rl.environment import Selection
 
 FILES = ("results.json", "accuracy.png", "kept.png", "policy")
@@ -217,11 +216,7 @@ def _report(results: Results, steps: int, videos: int, seed: int, seconds: Mappi
             for name, row in results.by_method.items()
         },
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "versions": {
-            "score": score_ext.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch"),
     }
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-import score_ext
 from score_video.commands.options import compressor_of_options
 from score_video.errors import ScoreError
 from score_video.files import output_file
@@ -33,6 +30,7 @@ from score_video.miniature.world import SPLITS, TASKS
 from score_video.packed import Selector
 from score_video.policy import SurprisePolicy
 from score_video.progress import Progress
+from score_video.provenance import versions
 from score_video.rl.environment import EncodedBatch
 
 
@@ -73,7 +71,7 @@ def find_choice(
         if selection is not None:
             raise ScoreError(f"oracle selects by a rule of its own, got --selection {selection}")
         return Choice(method, oracle, None)
-    if method is not None and method not in METHODS:
+    if method is not None and method not in METHODS and ":" not in method:
         raise ScoreError(f"there is no method {method!r}; there are {', '.join(METHODS)} and oracle")
     compressor = compressor_of_options(policy, method, None, selection, seed if method == "random" else None)
     what = method or ("the pretrained policy" if policy is None else f"the policy {policy}")
@@ -176,11 +174,7 @@ def run(
         "seed": seed,
         "videos": num_videos,
         "splits": {},
-        "versions": {
-            "score": score_ext.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
+        "versions": versions("torch"),
     }
     for split in splits:
         if progress:

@@ -6,7 +6,8 @@ from typing import Any
 
 from score_video.compressor import PRETRAINED, Compressor
 from score_video.errors import ScoreError
-from score_video.methods import find_method
+from score_video.methods import METHODS, find_method
+from score_video.rl.registry import find
 
 
 def compressor_of_options(
@@ -20,7 +21,8 @@ def compressor_of_options(
 
     Args:
         policy: a folder or an id, as for :meth:`Compressor.from_pretrained`; or None.
-        method: the name of a training-free method; or None. With neither it is the policy that comes with the package.
+        method: the name of a training-free method, or a rule of the user's own, "package.module:name", an object or a
+            class that is called without arguments; or None. With neither it is the policy that comes with the package.
         retention, selection, seed: settings of the compressor; None: as it was saved, or its default.
 
     Raises:
@@ -28,7 +30,14 @@ def compressor_of_options(
     """
     if policy is not None and method is not None:
         raise ScoreError("give --policy or --method, not both")
+    overrides: dict[str, Any] = {"retention": retention, "selection": selection, "seed": seed}
+    if method is not None and ":" in method:
+        rule = find(METHODS, method)
+        given = {name: value for name, value in overrides.items() if value is not None}
+        try:
+            return Compressor(rule() if isinstance(rule, type) else rule, **given)
+        except TypeError as error:
+            raise ScoreError(f"--method {method}: {error}") from None
     if method is not None:
         find_method(method)  # a folder or an id is not meant here
-    overrides: dict[str, Any] = {"retention": retention, "selection": selection, "seed": seed}
     return Compressor.from_pretrained(policy or method or PRETRAINED, **overrides)
