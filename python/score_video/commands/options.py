@@ -32,7 +32,7 @@ def compressor_of_options(
         raise ScoreError("give --policy or --method, not both")
     overrides: dict[str, Any] = {"retention": retention, "selection": selection, "seed": seed}
     if method is not None and ":" in method:
-        rule = find(METHODS, method)
+        rule: Any = find(METHODS, method)
         given = {name: value for name, value in overrides.items() if value is not None}
         try:
             return Compressor(rule() if isinstance(rule, type) else rule, **given)
