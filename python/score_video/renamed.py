@@ -53,7 +53,7 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
     """Decorates a dataclass whose fields have new names: its former ones are taken as keyword arguments."""
 
     def decorate(kind: type[T]) -> type[T]:
-        kind.__init__ = renamed_arguments(**renamed)(kind.__init__)  # type: ignore[misc]
+        kind.__init__ = renamed_arguments(**renamed)(kind.__init__)  # type: ignore[method-assign]
         return kind
 
     return decorate

@@ -30,7 +30,7 @@ class Rollout:
     """G random subsets of each of B videos.
 
     Attributes:
-        selection: which tokens they keep.
+        selection: the tokens that the samples keep.
         actions: what the sampling needs to compute the log-probability again under other logits.
         decisions: int32 [G, B] for each factor: over how many decisions its log-probability is a sum.
     """
@@ -44,7 +44,7 @@ class Sampling(Protocol):
     """A sampling strategy.
 
     Attributes:
-        name: what it is called in :data:`SAMPLINGS`.
+        name: its key in :data:`SAMPLINGS`.
         factors: the parts of the decision, keys of what ``log_prob`` returns.
     """
 
@@ -141,7 +141,7 @@ class Counted:
     expected count (rounded, between a floor and a cap), not a sample of it: the noise is there to learn from.
 
     Attributes:
-        deviation: of log k; above 0.
+        deviation: standard deviation of log k; above 0.
     """
 
     deviation: float = 0.5

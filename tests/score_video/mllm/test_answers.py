@@ -1,4 +1,4 @@
-"""Weighing answers: which prompts are needed, what counts as right, what diverges."""
+"""Scoring answers: which prompts are needed, what counts as right, what diverges."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from videos import write_video
 
 from score_video.mllm.conversation import read_clip
 from score_video.mllm.environment.answers import (
+    AnswerScore,
     Question,
     Tokens,
-    Verdict,
-    divergence,
-    is_right,
-    log_prob,
+    choose_option,
     make_question,
+    score_open,
+    score_options,
     shared_beginnings,
-    weigh,
 )
 from score_video.mllm.environment.encoded_video import EncodedVideo, encode_video
 
@@ -31,10 +30,10 @@ token_lists = st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple)
 
 @given(st.lists(token_lists, min_size=1, max_size=6, unique=True))
 def test_as_few_beginnings_as_can_be(answers: list[Tokens]) -> None:
-    beginnings, row_of = shared_beginnings(answers)
-    for answer, row in zip(answers, row_of, strict=True):
+    beginnings, prompt_of = shared_beginnings(answers)
+    for answer, row in zip(answers, prompt_of, strict=True):
         assert beginnings[row][: len(answer) - 1] == answer[:-1]
-    assert set(row_of) == set(range(len(beginnings)))
+    assert set(prompt_of) == set(range(len(beginnings)))
     for a in beginnings:
         assert a in {answer[:-1] for answer in answers}
         assert not any(a == b[: len(a)] for b in beginnings if b is not a)
@@ -44,48 +43,63 @@ def test_letters_need_one_prompt() -> None:
     assert shared_beginnings([(5,), (6,), (7,), (8,)]) == ([()], [0, 0, 0, 0])
 
 
-def judged(question: Question, rows: list[Tensor], whole: Verdict | None = None) -> Verdict:
-    verdict = Verdict()
-    for row in reversed(range(len(rows))):  # they come in any order
-        weigh(question, row, rows[row], verdict, keep=whole is None, whole=whole)
-    return verdict
+def log_probs(rows: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, 9, generator=torch.Generator().manual_seed(seed)).log_softmax(1)
 
 
-def log_probs(*sizes: int, seed: int = 0) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(size, 9, generator=generator).log_softmax(1) for size in sizes]
+def with_options(question: Question, rows: list[Tensor], reference: AnswerScore | None = None) -> AnswerScore:
+    scores: dict[int, Tensor] = {}
+    for prompt in reversed(range(len(rows))):  # they come in any order
+        scores |= score_options(question, prompt, rows[prompt])
+    return choose_option(question, scores, reference)
 
 
 def test_options() -> None:
     question = Question(((1, 2), (1, 3, 4), (5,)), 1, (), (0, 0, 0))
     assert shared_beginnings(question.answers) == ([(1, 3)], [0, 0, 0])
     # of the row 1, 3: an answer's tokens after its own beginning, which for 1, 2 is 1
-    whole, kept = (judged(question, log_probs(3, seed=seed)) for seed in (0, 1))
-    (rows,) = log_probs(3, seed=1)
-    scores = torch.stack([rows[0, 1] + rows[1, 2], rows[0, 1] + rows[1, 3] + rows[2, 4], rows[0, 5]])
-    torch.testing.assert_close(kept.score_of(3), scores)
-    p, q = whole.score_of(3).softmax(0), scores.softmax(0)
-    torch.testing.assert_close(log_prob(question, kept), q[1].log())
-    torch.testing.assert_close(divergence(question, whole, kept), (p * (p / q).log()).sum())
-    assert divergence(question, kept, kept) == 0
+    whole, rows = log_probs(3), log_probs(3, seed=1)
+    reference = with_options(question, [whole])
+    kept = with_options(question, [rows], reference)
+    p, q = (
+        torch.stack([at[0, 1] + at[1, 2], at[0, 1] + at[1, 3] + at[2, 4], at[0, 5]]).softmax(0) for at in (whole, rows)
+    )
+    assert kept.distribution is not None and kept.divergence is not None and reference.divergence is None
+    torch.testing.assert_close(kept.distribution, q.log())
+    torch.testing.assert_close(kept.log_prob, q[1].log())
+    torch.testing.assert_close(kept.divergence, (p * (p / q).log()).sum())
+    assert with_options(question, [rows], kept).divergence == 0
     for right in range(3):
-        other = Question(question.answers, right, (), question.row_of)
-        assert bool(is_right(other, kept)) == (int(scores.argmax()) == right)
+        other = Question(question.answers, right, (), question.prompt_of)
+        assert bool(with_options(other, [rows]).correct) == (int(q.argmax()) == right)
+
+
+def test_options_that_need_several_prompts() -> None:
+    question = Question(((1, 2, 3), (4, 5), (6,)), 0, (), (0, 1, 0))
+    assert shared_beginnings(question.answers) == ([(1, 2), (4,)], [0, 1, 0])
+    first, second = log_probs(3), log_probs(2, seed=1)
+    score = with_options(question, [first, second])
+    sums = torch.stack([first[0, 1] + first[1, 2] + first[2, 3], second[0, 4] + second[1, 5], first[0, 6]])
+    torch.testing.assert_close(score.distribution, sums.log_softmax(0))
 
 
 def test_without_options() -> None:
-    (whole,), (rows,) = log_probs(3, seed=0), log_probs(3, seed=1)
+    whole, rows = log_probs(3), log_probs(3, seed=1)
     greedy = tuple(rows.argmax(1).tolist())
     question = Question((greedy,), 0, (), (0,))
-    verdict = judged(question, [rows], judged(question, [whole]))
-    assert bool(is_right(question, verdict))
-    torch.testing.assert_close(log_prob(question, verdict), rows.amax(1).sum())
+    reference = score_open(question, whole, None, keep_distribution=True)
+    assert reference.divergence is None and reference.distribution is not None
+    score = score_open(question, rows, reference, keep_distribution=False)
+    assert bool(score.correct) and score.distribution is None and score.divergence is not None
+    torch.testing.assert_close(score.log_prob, rows.amax(1).sum())
     want = torch.nn.functional.kl_div(rows, whole, log_target=True, reduction="sum") / 3
-    torch.testing.assert_close(divergence(question, Verdict(), verdict), want)
+    torch.testing.assert_close(score.divergence, want)
+    with pytest.raises(ValueError, match=r"reference\.distribution must be there for a divergence, got None"):
+        score_open(question, rows, score, keep_distribution=False)
     for place in range(3):
         wrong = tuple((token + (n == place)) % 9 for n, token in enumerate(greedy))
         question = Question((wrong,), 0, (), (0,))
-        assert not bool(is_right(question, judged(question, [rows])))
+        assert not bool(score_open(question, rows, None, keep_distribution=False).correct)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +111,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, TinyProcess
     return family.model, processor, encode_video(family.model, processor, read_clip(path, 4, 10_000))
 
 
-def test_an_option_that_begins_another_is_weighed_as_a_whole(
+def test_an_option_that_begins_another_is_scored_as_a_whole(
     video: tuple[object, TinyProcessor, EncodedVideo],
 ) -> None:
     model, processor, encoded = video
@@ -105,7 +119,7 @@ def test_an_option_that_begins_another_is_weighed_as_a_whole(
     question = make_question(model, processor, 0, encoded, asked)
     assert question.answers == tuple((*char_ids(option), END_OF_TURN) for option in asked["options"])
     assert question.right == 1
-    assert sorted(row.given for row in question.rows) == [3, 7]  # "red" is read on the way to "red car"
+    assert sorted(prompt.given for prompt in question.prompts) == [3, 7]  # "red" is read on the way to "red car"
     different = {**asked, "options": ["blue", "red"]}
     assert make_question(model, processor, 0, encoded, different).answers == (
         tuple(char_ids("blue")),

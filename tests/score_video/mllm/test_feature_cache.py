@@ -49,7 +49,7 @@ def encode(family: Family, cache: Path | None, video: Path, **options: Any) -> t
     """All that is known of the video and its question; how often the processor, and with it the tower, ran."""
     environment = MllmEnvironment(family.model, TinyProcessor(family), cache, **{"num_frames": 4, **options})
     batch = environment.encode([{"video": str(video), "questions": ASKED}])
-    (row,) = batch.payload.questions[0][0].rows
+    (row,) = batch.payload.questions[0][0].prompts
     features = batch.payload.features
     tensors = {"tokens": batch.videos.tokens, "ends": batch.videos.cu_seqlens, "columns": batch.videos.columns}
     tensors |= {"frames": batch.videos.tokens_per_frame, "ids": row.prompt.input_ids, "fixed": row.fixed}

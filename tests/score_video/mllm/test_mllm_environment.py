@@ -307,4 +307,4 @@ def test_a_placeholder_after_the_question(qwen: Family, clips: list[Path]) -> No
         processor, read_clip(clips[0], FRAMES, MAX_PIXELS), chat_text(processor, OPEN["question"])
     )
     (question,) = batch.payload.questions[0]
-    assert torch.equal(question.rows[0].prompt.input_ids[0, :-2], inputs["input_ids"][0])
+    assert torch.equal(question.prompts[0].prompt.input_ids[0, :-2], inputs["input_ids"][0])

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from score_video.errors import ScoreError
+from score_video.mllm.adapter import Adapter
 from score_video.mllm.conversation import chat_ids, chat_text
 from score_video.mllm.environment.encoded_video import EncodedVideo
-from score_video.mllm.environment.scoring import Row, make_row
+from score_video.mllm.environment.scoring import (
+    AnswerPrompt,
+    ShortPrompt,
+    VideoFeatures,
+    log_probabilities,
+    make_prompt,
+)
 
 Tokens = tuple[int, ...]
-
-_UNKNOWN = torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,17 @@ class Question:
 
     Attributes:
         answers: the options, or the one answer that there is, as tokens. Where one option is the beginning of another,
-            all of the question's have the token that ends a turn as well, so that each is weighed as a whole answer.
+            all of the question's have the token that ends a turn as well, so that each is scored as a whole answer.
         right: which of them is right.
-        rows: prompts, each with the beginning of an answer, from which all answers' tokens can be weighed.
-        row_of: for each answer which of these.
+        prompts: the question, each time with the beginning of an answer, so that all answers' tokens can be scored. One
+            without options has one prompt.
+        prompt_of: for each answer which of these.
     """
 
     answers: tuple[Tokens, ...]
     right: int
-    rows: tuple[Row, ...]
-    row_of: tuple[int, ...]
+    prompts: tuple[AnswerPrompt, ...]
+    prompt_of: tuple[int, ...]
 
     @property
     def has_options(self) -> bool:
@@ -42,26 +48,26 @@ class Question:
         return len(self.answers) > 1
 
 
-@dataclass
-class Verdict:
-    """What a model makes of a question from some of a video's tokens; filled row by row (:func:`weigh`).
+@dataclass(frozen=True)
+class AnswerScore:
+    """What a model makes of a question.
 
     Attributes:
-        scores: each answer's log-probability, float32 []: the sum over its tokens (our reading).
-        right: float32 [n, vocabulary], log-probabilities at the tokens of the right answer, each after those before it;
-            kept where a divergence will be taken from it, else [0, vocabulary].
-        greedy: bool [], whether each token of the right answer is the most probable one.
-        token_divergence: float32 [], mean over the right answer's tokens of KL(``whole.right`` || ``right``).
+        log_prob: float32 [], at most 0: of the right answer, the sum over its tokens (our reading); among the options,
+            if there are any, whose probabilities are made to sum to 1 (our reading: what the model would say instead of
+            an option is not asked).
+        correct: bool []: the right option has the highest score; without options each token of the answer is the most
+            probable one.
+        divergence: float32 [], at least 0: KL(reference || this) (our reading), over the options; without options over
+            the vocabulary, the mean over the answer's tokens. None where there is no reference.
+        distribution: what others' divergence from this is taken by, as log-probabilities: float32 [options]; without
+            options [tokens of the answer, vocabulary], or None where it was not to be kept.
     """
 
-    scores: dict[int, Tensor] = field(default_factory=dict)
-    right: Tensor = _UNKNOWN
-    greedy: Tensor = _UNKNOWN
-    token_divergence: Tensor = _UNKNOWN
-
-    def score_of(self, answers: int) -> Tensor:
-        """float32 [answers]."""
-        return torch.stack([self.scores[number] for number in range(answers)])
+    log_prob: Tensor
+    correct: Tensor
+    divergence: Tensor | None = None
+    distribution: Tensor | None = None
 
 
 def make_question(model: Any, processor: Any, number: int, video: EncodedVideo, asked: Mapping[str, Any]) -> Question:
@@ -80,16 +86,16 @@ def make_question(model: Any, processor: Any, number: int, video: EncodedVideo, 
         raise ScoreError(f"answers must each have tokens of their own, which {options} have not")
     if any(_begins(a, b) for a in answers for b in answers if a != b):
         answers = [(*answer, _end_of_turn(processor)) for answer in answers]
-    beginnings, row_of = shared_beginnings(answers)
+    beginnings, prompt_of = shared_beginnings(answers)
     text_ids = chat_ids(processor, chat_text(processor, asked["question"]))
-    rows = tuple(make_row(number, video.in_prompt(model, text_ids, given), len(given)) for given in beginnings)
-    return Question(tuple(answers), options.index(asked["answer"]), rows, tuple(row_of))
+    prompts = tuple(make_prompt(number, video.in_prompt(model, text_ids, given), len(given)) for given in beginnings)
+    return Question(tuple(answers), options.index(asked["answer"]), prompts, tuple(prompt_of))
 
 
 def shared_beginnings(answers: Sequence[Tokens]) -> tuple[list[Tokens], list[int]]:
-    """Which beginnings have to be read to weigh all tokens of all answers, as few as can be; for each answer which.
+    """Which beginnings have to be read to score all tokens of all answers, as few as can be; for each answer which.
 
-    An answer's last token need not be read. Options of one token, such as letters, are all weighed by one prompt.
+    An answer's last token need not be read. Options of one token, such as letters, are all scored by one prompt.
     """
     needed = sorted({answer[:-1] for answer in answers}, key=lambda beginning: (-len(beginning), beginning))
     kept: list[Tokens] = []
@@ -99,56 +105,104 @@ def shared_beginnings(answers: Sequence[Tokens]) -> tuple[list[Tokens], list[int
     return kept, [next(n for n, given in enumerate(kept) if _begins(answer[:-1], given)) for answer in answers]
 
 
-def weigh(
-    question: Question, row: int, found: Tensor, verdict: Verdict, *, keep: bool = False, whole: Verdict | None = None
-) -> None:
-    """Enters into a verdict what one of the question's rows says.
+def score_answers(
+    model: Any,
+    adapter: Adapter,
+    features: VideoFeatures,
+    asked: Sequence[tuple[Question, Tensor]],
+    references: Sequence[AnswerScore] | None = None,
+    *,
+    max_tokens: int,
+    keep_distributions: bool = False,
+) -> list[AnswerScore]:
+    """What a model makes of questions, each from some of its video's tokens.
 
     Args:
-        found: float32 [given + 1, vocabulary], log-probabilities after the prompt and after each token that is given.
-        keep: whether ``verdict.right`` is kept.
-        whole: the verdict on all tokens, with its ``right``, for ``token_divergence``.
+        features: of the questions' videos.
+        asked: questions, each with the tokens kept: int64 [k], ascending, counted from the video's first.
+        references: the scores of as many questions, with their distributions, for the divergence; or None.
+        max_tokens: of all prompts of a forward pass, with padding.
+        keep_distributions: whether these scores will be references; a distribution over the vocabulary is large.
     """
-    for number, (answer, of) in enumerate(zip(question.answers, question.row_of, strict=True)):
-        if of != row:
-            continue
-        at = found[: len(answer)]
-        tokens = torch.tensor(answer, device=at.device)
-        verdict.scores[number] = at.gather(1, tokens[:, None]).sum()
-        if number == question.right:
-            verdict.greedy = (at.argmax(1) == tokens).all()
-            verdict.right = at.clone() if keep else at[:0]
-            if whole is not None:
-                verdict.token_divergence = (whole.right.exp() * (whole.right - at)).sum(1).mean()
+    prompts = [ShortPrompt(whole, kept) for question, kept in asked for whole in question.prompts]
+    # of each prompt: whose it is, and which of the question's
+    places = [(number, n) for number, (question, _) in enumerate(asked) for n in range(len(question.prompts))]
+    options: dict[int, dict[int, Tensor]] = {}
+    scores: dict[int, AnswerScore] = {}
+    for place, log_probs in log_probabilities(model, adapter, features, prompts, max_tokens):
+        number, prompt = places[place]
+        question, reference = asked[number][0], None if references is None else references[number]
+        if question.has_options:
+            options.setdefault(number, {}).update(score_options(question, prompt, log_probs))
+        else:
+            scores[number] = score_open(question, log_probs, reference, keep_distribution=keep_distributions)
+    for number, of_options in options.items():
+        reference = None if references is None else references[number]
+        scores[number] = choose_option(asked[number][0], of_options, reference)
+    return [scores[number] for number in range(len(asked))]
 
 
-def log_prob(question: Question, verdict: Verdict) -> Tensor:
-    """float32 [], at most 0: of the right answer; among the options, if there are any, whose probabilities are made to
-    sum to 1 (our reading: what the model would say instead of an option is not asked)."""
-    if not question.has_options:
-        return verdict.scores[question.right]
-    return verdict.score_of(len(question.answers)).log_softmax(0)[question.right]
+def score_options(question: Question, prompt: int, log_probs: Tensor) -> dict[int, Tensor]:
+    """Of each option that one of the question's prompts is for, by its number: the log-probability, float32 [].
 
-
-def is_right(question: Question, verdict: Verdict) -> Tensor:
-    """bool []: the right option has the highest score; without options the right answer is the greedy one."""
-    if not question.has_options:
-        return verdict.greedy
-    return verdict.score_of(len(question.answers)).argmax() == question.right
-
-
-def divergence(question: Question, whole: Verdict, kept: Verdict) -> Tensor:
-    """float32 []: KL(answers on all tokens || on the kept ones), at least 0 (our reading).
-
-    Over the options where there are some, whose probabilities are made to sum to 1; else over the vocabulary,
-    :attr:`Verdict.token_divergence`.
+    Args:
+        prompt: number of the prompt.
+        log_probs: float32 [given + 1, vocabulary], after the prompt and after each token that is given.
     """
-    if question.has_options:
-        p, q = (verdict.score_of(len(question.answers)).log_softmax(0) for verdict in (whole, kept))
-        terms = (p.exp() * (p - q)).sum()
-    else:
-        terms = kept.token_divergence
-    return terms.clamp(min=0)  # what is below is a rounding error
+    return {
+        number: _of_tokens(log_probs, answer).sum()
+        for number, (answer, of) in enumerate(zip(question.answers, question.prompt_of, strict=True))
+        if of == prompt
+    }
+
+
+def choose_option(question: Question, scores: Mapping[int, Tensor], reference: AnswerScore | None) -> AnswerScore:
+    """What a model makes of a question with options, of which ``scores`` has all."""
+    options = torch.stack([scores[number] for number in range(len(question.answers))])
+    distribution = options.log_softmax(0)
+    divergence = None
+    if reference is not None:
+        divergence = _divergence(_distribution(reference), distribution).sum().clamp(min=0)
+    correct = options.argmax() == question.right
+    return AnswerScore(distribution[question.right], correct, divergence, distribution)
+
+
+def score_open(
+    question: Question, log_probs: Tensor, reference: AnswerScore | None, *, keep_distribution: bool
+) -> AnswerScore:
+    """What a model makes of a question without options, from the log-probabilities after its one prompt.
+
+    Args:
+        log_probs: float32 [given + 1, vocabulary], as in :func:`score_options`.
+    """
+    (answer,) = question.answers
+    tokens = torch.tensor(answer, device=log_probs.device)
+    divergence = None
+    if reference is not None:
+        divergence = _divergence(_distribution(reference), log_probs).sum(1).mean().clamp(min=0)
+    return AnswerScore(
+        _of_tokens(log_probs, answer).sum(),
+        (log_probs.argmax(1) == tokens).all(),
+        divergence,
+        log_probs.clone() if keep_distribution else None,
+    )
+
+
+def _of_tokens(log_probs: Tensor, answer: Tokens) -> Tensor:
+    """float32 [n, 1]: of each token of an answer after those before it."""
+    tokens = torch.tensor(answer, device=log_probs.device)
+    return log_probs[: len(answer)].gather(1, tokens[:, None])
+
+
+def _divergence(reference: Tensor, other: Tensor) -> Tensor:
+    """The terms of KL(reference || other), of log-probabilities. Their sum may be below 0 by a rounding error."""
+    return reference.exp() * (reference - other)
+
+
+def _distribution(reference: AnswerScore) -> Tensor:
+    if reference.distribution is None:
+        raise ValueError("reference.distribution must be there for a divergence, got None")
+    return reference.distribution
 
 
 def _begins(beginning: Tokens, whole: Tokens) -> bool:

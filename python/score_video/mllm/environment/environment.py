@@ -1,4 +1,4 @@
-"""A frozen video MLLM of transformers as a thing to train on."""
+"""Training environment around a frozen video MLLM of transformers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import find_adapter
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, clip_of_frames, read_clip
-from score_video.mllm.environment.answers import Question, Verdict, divergence, is_right, log_prob, make_question, weigh
+from score_video.mllm.environment.answers import AnswerScore, Question, make_question, score_answers
 from score_video.mllm.environment.encoded_video import EncodedVideo, encode_video
 from score_video.mllm.environment.feature_cache import FeatureCache, model_identity, processor_identity
-from score_video.mllm.environment.scoring import Job, VideoFeatures, log_probabilities
+from score_video.mllm.environment.scoring import VideoFeatures
 from score_video.packed import PackedVideos
 from score_video.rl.curriculum import as_pseudo_video
 from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection, UnreadableError
@@ -32,11 +32,17 @@ MAX_PIXELS = 768 * 28 * 28
 
 @dataclass
 class _Payload:
-    """What answering needs: the videos' features, each video's questions, and what was made of these on all tokens."""
+    """What answering needs.
+
+    Attributes:
+        features: of the batch's videos.
+        questions: of each video.
+        references: what the model makes of these on all tokens, video by video; None until a divergence is asked for.
+    """
 
     features: VideoFeatures
     questions: list[list[Question]]
-    whole: list[list[Verdict]] | None = None
+    references: list[AnswerScore] | None = None
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -150,52 +156,62 @@ class MllmEnvironment:
     def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
         """See :class:`score_video.rl.environment.Environment`.
 
-        Answers are teacher-forced, and weighed by the sum of their tokens' log-probabilities. ``log_prob``: this sum;
-        with options the right one's share of all, as a logarithm. ``correct``: the right option has the highest sum;
-        without options each token of the answer is the most probable one. ``divergence``:
-        :func:`score_video.mllm.environment.answers.divergence`.
+        Answers are teacher-forced, and scored by the sum of their tokens' log-probabilities:
+        :class:`score_video.mllm.environment.answers.AnswerScore` has what the three are of a question.
         """
         payload: _Payload = batch.payload
-        keep, starts = selection.keep.tolist(), batch.videos.cu_seqlens.tolist()
-        pieces = selection.index.cpu().split([count for sample in keep for count in sample])  # type: ignore[no-untyped-call]
-        videos = len(starts) - 1
-        samples = [
-            [piece - start for piece, start in zip(pieces[g * videos : (g + 1) * videos], starts[:-1], strict=True)]
-            for g in range(len(keep))
-        ]
-        if divergence and payload.whole is None:
-            everything = [torch.arange(length, device="cpu") for length in batch.videos.lengths.tolist()]
-            (payload.whole,) = self._judge(payload, [everything], keep=True)
-        judged = self._judge(payload, samples, compare=divergence)
-        log_prob, correct, kl = torch.stack([_outcome(payload, verdicts, divergence) for verdicts in judged], dim=1)
+        references = self._references(payload) if divergence else None
+        kept = kept_tokens(selection, batch.videos)
+        scores = self._score(payload, kept, references)
+        nothing = torch.zeros((), device=scores[0].log_prob.device)
+        of_questions = torch.stack(
+            [
+                torch.stack([s.log_prob, s.correct.float(), nothing if s.divergence is None else s.divergence])
+                for s in scores
+            ]
+        )  # [samples * questions, 3]
+        counts = [len(asked) for asked in payload.questions] * len(kept)
+        means = torch.stack([part.mean(0) for part in of_questions.split(counts)])  # type: ignore[no-untyped-call]
+        log_prob, correct, kl = means.T.reshape(3, len(kept), -1)  # float32 [samples, videos] each
         return Outcome(log_prob, correct, kl if divergence else None)
 
-    def _judge(
-        self, payload: _Payload, samples: Sequence[Sequence[Tensor]], *, keep: bool = False, compare: bool = False
-    ) -> list[list[list[Verdict]]]:
-        """For each sample, video and question what the model makes of it.
+    def _references(self, payload: _Payload) -> list[AnswerScore]:
+        """The scores on all tokens, which are made once."""
+        if payload.references is None:
+            everything = [torch.arange(length, device="cpu") for length in payload.features.videos.lengths.tolist()]
+            payload.references = self._score(payload, [everything], None, keep_distributions=True)
+        return payload.references
+
+    def _score(
+        self,
+        payload: _Payload,
+        kept: Sequence[Sequence[Tensor]],
+        references: Sequence[AnswerScore] | None,
+        *,
+        keep_distributions: bool = False,
+    ) -> list[AnswerScore]:
+        """What the model makes of all questions, sample by sample, in it video by video.
 
         Args:
-            samples: for each sample and video the tokens kept, int64 [k], counted from the video's first.
-            keep: whether others will be compared with these verdicts.
-            compare: whether these are, with ``payload.whole``.
+            kept: for each sample and video the tokens kept, int64 [k], counted from the video's first.
+            references: the scores on all tokens, of one sample; None: no divergence.
+            keep_distributions: whether these will be references.
         """
-        verdicts = [[[Verdict() for _ in asked] for asked in payload.questions] for _ in samples]
-        jobs: list[Job] = []
-        places: list[tuple[int, int, int, int]] = []  # of each job: sample, video, question, the question's row
-        for g, kept in enumerate(samples):
-            for b, asked in enumerate(payload.questions):
-                for q, question in enumerate(asked):
-                    jobs += [Job(row, kept[b]) for row in question.rows]
-                    places += [(g, b, q, r) for r in range(len(question.rows))]
-        read = log_probabilities(self.model, self._adapter, payload.features, jobs, self.max_tokens_per_forward)
-        for number, found in read:
-            g, b, q, r = places[number]
-            question = payload.questions[b][q]
-            by_token = not question.has_options  # options are compared by their scores
-            whole = payload.whole[b][q] if compare and by_token and payload.whole is not None else None
-            weigh(question, r, found, verdicts[g][b][q], keep=keep and by_token, whole=whole)
-        return verdicts
+        asked = [
+            (question, tokens)
+            for sample in kept
+            for questions, tokens in zip(payload.questions, sample, strict=True)
+            for question in questions
+        ]
+        return score_answers(
+            self.model,
+            self._adapter,
+            payload.features,
+            asked,
+            None if references is None else list(references) * len(kept),
+            max_tokens=self.max_tokens_per_forward,
+            keep_distributions=keep_distributions,
+        )
 
     def _encode(self, example: Example) -> EncodedVideo:
         path = example.get("video")
@@ -226,20 +242,12 @@ class MllmEnvironment:
             raise UnreadableError(f"{name}: {error}") from error
 
 
-def _outcome(payload: _Payload, verdicts: Sequence[Sequence[Verdict]], with_divergence: bool) -> Tensor:
-    """float32 [3, B] of one sample, the means over each video's questions: log_prob, correct, divergence."""
-    means = []
-    for b, (asked, found) in enumerate(zip(payload.questions, verdicts, strict=True)):
-        rows = []
-        for q, (question, verdict) in enumerate(zip(asked, found, strict=True)):
-            right = log_prob(question, verdict)
-            kl = torch.zeros_like(right)
-            if with_divergence:
-                assert payload.whole is not None
-                kl = divergence(question, payload.whole[b][q], verdict)
-            rows.append(torch.stack([right, is_right(question, verdict).float(), kl]))
-        means.append(torch.stack(rows).mean(0))
-    return torch.stack(means, 1)
+def kept_tokens(selection: Selection, videos: PackedVideos) -> list[list[Tensor]]:
+    """For each sample and video of a selection, keep [G, B], the tokens kept: int64 [k] on the CPU, counted from the
+    video's first."""
+    keep, starts = selection.keep.tolist(), videos.cu_seqlens[:-1].tolist()
+    pieces = iter(selection.index.cpu().split([count for sample in keep for count in sample]))  # type: ignore[no-untyped-call]
+    return [[next(pieces) - start for start in starts] for _ in keep]
 
 
 def _clip_without_file(example: Example, num_frames: int) -> Clip:

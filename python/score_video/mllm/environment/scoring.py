@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 import score_ext
-from score_video.mllm.adapter import Adapter, Features, Visuals
-from score_video.mllm.compress import EncodedInputs
+from score_video.mllm.adapter import Adapter, Features
+from score_video.mllm.compress import CompressedInputs, EncodedInputs, shorten_prompts
 from score_video.mllm.prompt import Prompt
-from score_video.packed import PackedVideos, Selection
+from score_video.packed import PackedVideos
 
 
 @dataclass(frozen=True)
-class Row:
+class AnswerPrompt:
     """A whole prompt and the beginning of an answer, S tokens in all; on the CPU.
 
     Attributes:
@@ -35,19 +35,25 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A row to be read with some of its video's tokens: ``kept`` int64 [k], ascending, counted from its first."""
+class ShortPrompt:
+    """A prompt with some of its video's tokens: ``kept`` int64 [k], ascending, counted from the video's first."""
 
-    row: Row
+    whole: AnswerPrompt
     kept: Tensor
 
     def __len__(self) -> int:
-        return len(self.row.features) - int(self.row.features.sum()) + len(self.kept)
+        return len(self.whole.features) - int(self.whole.features.sum()) + len(self.kept)
+
+    def places(self) -> Tensor:
+        """int64, ascending: the places of the whole prompt that stay."""
+        stays = ~self.whole.features
+        stays[self.whole.features.nonzero()[self.kept, 0]] = True
+        return stays.nonzero()[:, 0]
 
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """What the jobs' videos are made of, on the model's device.
+    """What the prompts' videos are made of, on the model's device.
 
     Attributes:
         videos: B of them, L tokens.
@@ -60,13 +66,13 @@ class VideoFeatures:
     fixed: Sequence[Features | None]
 
 
-def make_row(video: int, encoded: EncodedInputs, given: int) -> Row:
+def make_prompt(video: int, encoded: EncodedInputs, given: int) -> AnswerPrompt:
     """From one prompt of one video."""
     prompt, visuals = encoded.prompt, encoded.visuals
     features = visuals.features.placeholders[0].cpu()
     fixed = torch.zeros_like(features) if visuals.fixed is None else visuals.fixed.placeholders[0].cpu()
     ids, mask, positions = prompt.input_ids.cpu(), prompt.attention_mask.cpu(), prompt.position_ids.cpu()
-    return Row(video, Prompt(ids, mask, positions, None), features, fixed, given)
+    return AnswerPrompt(video, Prompt(ids, mask, positions, None), features, fixed, given)
 
 
 def spans(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -84,7 +90,7 @@ def spans(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 
 @torch.no_grad()
 def log_probabilities(
-    model: Any, adapter: Adapter, features: VideoFeatures, jobs: Sequence[Job], max_tokens: int
+    model: Any, adapter: Adapter, features: VideoFeatures, prompts: Sequence[ShortPrompt], max_tokens: int
 ) -> Iterator[tuple[int, Tensor]]:
     """What the model expects after each prompt, and after each token of the answer that is given.
 
@@ -92,28 +98,28 @@ def log_probabilities(
         max_tokens: of all prompts of a forward pass, with padding.
 
     Yields:
-        (number of the job, float32 [given + 1, vocabulary]), in another order than the jobs'.
+        (number of the prompt, float32 [given + 1, vocabulary]), in another order than the prompts'.
     """
-    for group in spans([len(job) for job in jobs], max_tokens):
-        inputs = _join(model, adapter, features, [jobs[number] for number in group])
-        last = 1 + max(jobs[number].row.given for number in group)
+    for group in spans([len(prompt) for prompt in prompts], max_tokens):
+        inputs = _join(model, adapter, features, [prompts[number] for number in group])
+        last = 1 + max(prompts[number].whole.given for number in group)
         logits = model(**inputs, use_cache=False, logits_to_keep=last).logits  # [prompts, last, vocabulary]
         for number, row in zip(group, logits, strict=True):
-            yield number, row[-1 - jobs[number].row.given :].float().log_softmax(1)
+            yield number, row[-1 - prompts[number].whole.given :].float().log_softmax(1)
 
 
-def _join(model: Any, adapter: Adapter, features: VideoFeatures, jobs: Sequence[Job]) -> Any:
-    """The compressed prompts of several jobs as arguments for the model.
+def _join(model: Any, adapter: Adapter, features: VideoFeatures, prompts: Sequence[ShortPrompt]) -> CompressedInputs:
+    """Several prompts as arguments for the model.
 
-    Prompts are cut to what is kept before they meet, so that no video's tokens are copied for each of its samples.
+    They are cut to what is kept before they meet, so that no video's tokens are copied for each of its samples.
     """
     device = features.videos.tokens.device
     starts = features.videos.cu_seqlens.tolist()
-    kept = [_kept_places(job) for job in jobs]
+    kept = [prompt.places() for prompt in prompts]
     width = max(len(places) for places in kept)
 
     def join(values: Sequence[Tensor], fill: int | bool) -> Tensor:
-        """[..., S] of each job -> [..., jobs, width], padded on the left."""
+        """[..., S] of each prompt -> [..., prompts, width], padded on the left."""
         return torch.stack(
             [
                 torch.nn.functional.pad(value[..., places], (width - len(places), 0), value=fill)
@@ -122,33 +128,23 @@ def _join(model: Any, adapter: Adapter, features: VideoFeatures, jobs: Sequence[
             dim=-2,
         ).to(device)
 
-    prompts = [job.row.prompt for job in jobs]
-    prompt = Prompt(
-        join([prompt.input_ids[0] for prompt in prompts], 0),
-        join([prompt.attention_mask[0] for prompt in prompts], 0),
-        join([prompt.position_ids[..., 0, :] for prompt in prompts], 0),
+    wholes = [prompt.whole for prompt in prompts]
+    joined = Prompt(
+        join([whole.prompt.input_ids[0] for whole in wholes], 0),
+        join([whole.prompt.attention_mask[0] for whole in wholes], 0),
+        join([whole.prompt.position_ids[..., 0, :] for whole in wholes], 0),
         None,
     )
-    rows = torch.cat([job.kept + starts[job.row.video] for job in jobs]).to(device)
-    lengths = torch.tensor([len(job.kept) for job in jobs], dtype=torch.int32, device="cpu")
-    ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0, dtype=torch.int32)]).to(device)
-    videos = PackedVideos(score_ext.gather(features.videos.tokens, rows), ends, lengths.to(device), lengths.to(device))
-    deepstack = tuple(score_ext.gather(layer, rows) for layer in features.deepstack)
-    visuals = Visuals(
-        videos,
-        Features(videos.tokens, join([job.row.features for job in jobs], False), deepstack),
-        _join_fixed([features.fixed[job.row.video] for job in jobs], join([job.row.fixed for job in jobs], False)),
-        torch.arange(len(jobs), device=device),
+    rows = torch.cat([prompt.kept + starts[prompt.whole.video] for prompt in prompts]).to(device)
+    videos = Features(
+        score_ext.gather(features.videos.tokens, rows),
+        join([whole.features for whole in wholes], False),
+        tuple(score_ext.gather(layer, rows) for layer in features.deepstack),
     )
-    everything = Selection(torch.arange(len(rows), device=device), lengths.to(device))
-    return EncodedInputs(model, adapter, prompt, visuals, {}).compress(everything)
-
-
-def _kept_places(job: Job) -> Tensor:
-    """int64, ascending: the places of a prompt that stay."""
-    stays = ~job.row.features
-    stays[job.row.features.nonzero()[job.kept, 0]] = True
-    return stays.nonzero()[:, 0]
+    fixed = _join_fixed([features.fixed[whole.video] for whole in wholes], join([w.fixed for w in wholes], False))
+    everything = joined.attention_mask.bool()
+    arguments, before_use = shorten_prompts(model, adapter, joined, everything, videos, fixed)
+    return CompressedInputs(arguments, before_use=before_use)
 
 
 def _join_fixed(parts: Sequence[Features | None], placeholders: Tensor) -> Features | None:
