@@ -49,17 +49,25 @@ def imported(path: Path, root: Path, modules: set[str]) -> Iterator[tuple[str, b
         for node in ast.walk(parent)
     }
     name, package = name_of(path, root), name_of(path.parent / "__init__.py", root)
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == root.name
+    }
     for node in ast.walk(tree):
         found: list[str] = []
         if isinstance(node, ast.Import):
-            found = [alias.name for alias in node.names]
+            found = [alias.name for alias in node.names if alias.name != root.name or used != {"__version__"}]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 base = ".".join(
                     [*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])]
                 )
-            members = [f"{base}.{alias.name}" for alias in node.names]
+            # __version__ is there before anything is loaded; other names of the front door stand for modules
+            members = [
+                f"{base}.{alias.name}" for alias in node.names if (base, alias.name) != (root.name, "__version__")
+            ]
             found = [member if member in modules else base for member in members]
         for module in found:
             if module in modules and module != name:
@@ -141,6 +149,8 @@ def test_arrows() -> None:
         ({"policy/a.py": "from .b import x", "policy/b.py": "from . import a"}, "modules in a circle: score_video.po"),
         ({"mllm/a.py": "from score_video.rl import x", "rl/a.py": "import score_video.mllm.a"}, "rooms in a circle: m"),
         ({"attic.py": ""}, "attic has no floor"),
+        ({"mllm/a.py": "import score_video\nscore_video.read_frames"}, "score_video.mllm.a imports score_video, which"),
+        ({"mllm/a.py": "from score_video import Compressor, __version__"}, "score_video.mllm.a imports score_video, w"),
     ],
 )
 def test_what_is_found(files: dict[str, str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
