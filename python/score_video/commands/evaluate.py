@@ -12,7 +12,6 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from score_video.commands.options import compressor_of_options
 from score_video.errors import ScoreError
@@ -23,15 +22,14 @@ from score_video.miniature.evaluate import (
     Accuracy,
     Choose,
     batches_of_split,
+    choose_by,
     evaluate,
     oracle,
 )
 from score_video.miniature.world import SPLITS, TASKS
-from score_video.packed import Selector
 from score_video.policy import SurprisePolicy
 from score_video.progress import Progress
 from score_video.provenance import versions
-from score_video.rl.environment import EncodedBatch
 
 
 @dataclass(frozen=True)
@@ -75,20 +73,9 @@ def find_choice(
         raise ScoreError(f"there is no method {method!r}; there are {', '.join(METHODS)} and oracle")
     compressor = compressor_of_options(policy, method, None, selection, seed if method == "random" else None)
     what = method or ("the pretrained policy" if policy is None else f"the policy {policy}")
-    sees_question = False
     if isinstance(compressor.method, SurprisePolicy):
         _check_fits(what, compressor.method, environment)
-        sees_question = bool(compressor.method.config.question_width)
-    return Choice(what, choose_by(compressor, sees_question), compressor.selection_used, sees_question)
-
-
-def choose_by(selector: Selector, sees_question: bool = False) -> Choose:
-    """What anything that selects keeps."""
-
-    def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
-        return selector.select(batch.videos, batch.question if sees_question else None, keep.tolist()).index
-
-    return choose
+    return Choice(what, choose_by(compressor), compressor.selection_used, compressor.needs_question)
 
 
 def _check_fits(what: str, policy: SurprisePolicy, environment: MiniatureEnvironment) -> None:

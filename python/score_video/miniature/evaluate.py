@@ -28,6 +28,7 @@ from score_video.miniature.world import (
     TASKS,
     Partition,
 )
+from score_video.packed import Selector, needs_question
 from score_video.rl import rollouts
 from score_video.rl.environment import EncodedBatch, Selection
 from score_video.rl.rollouts import Policy
@@ -154,40 +155,50 @@ def evaluate_counts(
     return Accuracy(torch.cat(results), sum(int(keep.sum()) for keep in keeps), tokens)
 
 
-def choose_by_policy(policy: Policy, law: SelectionRule = "systematic") -> Choose:
-    """What a policy keeps: selected by its logits with a law of :func:`score_ext.select`."""
+def choose_by(selector: Selector) -> Choose:
+    """What anything that selects keeps: a compressor, or an object of your own."""
+    asks = needs_question(selector)
 
-    @torch.no_grad()
     def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
-        logits = policy(batch.videos, batch.question)
-        return score_ext.select(logits, batch.videos.cu_seqlens, keep, selection=law)
+        return selector.select(batch.videos, batch.question if asks else None, keep.tolist()).index
 
     return choose
 
 
-def choose_by_method(name: str, law: SelectionRule | None = None, seed: int = 0) -> Choose:
+def choose_by_policy(policy: Policy, selection: SelectionRule = "systematic") -> Choose:
+    """What a policy keeps: selected by its logits, as :func:`score_ext.select` does."""
+
+    @torch.no_grad()
+    def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
+        logits = policy(batch.videos, batch.question)
+        return score_ext.select(logits, batch.videos.cu_seqlens, keep, selection=selection)
+
+    return choose
+
+
+def choose_by_method(name: str, selection: SelectionRule | None = None, seed: int = 0) -> Choose:
     """What a training-free method keeps, or the oracle (:func:`oracle`).
 
     Args:
         name: in :data:`score_video.methods.METHODS`, or "oracle".
-        law: for a method that is a score; None: topk. Refused by all others.
+        selection: for a method that is a score; None: topk. Refused by all others.
         seed: the seed of the method "random".
 
     Raises:
-        ValueError: there is no such method, or it takes no law.
+        ValueError: there is no such method, or it takes no selection.
     """
     if name == "oracle":
-        if law is not None:
-            raise ScoreError(f"oracle selects by a rule of its own and takes no law, got {law!r}")
+        if selection is not None:
+            raise ScoreError(f"oracle selects by a rule of its own and takes no selection, got {selection!r}")
         return oracle
     method = find_method(name)
-    if law is not None and isinstance(method, IndexMethod):
-        raise ScoreError(f"{name} selects by a rule of its own and takes no law, got {law!r}")
+    if selection is not None and isinstance(method, IndexMethod):
+        raise ScoreError(f"{name} selects by a rule of its own and takes no selection, got {selection!r}")
 
     def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
         videos = batch.videos
         return method.index(
-            videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep, selection=law or "topk", seed=seed
+            videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep, selection=selection or "topk", seed=seed
         )
 
     return choose

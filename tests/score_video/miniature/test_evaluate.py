@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from readers import tiny_reader
 from torch import Tensor
 
 from score_ext.budget import keep_count
+from score_video.compressor import Compressor
 from score_video.methods import METHODS, IndexMethod
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
 from score_video.miniature.evaluate import (
@@ -20,6 +22,7 @@ from score_video.miniature.evaluate import (
     Choose,
     batches_of_split,
     budgets,
+    choose_by,
     choose_by_method,
     choose_by_policy,
     encode_split,
@@ -28,6 +31,7 @@ from score_video.miniature.evaluate import (
     oracle,
 )
 from score_video.miniature.world import LIVE_THINGS, NOT_ASKED, TASKS
+from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.rl.environment import EncodedBatch, Selection
 
@@ -88,10 +92,39 @@ def test_methods_choose_as_they_do_elsewhere(batch: EncodedBatch) -> None:
     assert torch.equal(choose_by_method("norm", "systematic")(batch, keep), spread)
     assert torch.equal(choose_by_method("random", seed=4)(batch, keep), METHODS["random"].index(*packed, seed=4))
     for name in ("oracle", *(name for name, method in METHODS.items() if isinstance(method, IndexMethod))):
-        with pytest.raises(ValueError, match=f"{name} selects by a rule of its own and takes no law, got 'topk'"):
+        with pytest.raises(ValueError, match=f"{name} selects by a rule of its own and takes no selection, got 'topk'"):
             choose_by_method(name, "topk")
     with pytest.raises(ValueError, match="there is no method 'orakel'"):
         choose_by_method("orakel")
+
+
+class First:
+    """A selector that is nothing of ours: each video's first tokens."""
+
+    def __init__(self, needs_question: bool) -> None:
+        self.needs_question = needs_question
+        self.question: Tensor | None = None
+
+    def select(
+        self, videos: PackedVideos, question: Tensor | None = None, keep: Sequence[int] | None = None
+    ) -> Selection:
+        assert keep is not None
+        self.question = question
+        starts = videos.cu_seqlens[:-1].tolist()
+        rows = [torch.arange(count) + start for start, count in zip(starts, keep, strict=True)]
+        return Selection(torch.cat(rows), torch.tensor(keep, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_anything_that_selects_can_be_scored(environment: MiniatureEnvironment, asks: bool) -> None:
+    (batch,) = batches_of_split(environment, "plain", "test", 0, 3, one_question=True)
+    selector = First(asks)
+    accuracy = evaluate(environment, [batch], choose_by(selector), 0.1)
+    assert accuracy.kept == int(budgets(batch, 0.1).sum())
+    assert (selector.question is batch.question) if asks else selector.question is None
+    compressor = Compressor("norm", selection="systematic")
+    keep = budgets(batch, 0.1)
+    assert torch.equal(choose_by(compressor)(batch, keep), choose_by_method("norm", "systematic")(batch, keep))
 
 
 def test_the_oracle_knows_what_matters(environment: MiniatureEnvironment) -> None:
