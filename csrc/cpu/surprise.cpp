@@ -124,8 +124,8 @@ SCORE_INLINE float row_cosine(const Sums& sums, float previous_square, const T* 
   if (sum_is_exact(sums.square) && sum_is_exact(previous_square)) {
     return cosine_surprise(sums.product, sums.square, previous_square);
   }
-  // most rows without a square are plain zeros: black pixels, padding
-  if (is_zero(x, width) || is_zero(p, width)) return 1.0f;
+  // most rows without a square are plain zeros: black pixels, padding; times NaN or infinity they are no zero
+  if (sums.product == 0.0f && (is_zero(x, width) || is_zero(p, width))) return 1.0f;
   return wide_cosine(x, p, width);
 }
 

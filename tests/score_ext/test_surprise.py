@@ -108,6 +108,18 @@ def test_nan_reaches_its_token_and_the_next_frames(metric: str, place: int) -> N
     assert values.isnan().nonzero().flatten().tolist() == [4, 7]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 7, 64, 257])
+@pytest.mark.parametrize("special", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_beside_zero_tokens_are_nan_by_cosine(special: float, width: int, dtype: torch.dtype) -> None:
+    tokens = torch.zeros(6, width, dtype=dtype)
+    tokens[1, width // 2] = special
+    tokens[3] = special
+    values = score_ext.surprise(tokens, int32(0, 6), int32(1), first=0.0)
+    assert values.isnan().tolist() == [False, True, True, True, True, False]
+    assert values[5] == 1.0
+
+
 def test_infinite_tokens_are_nan_by_cosine_and_infinite_by_l2() -> None:
     tokens = Layout(((3, 1),)).tokens(8)
     tokens[1, 2] = math.inf
