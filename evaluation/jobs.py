@@ -40,11 +40,13 @@ class Code:
         commit: that the checkout is at.
         changed: what differs from it of these and of the study's own files, results aside; a line that says so where
             there is no git to tell.
+        root: the checkout.
     """
 
     hash: str
     commit: str
     changed: tuple[str, ...]
+    root: Path | None = None
 
     @staticmethod
     def of(root: Path = ROOT) -> Code:
@@ -55,7 +57,7 @@ class Code:
             digest.update(f"{name}\0{len(content)}\0".encode() + content)
         changed = uncommitted(root, [*_SOURCES, "evaluation", ":(exclude)evaluation/results"])
         told = ["everything, as far as can be told: this is no git checkout"] if changed is None else changed
-        return Code(digest.hexdigest()[:12], commit_of(root), tuple(told))
+        return Code(digest.hexdigest()[:12], commit_of(root), tuple(told), root)
 
 
 @dataclass(frozen=True)

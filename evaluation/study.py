@@ -101,7 +101,8 @@ class Study:
     def run(self, names: Sequence[str], fresh: bool = False, workers: int = 2) -> list[Done]:
         """Runs the jobs of these experiments that have no result, or with ``fresh`` all; returns those that failed.
 
-        Raises StudyError, before anything runs, where the code differs from the commit or a file is not at hand.
+        Raises StudyError: before anything runs, where the code differs from the commit or a file is not at hand; and
+        once the code has been changed while jobs ran.
         """
         console = Console(highlight=False)
         code, made = self.code, circumstances("torch", "transformers")
@@ -120,6 +121,8 @@ class Study:
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("jobs", total=len(jobs))
             for ended in run_all(jobs, FUNCTIONS, files, workers):
+                if code.root is not None and Code.of(code.root).hash != code.hash:
+                    raise StudyError("the code was changed while jobs ran: those that were under way are not kept")
                 if ended.error is None:
                     times = {"seconds": round(ended.seconds, 2), "cpu_seconds": round(ended.cpu_seconds, 2)}
                     state = {"commit": code.commit, "changed": list(code.changed)}

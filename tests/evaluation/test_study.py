@@ -480,6 +480,15 @@ def test_code_that_is_not_committed_does_not_run_or_is_told_at_the_top(whole_stu
         replace(study, code=CLEAN).report()
 
 
+def test_a_change_of_code_under_a_run_ends_it(small_study: Study, checkout: Path) -> None:
+    code = Code.of(checkout)
+    (checkout / "score_ext/ops.py").write_text("changed")
+    study = replace(small_study, results=checkout / "kept", docs=checkout / "docs", code=code)
+    with pytest.raises(StudyError, match="the code was changed while jobs ran"):
+        study.run(["full"], workers=1)
+    assert not study.results.exists()
+
+
 def test_footage_that_is_absent_or_another_is_an_error(small_study: Study, tmp_path: Path) -> None:
     study = replace(small_study, results=tmp_path / "results", docs=tmp_path / "docs")
     assert study.recipe.footage is not None
