@@ -37,19 +37,19 @@ METHODS_HELP = (
 PRETRAINED = "pretrained policy"
 
 
-def _former_name(value: str | None) -> str | None:
-    """Of an option that has another name since 0.2."""
-    if value is not None:
-        print("score: warning: --law is now called --selection", file=sys.stderr)
-    return value
-
-
 def _text(value: Any) -> Any:
     """Of an option or argument that is text. What is not UTF-8 may be a file's name, but nothing else."""
     for part in value if isinstance(value, list) else [value]:
         if isinstance(part, str) and not is_text(part):
             raise typer.BadParameter(f"must be text in UTF-8, got {part!r}")
     return value
+
+
+def _former_name(value: str | None) -> str | None:
+    """Of an option that has another name since 0.2."""
+    if value is not None:
+        print("score: warning: --law is now called --selection", file=sys.stderr)
+    return _text(value)  # type: ignore[no-any-return]
 
 
 Policy = Annotated[

@@ -313,7 +313,7 @@ def test_a_real_clip(model: Path) -> None:
         (("--device", "cuda:99"), "there is no device 'cuda:99' here"),
         (("--size", 0), "size must be at least 1 pixel, got 0"),
         (("--frames", 0), "number of frames must be between"),
-        (("--policy", "nowhere"), "nowhere: holds no policy (no config.json)"),
+        (("--policy", "nowhere"), "nowhere: is neither a folder nor the id"),
         (("--json", "no/where.json"), "no/where.json"),
         (("--pictures", "no/where"), "no/where: the folder it should be made in does not exist"),
     ],

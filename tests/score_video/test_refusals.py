@@ -19,6 +19,7 @@ from snapshots import snapshot
 from videos import write_video
 
 from score_video.cli import main
+from score_video.errors import ScoreError
 from score_video.miniature import environment as miniature
 from score_video.rl.trainer import ScoreTrainer
 from score_video.testing import save_tiny_model
@@ -177,7 +178,7 @@ def test_a_run_that_fails_in_its_first_step(here: Path, capfd: pytest.CaptureFix
 
 
 def fails(*arguments: Any, **options: Any) -> None:
-    raise ValueError("failed")
+    raise ScoreError("failed")
 
 
 @pytest.mark.parametrize("when", ["_encode", "evaluate"])
