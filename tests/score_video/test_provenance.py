@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from score_video.provenance import circumstances, commit_of, cpu_name, uncommitted, version_of, versions
+import score_ext
+from score_video.provenance import circumstances, commit_of, cpu_name, uncommitted, versions
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_a_processor_without_a_name_is_its_architecture(tmp_path: Path) -> None:
 
 def test_versions_are_of_what_runs() -> None:
     assert versions("torch", "no_such_package") == {
-        **{"score": version_of("score-video"), "python": platform.python_version()},
+        **{"score": score_ext.__version__, "python": platform.python_version()},
         **{"torch": torch.__version__, "no_such_package": "?"},
     }
     assert set(circumstances("numpy")) == {"cpu", "cores", "date", "score", "python", "numpy"}
