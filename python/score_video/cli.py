@@ -45,11 +45,11 @@ def _text(value: Any) -> Any:
     return value
 
 
-def _former_name(value: str | None) -> str | None:
+def _former_name(value: str | None) -> Any:
     """Of an option that has another name since 0.2."""
-    if value is not None:
+    if _text(value) is not None:
         print("score: warning: --law is now called --selection", file=sys.stderr)
-    return _text(value)  # type: ignore[no-any-return]
+    return value
 
 
 Policy = Annotated[
