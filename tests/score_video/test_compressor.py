@@ -215,7 +215,7 @@ def test_a_failed_save_leaves_the_former_one(tmp_path: Path, monkeypatch: pytest
 
     folder = tmp_path / "compressor"
     Compressor("evs").save_pretrained(folder)
-    monkeypatch.setattr(storage, "save_file", full)
+    monkeypatch.setattr(storage, "save", full)
     with pytest.raises(OSError, match="No space left"):
         Compressor(policy()).save_pretrained(folder)
     assert same(Compressor.from_pretrained(folder), Compressor("evs"))

@@ -101,6 +101,15 @@ def test_a_stopped_run_goes_on_by_its_folder_alone(monkeypatch: pytest.MonkeyPat
     assert Path("new/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 
 
+def test_a_run_that_is_made_longer_learns_from_its_first_step_on() -> None:
+    """The shorter one ended with a rate of 0."""
+    config = write()
+    assert score("--config", config, "--output-dir", "longer", "--steps", "2", "--set", "save_steps=1") == 0
+    assert score("--resume", "--output-dir", "longer", "--steps", "3") == 0
+    before, after = (Path(f"longer/checkpoint-{n}/model.safetensors").read_bytes() for n in (2, 3))
+    assert before != after
+
+
 def _stop(*arguments: Any) -> None:
     raise ZeroDivisionError
 

@@ -247,6 +247,50 @@ def test_a_file_whose_header_is_wrong_can_be_insisted_on(tmp_path: Path, faststa
     assert video.source.duration == pytest.approx(3.0, abs=0.2)
 
 
+def test_pauses_in_avi_are_real(tmp_path: Path) -> None:
+    times = [*range(50), *range(150, 200)]
+    path = write_numbered(tmp_path / "gap.avi", range(100), times, rate=25, codec="mjpeg", pix_fmt="yuvj420p")
+    video = read_frames(path, same_size, fps=1)
+    assert video.source.duration == pytest.approx(8.0)
+    assert numbers(video) == [0, 25, 49, 50, 75]  # 2 to 5 s show what came on at 1.96 s
+
+
+@pytest.mark.parametrize("name", ["camera.mjpeg", "camera.jpg", "camera"])
+def test_motion_jpeg_is_no_photo(tmp_path: Path, name: str) -> None:
+    source = write_numbered(tmp_path / "raw.mjpeg", range(50), range(50), rate=25, codec="mjpeg", pix_fmt="yuvj420p")
+    path = source.rename(tmp_path / name)
+    assert numbers(read_frames(path, same_size, num_frames=8)) == spread(list(range(50)), 8)
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.45])
+@pytest.mark.parametrize(
+    ("codec", "options"), [("libx264", {**FAST, "g": "40"}), ("mpeg2video", {"g": "12", "bf": "2"})]
+)
+def test_a_recording_that_begins_in_the_middle(tmp_path: Path, codec: str, options: dict[str, str], cut: float) -> None:
+    """The clock begins with the first frame that can be shown."""
+    path = write_numbered(tmp_path / "cut.ts", range(200), range(200), rate=25, codec=codec, options=options)
+    data = path.read_bytes()
+    path.write_bytes(data[int(len(data) * cut) // 188 * 188 :])
+    shown = [number for number in shown_by_a_player(path) if number >= 0]
+    video = read_frames(path, same_size, num_frames=8)
+    assert len(video.frames) == 8
+    assert video.timestamps[0] < 0.1 * video.source.duration
+    assert all(abs(a - b) <= 3 for a, b in zip(numbers(video), spread(shown, 8), strict=True))
+
+
+@pytest.mark.parametrize("count", [1, 4, 8, 16, 32])
+def test_one_loss_does_not_move_the_rest(tmp_path: Path, count: int) -> None:
+    options = {"preset": "veryfast", "bf": "2", "g": "25"}
+    path = write_numbered(tmp_path / "lost.ts", range(250), range(250), rate=25, options=options)
+    data = path.read_bytes()
+    at = len(data) // 5 // 188 * 188
+    path.write_bytes(data[:at] + data[at + 40 * 188 :])
+    video = read_frames(path, same_size, num_frames=count)
+    assert video.source.duration == pytest.approx(10.0, abs=0.05)
+    late = video.timestamps > 4
+    assert np.abs(video.timestamps[late] * 25 - np.array(numbers(video))[late]).max() <= 1.01
+
+
 def test_random_files_against_a_plain_decode() -> None:
     """A short run of ``make fuzz``, in a process of its own: the encoders write to the terminal."""
     program = Path(__file__).with_name("fuzz_video.py")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from score_video.errors import ScoreError
@@ -73,4 +73,4 @@ def load_weights(module: nn.Module, path: Path) -> None:
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Writes weights as safetensors, from whatever device they are on."""
     on_disk = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-    save_file(on_disk, path, metadata={"format": "pt"})
+    path.write_bytes(save(on_disk, metadata={"format": "pt"}))  # not save_file, whose files are for their owner alone

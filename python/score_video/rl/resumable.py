@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
@@ -102,6 +103,17 @@ class ResumableTrainer(Trainer):
         """Trainer's own, whose errors are about the settings. Raises ValueError."""
         with _settings_errors(self.args, "lr_scheduler_type", "lr_scheduler_kwargs"):
             return super().create_scheduler(num_training_steps, optimizer)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        """Trainer's own; but the next step's rate is that of a run of this length, not a shorter one's last."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        scheduler = self.lr_scheduler
+        if checkpoint is not None and isinstance(scheduler, LambdaLR):
+            pairs = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            rates = [base * factor(scheduler.last_epoch) for base, factor in pairs]
+            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            scheduler._last_lr = rates
 
     def _output(self) -> Path:
         return Path(str(self.args.output_dir))

@@ -31,6 +31,8 @@ CONTAINERS = (
     "png_pipe,bmp_pipe,tiff_pipe"
 )
 _HEAD = 12  # bytes that tell a picture's format
+_JPEG = b"\xff\xd8\xff"
+_JPEG_SEARCHED = 2**22  # bytes in which a second picture is looked for
 _STILLS = ("heic", "heix", "heim", "heis", "mif1", "avif")  # brands of MP4 files that hold pictures
 
 
@@ -54,19 +56,28 @@ def read_head(path: str | Path) -> bytes:
         raise error if isinstance(error, VideoError) else VideoError(f"{path}: {error}") from error
 
 
-def is_for_pillow(head: bytes) -> bool:
-    """Whether a file that begins so is a JPEG or a WebP picture."""
-    return head.startswith(b"\xff\xd8\xff") or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+def is_for_pillow(path: str | Path, head: bytes) -> bool:
+    """Whether a file that begins so is a WebP picture, or a JPEG and not a stream of them (motion JPEG)."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return True
+    return head.startswith(_JPEG) and not _is_motion_jpeg(path)
+
+
+def _is_motion_jpeg(path: str | Path) -> bool:
+    with Path(path).open("rb") as file:
+        data = file.read(_JPEG_SEARCHED)
+    # a multi-picture file, of two lenses say, has several too, and an index that says so
+    return b"\xff\xd9" + _JPEG in data and b"MPF\0" not in data
 
 
 @contextmanager
 def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a file and picks its video stream, with libav confined to that file."""
-    read_head(path)
+    known = "mjpeg" if read_head(path).startswith(_JPEG) else None  # by its name it might be one of numbered pictures
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)}
     try:
         # An absolute path starts with a slash and therefore is never taken for a protocol such as "concat:".
-        container = av.open(str(Path(path).absolute()), "r", options=options, metadata_errors="replace")
+        container = av.open(str(Path(path).absolute()), "r", format=known, options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: {_why_not_opened(error)}") from error
     with container:
@@ -92,7 +103,8 @@ def _video_stream(path: str | Path, container: InputContainer) -> VideoStream:
     # PyAV leaves this None, against its type, where no decoder is built in
     if stream.codec_context is None or not stream.time_base:
         raise VideoError(f"{path}: no decoder for its video stream")
-    check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
+    if stream.codec_context.width and stream.codec_context.height:  # else the first frame will tell
+        check_frame_size(path, stream.codec_context.width, stream.codec_context.height)
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     stream.codec_context.thread_type = "AUTO"
     return stream

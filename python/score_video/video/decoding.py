@@ -22,6 +22,7 @@ from score_video.video.container import VideoError, read_packets, seek, time_bas
 from score_video.video.timeline import EMPTY, Timeline, tolerance
 
 _EARLIER = 2  # keyframes further back that are tried where a frame cannot be decoded from the nearest
+_FEW, _RARE = 2, 10  # so many odd frames, or one in so many, are put down to damage
 _MAX_SEARCHED = 1000  # packets that are looked at for the keyframe that a search should have led to
 
 
@@ -54,11 +55,12 @@ class Cursor:
         self.timeline = timeline
         self.decoded = 0
         self._damaged: set[int] = set()
+        self._odd = 0  # frames that were not where the timeline has them
         self._searching = searching
         self._allow_truncated = allow_truncated
         self._shown: tuple[int, VideoFrame] | None = None  # with its number
         self._next: tuple[int, VideoFrame] | None = None
-        self._ended = False
+        self._ended = self._jumped = False
         self._fed = -1  # number of the last packet that the decoder was given
         self._count = 0  # frames that it handed out, for timelines by count
         self._frames = self._decode(None)
@@ -109,6 +111,8 @@ class Cursor:
                 return
             if self._jump(start):
                 self._step_to(number)
+        if self._jumped and self._shown is None and self._next is None:
+            raise DisorderedError  # what the search found is not there
 
     def _keyframes_before(self, number: int) -> list[int]:
         """Packets to begin decoding at for a frame, the nearest first; none where the file cannot be searched."""
@@ -129,6 +133,7 @@ class Cursor:
             return False
         self._shown = self._next = None
         self._ended = False
+        self._jumped = True
         self._frames = self._decode(found[1])
         return True
 
@@ -175,8 +180,8 @@ class Cursor:
             for frame in frames:
                 self.decoded += 1
                 shown = self._number(frame)
-                if shown < latest:
-                    raise DisorderedError
+                if 0 <= shown < latest:
+                    self._note_odd()
                 if shown > latest:  # else a second picture of one packet
                     latest = shown
                     yield shown, frame
@@ -187,12 +192,16 @@ class Cursor:
         if frame_of is None:
             self._count += 1
             return min(self._count, len(self.timeline)) - 1
-        if frame.pts is None or not 0 <= frame.pts < len(frame_of):
-            raise DisorderedError
-        number = int(frame_of[frame.pts])
+        number = EMPTY if frame.pts is None or not 0 <= frame.pts < len(frame_of) else int(frame_of[frame.pts])
         if number == EMPTY:
-            raise DisorderedError
+            self._note_odd()
         return number
+
+    def _note_odd(self) -> None:
+        """One such frame comes of damage, and is left out. Many of them: the timeline is wrong."""
+        self._odd += 1
+        if self._odd > _FEW and self._odd * _RARE > self.decoded:
+            raise DisorderedError
 
     def _numbered(self, keyframe: int | None) -> Iterator[tuple[int, Packet[Stream] | None]]:
         """Packets from the beginning or from the keyframe on, each with its number for its time."""

@@ -84,7 +84,7 @@ class SampledVideo:
         elif self.on_display < asked:
             reasons.append(f"some stay on longer than 1/{asked} of the video")
         if len(self.frames) < self.on_display:
-            reasons.append(f"{self.on_display - len(self.frames)} are damaged")
+            reasons.append(f"{self.on_display - len(self.frames)} could not be decoded")
         return ", ".join(reasons)
 
 
@@ -123,7 +123,7 @@ def read_frames(
             kind that would open other files; or the sampled frames would exceed ``MAX_SAMPLED_BYTES``.
     """
     _check_sampling(num_frames, fps)
-    if is_for_pillow(read_head(path)):
+    if is_for_pillow(path, read_head(path)):
         from score_video.video.pillow import read_picture  # it builds on this module
 
         return read_picture(path, fit, num_frames=num_frames, fps=fps, progress=progress)

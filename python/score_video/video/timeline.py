@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from score_video.video.container import VideoError, read_packets, time_base
 
+MAX_REORDERED = 32  # frames by which the order of storing may differ from that of showing; codecs allow 16
 MAX_PACKETS = 2**24  # of video; three days at 60 a second
 LONGEST_PAUSE = 10.0  # seconds between two frames that are always believed
 RARE = 100  # a pause that is so many times the usual interval may be a jump
@@ -143,14 +144,31 @@ def _read(path: str | Path, container: InputContainer, stream: VideoStream) -> P
         duration.append(length if 0 < length < _LATEST else 0)
         flags.append((0 if packet.is_discard else _SHOWN) | (_KEY if packet.is_keyframe else 0))
     bits = np.array(flags, dtype=np.uint8)
+    times, key = np.array(pts, dtype=np.int64), (bits & _KEY) != 0
     return Packets(
-        np.array(pts, dtype=np.int64),
+        times,
         np.array(dts, dtype=np.int64),
         np.array(duration, dtype=np.int64),
-        (bits & _SHOWN) != 0,
-        (bits & _KEY) != 0,
+        ((bits & _SHOWN) != 0) & ~_without_references(times, key),
+        key,
         max(float(end * (of.time_base or 0)) for end, of in zip(ends, container.streams, strict=False)),
     )
+
+
+def _without_references(pts: Int64s, key: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """bool [P]: what a recording that was cut out of another begins with, and no decoder can show.
+
+    Packets before the first keyframe; and those right behind it that come on before it.
+    """
+    lost = np.zeros(len(pts), dtype=bool)
+    if not key.any():
+        return lost
+    first = int(key.argmax())
+    lost[:first] = True
+    leading = slice(first + 1, first + 1 + MAX_REORDERED)
+    if pts[first] != _NO_TIME:
+        lost[leading] = (pts[leading] != _NO_TIME) & (pts[leading] < pts[first]) & (first > 0)
+    return lost
 
 
 def _ticks(time: int | None) -> int:
@@ -175,7 +193,8 @@ def _by_time(container: InputContainer, stream: VideoStream, packets: Packets) -
     if container.format.name in _TIMES_ARE_GUESSED:
         reordered = bool((np.diff(packets.pts[number]) < 0).any())
         delayed = bool(stream.codec_context.has_b_frames)
-        uneven = len(pts) > 2 and int(np.ptp(np.diff(pts))) > 2
+        # AVI counts dropped frames, so that its pauses are real; those of a program stream come of guessing
+        uneven = container.format.name == "mpeg" and len(pts) > 2 and int(np.ptp(np.diff(pts))) > 2
         if missing or uneven or section[-1] > 0 or (delayed and not reordered):
             return None
     order, pts, section = order[~twice], pts[~twice], section[~twice]
