@@ -13,7 +13,6 @@ import pytest
 import torch
 from defaults import DEFAULT_DTYPES, DEFAULTS, assert_same, assert_same_under, torch_default
 from packs import random_frames, random_videos
-from score_video.policy.weights import load_policy, pretrained_policy
 
 from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.methods import METHODS
@@ -22,7 +21,7 @@ from score_video.miniature.environment import MiniatureEnvironment, MiniatureVid
 from score_video.miniature.evaluate import oracle
 from score_video.miniature.world import World, thing_counts
 from score_video.packed import PackedVideos
-from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count
+from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count, pretrained_policy
 from score_video.policy.change import change_features
 from score_video.policy.position import position_features
 from score_video.policy.relative import relative_state
@@ -99,7 +98,10 @@ def test_saving_and_loading(state: str, saved: torch.dtype, default: torch.dtype
     Compressor(model, 0.2).save_pretrained(tmp_path / "compressor")
     expected = {name: weight.clone() for name, weight in model.state_dict().items()}
     with torch_default(default):
-        loaded = load_policy(tmp_path / "alone"), Compressor.from_pretrained(tmp_path / "compressor").method
+        loaded = (
+            SurprisePolicy.from_pretrained(tmp_path / "alone"),
+            Compressor.from_pretrained(tmp_path / "compressor").method,
+        )
         Compressor(model, 0.2).save_pretrained(tmp_path / "again")
     for one in loaded:
         assert_same(dict(one.state_dict()), expected)

@@ -56,7 +56,7 @@ def test_images_are_handed_through_unchanged(name: str) -> None:
     "prompt", [[2, CLIP, 3], ["image", CLIP, 3], [2, ("video", 1), 3]], ids=["video", "mixed", "one frame"]
 )
 def test_what_may_be_an_image_is_refused(name: str, prompt: list[Any]) -> None:
-    """These models were not loaded from anywhere: nothing reads the text between the frames (test_pictures.py)."""
+    """These models were not loaded from anywhere: nothing reads the text between the frames (test_visual_layout.py)."""
     family, inputs = inputs_of(name, [5], prompt)
     with pytest.raises(
         ValueError, match=r"visual_layout must be given: prompt 1 has runs of \[.* has no tokenizer beside"

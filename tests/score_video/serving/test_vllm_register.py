@@ -44,7 +44,7 @@ def test_refuses_a_wrong_setting_and_models_it_does_not_know(tmp_path: Path) -> 
     register = "from score_video.serving.vllm_plugin import register; register(); register(); "
     wrong = run(register, "no-such-thing", tmp_path)
     assert wrong.returncode == 1
-    assert "ValueError: SCORE_VIDEO_COMPRESSOR must be a folder or a hub id" in wrong.stderr.strip().splitlines()[-1]
+    assert "ScoreError: SCORE_VIDEO_COMPRESSOR must be a folder or a hub id" in wrong.stderr.strip().splitlines()[-1]
     ask_vllm = "from vllm.multimodal.video_prune import vidcom2; vidcom2.compute_retention_mask()"
     other = run(register + ask_vllm, "surprise", tmp_path)
     assert "score-video cannot compress videos for this model, only for Qwen2_5_VL" in other.stderr
