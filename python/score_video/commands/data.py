@@ -17,7 +17,7 @@ from score_video.files import check_output_file, output_file
 from score_video.mllm.conversation import read_clip
 from score_video.mllm.environment import MAX_PIXELS
 from score_video.progress import Progress
-from score_video.rl.curriculum import as_pseudo_video
+from score_video.rl.curriculum import as_pseudo_video, image_errors, why_unreadable
 from score_video.rl.data import rows_of
 from score_video.rl.environment import UnreadableError
 from score_video.video import VideoError
@@ -169,8 +169,6 @@ def _image(source: Any) -> Any:
     from io import BytesIO
 
     from PIL import Image
-
-    from score_video.rl.curriculum import image_errors, why_unreadable
 
     if not isinstance(source, Mapping) or source["bytes"] is None:
         return source["path"] if isinstance(source, Mapping) else source

@@ -114,9 +114,8 @@ def processor_inputs(processor: Any, clip: Clip, text: str) -> dict[str, Tensor]
     try:
         inputs = processor(
             text=[text],
-            videos=[
-                [frames]
-            ],  # by prompt: SmolVLM's, before transformers 5.24, takes frames of a plain list for videos
+            # by prompt: SmolVLM's, before transformers 5.24, takes frames of a plain list for videos
+            videos=[[frames]],
             video_metadata=[metadata],
             do_sample_frames=False,
             add_special_tokens=_special_tokens_missing(processor, text),

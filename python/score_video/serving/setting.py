@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 VARIABLE = "SCORE_VIDEO_COMPRESSOR"
 """The environment variable. Empty or not set: the plugin does nothing."""
 
-PRETRAINED = "pretrained"
-"""The value for the policy that comes with the package."""
-
 ENGINE_ITSELF = "vllm"
 """The value that leaves the choice to vLLM's own methods, and only mends what keeps them from running on CPUs."""
 
@@ -37,7 +34,7 @@ def engine_compressor(setting: str) -> Compressor:
             fix counts before they see the video; or its policy asks for the question, but they cache a video's tokens
             for all questions. Names the variable.
     """
-    from score_video.compressor import AdaptiveRetention, Compressor
+    from score_video.compressor import PRETRAINED, AdaptiveRetention, Compressor
     from score_video.errors import ScoreError
     from score_video.methods import METHODS
     from score_video.policy import SurprisePolicy

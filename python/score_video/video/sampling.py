@@ -70,7 +70,6 @@ class SampledVideo:
     """How many frames the decoder produced to get at these."""
     damaged: int
     """How many packets the decoder refused, and that were skipped."""
-
     on_display: int
     """How many different frames are on display at the times that were sampled; those missing did not decode."""
 

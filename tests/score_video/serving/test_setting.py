@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from engines import save_policy
 
-from score_video.compressor import AdaptiveRetention, Compressor
+from score_video.compressor import PRETRAINED, AdaptiveRetention, Compressor
 from score_video.methods import METHODS
 from score_video.policy import SurprisePolicy
-from score_video.serving.setting import PRETRAINED, VARIABLE, engine_compressor, read_setting
+from score_video.serving.setting import VARIABLE, engine_compressor, read_setting
 
 
 @pytest.mark.parametrize("name", METHODS)
