@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,10 +19,10 @@ from score_ext.ops import SelectionRule
 from score_video.errors import ScoreError
 from score_video.files import output_folder
 from score_video.methods import METHODS, IndexMethod, ScoringRule, find_method
-from score_video.packed import PackedVideos, Selection, Selector, check_sizes, needs_question
+from score_video.packed import PackedVideos, Selection, Selector, check_selection, check_sizes, needs_question
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count, pretrained_policy, storage
 from score_video.policy.config import MODEL_TYPE as POLICY_TYPE
-from score_video.renamed import renamed_arguments
+from score_video.renamed import renamed_arguments, renamed_fields, with_new_names
 
 if TYPE_CHECKING:
     from score_video.mllm.adapter import VisualLayout
@@ -60,6 +59,7 @@ class AdaptiveRetention:
             raise ScoreError(f"floor must be at most cap, {self.cap}, got {self.floor}")
 
 
+@renamed_fields(law="selection")
 @dataclass(frozen=True, eq=False)
 class Compressor:
     """Decides which visual tokens of a video a language model gets to see.
@@ -83,12 +83,8 @@ class Compressor:
     retention: float | AdaptiveRetention = 0.1
     selection: SelectionRule | None = None
     seed: int = 0
-    law: InitVar[SelectionRule | None] = None
 
-    def __post_init__(self, law: SelectionRule | None) -> None:
-        if law is not None:
-            warnings.warn("law of Compressor is now selection", DeprecationWarning, stacklevel=3)
-            object.__setattr__(self, "selection", law)
+    def __post_init__(self) -> None:
         object.__setattr__(self, "_elsewhere", {})
         method = self.method
         if not isinstance(method, (SurprisePolicy, str)) and not hasattr(method, "scores") and not self._selects:
@@ -271,9 +267,10 @@ class Compressor:
                 or of another policy (names the file); or an override does not go with what was loaded.
             OSError: as the hub answered.
         """
+        given = {name: value for name, value in overrides.items() if value is not None}
+        given = with_new_names(given, {"law": "selection"}, stacklevel=3)
         if unknown := sorted(set(overrides) - {"retention", "selection", "seed", "law"}):
             raise TypeError(f"there is no override {unknown[0]!r}: retention, selection and seed can be given")
-        given = {name: value for name, value in overrides.items() if value is not None}
         if source == PRETRAINED:
             return Compressor(**given)
         if isinstance(source, str) and source in METHODS:
@@ -291,10 +288,10 @@ class Compressor:
         try:
             if isinstance(retention := saved.get("retention"), dict):
                 saved["retention"] = AdaptiveRetention(**retention)
-            Compressor(**saved)
+            compressor = Compressor(**saved)
         except (TypeError, ValueError) as error:
             raise ScoreError(f"{path}: {error}") from None
-        return Compressor(**{**saved, **given})
+        return replace(compressor, **given)
 
 
 def _read_saved(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,10 +316,10 @@ def _checked(selection: Selection, videos: PackedVideos, counts: Sequence[int]) 
     if not isinstance(selection, Selection) or selection.keep.tolist() != list(counts):
         kept = selection.keep.tolist() if isinstance(selection, Selection) else type(selection).__name__
         raise ScoreError(f"select() must return a Selection that keeps {list(counts)} of each video, got {kept}")
-    video = torch.searchsorted(videos.cu_seqlens[1:].long(), selection.index, right=True)
-    found = torch.bincount(video, minlength=videos.num_videos).tolist()
-    if found != list(counts) or (selection.index.diff() < 1).any():
-        raise ScoreError(f"select() must return ascending rows, {list(counts)} of each video, got {found}")
+    try:
+        check_selection(selection, videos)
+    except ScoreError as error:
+        raise ScoreError(f"select() must return ascending rows, {list(counts)} of each video: {error}") from None
     return selection
 
 

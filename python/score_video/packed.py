@@ -161,6 +161,28 @@ def needs_question(selector: object) -> bool:
     return bool(getattr(selector, "needs_question", False))
 
 
+def check_selection(selected: Selection, videos: PackedVideos) -> None:
+    """Raises ScoreError for a selection, one choice for each video, that is not of these. Waits for the device once."""
+    index, keep = selected.index, selected.keep
+    if index.dtype != torch.int64 or index.ndim != 1:
+        raise ScoreError(f"selected.index must be int64 [K], got {_described(index)}")
+    if keep.dtype.is_floating_point or keep.shape != (videos.num_videos,):
+        raise ScoreError(f"selected.keep must be integers [{videos.num_videos}], got {_described(keep)}")
+    rows = len(videos.tokens)
+    outside = ((index < 0) | (index >= rows)).any() | (index.diff() < 1).any()
+    # of ascending rows, how many lie before the end of each video
+    counts = torch.searchsorted(index, videos.cu_seqlens.long()).diff()
+    outside, miscounted = torch.stack([outside, (counts != keep).any()]).tolist()
+    if outside:
+        raise ScoreError(f"selected.index must be ascending rows of {rows} tokens")
+    if miscounted:
+        raise ScoreError(f"selected.keep must be how many rows of index are each video's: {counts.tolist()}")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
 def check_sizes(videos: PackedVideos) -> None:
     """Raises TypeError or ValueError unless the sizes fit the tokens; those that lie on a GPU are not looked at."""
     if videos.tokens.ndim != 2 or videos.tokens.shape[1] < 1:

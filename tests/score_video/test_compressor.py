@@ -395,7 +395,7 @@ def test_a_compressor_saved_by_0_1(tmp_path: Path) -> None:
 
 
 def test_law_is_the_former_name_of_selection() -> None:
-    with pytest.warns(DeprecationWarning, match="law of Compressor is now selection"):
+    with pytest.warns(DeprecationWarning, match="law is now called selection"):
         assert Compressor("norm", law="systematic").selection == "systematic"
 
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import score_ext
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import Adapter, Features, VisualLayout, Visuals, find_adapter
 from score_video.mllm.prompt import IGNORED, Prompt, Shortening, read_prompt
-from score_video.packed import PackedVideos, Selection, Selector, needs_question
+from score_video.packed import PackedVideos, Selection, Selector, check_selection, needs_question
 from score_video.renamed import renamed_arguments
 
 
@@ -114,7 +113,7 @@ class EncodedInputs:
         """
         prompt, features, fixed = self.prompt, self.visuals.features, self.visuals.fixed
         places = features.placeholders.flatten().nonzero()[:, 0]  # [L]
-        _check_selected(selected, self.visuals.videos)
+        check_selection(selected, self.visuals.videos)
         kept = prompt.attention_mask.bool() & ~features.placeholders
         kept.view(-1)[places[selected.index]] = True
         if prompt.labels is not None and (prompt.labels[~kept] != IGNORED).any():
@@ -222,28 +221,6 @@ def compress_inputs(
     """
     encoded = encode_inputs(model, inputs, visual_layout=visual_layout)
     return CompressedInputs(inputs) if encoded is None else encoded.compress(encoded.select(selector))
-
-
-def _check_selected(selected: Selection, videos: PackedVideos) -> None:
-    """Raises ValueError for a selection that is not of these videos. Waits for the device once."""
-    index, keep = selected.index, selected.keep
-    if index.dtype != torch.int64 or index.ndim != 1:
-        raise ScoreError(f"selected.index must be int64 [K], got {_described(index)}")
-    if keep.dtype.is_floating_point or keep.shape != (videos.num_videos,):
-        raise ScoreError(f"selected.keep must be integers [{videos.num_videos}], got {_described(keep)}")
-    rows = len(videos.tokens)
-    outside = ((index < 0) | (index >= rows)).any() | (index.diff() < 1).any()
-    # of ascending rows, how many lie before the end of each video
-    counts = torch.searchsorted(index, videos.cu_seqlens.long()).diff()
-    outside, miscounted = torch.stack([outside, (counts != keep).any()]).tolist()
-    if outside:
-        raise ScoreError(f"selected.index must be ascending rows of {rows} tokens")
-    if miscounted:
-        raise ScoreError(f"selected.keep must be how many rows of index are each video's: {counts.tolist()}")
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _check_attention(model: Any, adapter: Adapter) -> None:
