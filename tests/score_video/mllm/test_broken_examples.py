@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from killed import in_a_child, killed_after
 from PIL import Image
 from tiny import FAMILIES, Family
 from tiny_processor import TinyProcessor
@@ -22,7 +20,6 @@ from videos import write_video
 
 from score_video.mllm.environment import MllmEnvironment
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
-from score_video.rl import checkpoint
 from score_video.rl.config import ScoreConfig
 from score_video.rl.data import OneQuestionEach, load_examples
 from score_video.rl.environment import UnreadableError
@@ -241,26 +238,3 @@ def test_what_is_not_a_broken_file_is_an_error_all_the_same(qwen: Family, data: 
         with pytest.raises(ValueError) as wrong:
             environment.encode([bad])
         assert not isinstance(wrong.value, UnreadableError)
-
-
-def killed_after(step: int, run: ScoreTrainer) -> None:
-    keep = checkpoint.keep_latest
-
-    def and_die(*arguments: Any) -> None:
-        keep(*arguments)
-        if run.state.global_step == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    checkpoint.keep_latest = and_die
-    run.train()
-
-
-def in_a_child(work: Callable[[], object]) -> None:
-    """Runs it in a fork of this process, which it kills."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from killed import in_a_child, killed_after
 from PIL import Image
 from tiny import FAMILIES, Family
 from tiny_processor import TinyProcessor
@@ -19,7 +17,6 @@ from videos import write_video
 
 from score_video.mllm.environment import MllmEnvironment
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
-from score_video.rl import checkpoint
 from score_video.rl.config import ScoreConfig
 from score_video.rl.data import OneQuestionEach, load_examples
 from score_video.rl.trainer import ScoreTrainer
@@ -125,29 +122,6 @@ def test_killed_and_resumed(
     run = trainer(qwen, data, tmp_path / "run", tmp_path / cache)
     run.train(resume_from_checkpoint=True)
     assert changed(weights(run.model), uninterrupted) == set()
-
-
-def killed_after(step: int, run: ScoreTrainer) -> None:
-    keep = checkpoint.keep_latest
-
-    def and_die(*arguments: Any) -> None:
-        keep(*arguments)
-        if run.state.global_step == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    checkpoint.keep_latest = and_die
-    run.train()
-
-
-def in_a_child(work: Callable[[], object]) -> None:
-    """Runs it in a fork of this process, which it kills."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
 def test_from_stills_to_videos(qwen: Family, data: Path, tmp_path: Path) -> None:
