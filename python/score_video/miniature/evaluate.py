@@ -11,6 +11,7 @@ from torch import Tensor
 
 import score_ext
 from score_ext.ops import SelectionRule
+from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.methods import IndexMethod, find_method
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
@@ -191,17 +192,9 @@ def choose_by_method(name: str, selection: SelectionRule | None = None, seed: in
         if selection is not None:
             raise ScoreError(f"oracle selects by a rule of its own and takes no selection, got {selection!r}")
         return oracle
-    method = find_method(name)
-    if selection is not None and isinstance(method, IndexMethod):
+    if selection is not None and isinstance(find_method(name), IndexMethod):
         raise ScoreError(f"{name} selects by a rule of its own and takes no selection, got {selection!r}")
-
-    def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
-        videos = batch.videos
-        return method.index(
-            videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep, selection=selection or "topk", seed=seed
-        )
-
-    return choose
+    return choose_by(Compressor(name, selection=selection, seed=seed))
 
 
 def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:
