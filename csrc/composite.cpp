@@ -1,6 +1,7 @@
 // Ops made of other ops, the same on every device: each step goes through torch's dispatcher.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <algorithm>
 #include <array>
@@ -19,7 +20,7 @@ using torch::stable::detail::to;
 template <typename... Arguments>
 std::array<StableIValue, sizeof...(Arguments)> call(const char* op, const Arguments&... arguments) {
   std::array<StableIValue, sizeof...(Arguments)> stack{from(arguments)...};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "", stack.data(), TORCH_ABI_VERSION));
   return stack;
 }
 
