@@ -9,11 +9,13 @@
 // Arrays lie in allocations that end where they end, so that a step outside of them is seen. Names and outputs: below.
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "cuda/kernels.h"
+#include "emulated_device.h"
 #include "faults.h"
 
 namespace {
@@ -60,7 +62,7 @@ class Call {
   }
 
   ~Call() {
-    for (auto& [name, array] : arrays_) std::free(array.memory);
+    for (auto& [name, array] : arrays_) emulation::release(array.memory);
   }
 
   int64_t integer(const char* argument) { return integers_.at(argument); }
@@ -73,8 +75,10 @@ class Call {
 
   template <typename T>
   T* out(const char* argument) {
-    arrays_.at(argument).output = true;
-    return reinterpret_cast<T*>(arrays_.at(argument).data());
+    Array& array = arrays_.at(argument);
+    array.output = true;
+    emulation::set_defined(array.data(), array.before.size(), false);
+    return reinterpret_cast<T*>(array.data());
   }
 
   score::DType dtype(const char* argument) { return static_cast<score::DType>(integer(argument)); }
@@ -97,7 +101,7 @@ class Call {
     for (auto& [name, array] : arrays_) {
       const int64_t bytes = static_cast<int64_t>(array.before.size());
       if (!array.output) {
-        if (bytes > 0 && memcmp(array.data(), array.before.data(), array.before.size()) != 0) {
+        if (bytes > 0 && std::memcmp(array.data(), array.before.data(), array.before.size()) != 0) {
           emulation::fail("%s changed its input %s", this->name.c_str(), name.c_str());
         }
       }
@@ -115,13 +119,23 @@ class Call {
     array.misalignment = read_value<int64_t>();
     array.before.resize(static_cast<size_t>(read_value<int64_t>()));
     read_bytes(array.before.data(), array.before.size());
-    array.memory = static_cast<unsigned char*>(std::malloc(array.before.size() + array.misalignment));
-    if (!array.before.empty()) memcpy(array.data(), array.before.data(), array.before.size());
+    array.memory = static_cast<unsigned char*>(emulation::allocate(array.before.size() + array.misalignment));
+    if (!array.before.empty()) std::memcpy(array.data(), array.before.data(), array.before.size());
+    emulation::set_defined(array.data(), array.before.size(), true);
   }
 
   std::map<std::string, int64_t> integers_;
   std::map<std::string, double> doubles_;
   std::map<std::string, Array> arrays_;
+};
+
+// What an op allocates for itself: nothing in it until a kernel writes it.
+struct Scratch {
+  explicit Scratch(size_t bytes) : memory(emulation::allocate(bytes)) {}
+  Scratch(const Scratch&) = delete;
+  ~Scratch() { emulation::release(memory); }
+
+  void* const memory;
 };
 
 using Launcher = cudaError_t (*)(Call&);
@@ -171,10 +185,8 @@ const std::map<std::string, Launcher> kLaunchers = {
        };
        size_t bytes = 0;
        if (cudaError_t error = call(nullptr, &bytes)) return error;
-       void* workspace = std::malloc(bytes);
-       const cudaError_t error = call(workspace, &bytes);
-       std::free(workspace);
-       return error;
+       const Scratch workspace(bytes);
+       return call(workspace.memory, &bytes);
      }},
     {"plackett_luce_log_prob",
      [](Call& c) {
@@ -210,7 +222,8 @@ const std::map<std::string, Launcher> kLaunchers = {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  emulation::start(argc, argv);
   for (;;) {
     Call call;
     const auto launcher = kLaunchers.find(call.name);
