@@ -129,6 +129,23 @@ Tensor check_cu_seqlens(const char* op, const Tensor& cu_seqlens, const Tensor& 
   return checked;
 }
 
+void check_rows(const char* op, int64_t begin, int64_t end, const PackedTokens& packed) {
+  const int64_t length = packed.tokens.size(0);
+  if (begin < 0 || begin > end || end > length) {
+    fail(op, "begin", "and end must be a range within 0 .. ", length, ", got ", begin, " .. ", end);
+  }
+}
+
+Tensor check_features(const char* op, const Tensor& features, const PackedTokens& packed) {
+  const int64_t length = packed.tokens.size(0);
+  const Tensor checked =
+      check_plain(op, "features", features, ScalarType::Float, 2, "[num_tokens, num_features]", packed.tokens);
+  if (checked.size(0) != length) {
+    fail(op, "features", "must have a row for each of ", length, " tokens, got ", describe(checked));
+  }
+  return checked;
+}
+
 }  // namespace
 
 std::string describe(const Tensor& tensor) {
@@ -303,23 +320,74 @@ Tensor check_grad(const char* op, const Tensor& grad, int64_t num_samples, const
 CheckedState check_state(
     const char* op, const PackedTokens& packed, const std::optional<Tensor>& features, int64_t begin, int64_t end,
     bool use_token, bool use_residual, double epsilon) {
-  const int64_t length = packed.tokens.size(0);
-  if (begin < 0 || begin > end || end > length) {
-    fail(op, "begin", "and end must be a range within 0 .. ", length, ", got ", begin, " .. ", end);
-  }
+  check_rows(op, begin, end, packed);
   if (!(epsilon > 0.0)) fail(op, "epsilon", "must be positive, got ", epsilon);
   CheckedState state{{use_token, use_residual, nullptr, 0, static_cast<float>(epsilon)}, packed.tokens};
   if (features.has_value()) {
-    state.features =
-        check_plain(op, "features", *features, ScalarType::Float, 2, "[num_tokens, num_features]", packed.tokens);
-    if (state.features.size(0) != length) {
-      fail(op, "features", "must have a row for each of ", length, " tokens, got ", describe(state.features));
-    }
+    state.features = check_features(op, *features, packed);
     state.parts.features = static_cast<const float*>(state.features.const_data_ptr());
     state.parts.features_width = state.features.size(1);
   }
   if (state.parts.columns(packed.tokens.size(1)) == 0) {
     fail(op, "use_token", "and use_residual are both off and there are no features: the state is empty");
+  }
+  return state;
+}
+
+RelativeVideos check_relative(const char* op, const PackedTokens& packed, const Tensor& columns, int64_t num_frames) {
+  const Tensor checked = check_plain(op, "columns", columns, ScalarType::Int, 1, "[num_videos]", packed.tokens);
+  const int64_t videos = packed.tokens_per_frame.size(0);
+  if (checked.size(0) != videos) {
+    fail(op, "columns", "must be [", videos, "], one for each video, got ", describe(checked));
+  }
+  if (num_frames < 0 || num_frames > packed.tokens.size(0)) {
+    fail(op, "num_frames", "must be 0 .. ", packed.tokens.size(0), " (the number of tokens), got ", num_frames);
+  }
+  const HostValues<int32_t> offsets(packed.cu_seqlens), frames(packed.tokens_per_frame), values(checked);
+  if (!offsets || !frames || !values) return {checked, num_frames};
+  int64_t sum = 0;
+  for (int64_t video = 0; video < videos; ++video) {
+    const int64_t length = offsets[video + 1] - offsets[video];
+    if (length == 0 ? values[video] < 0 : values[video] < 1 || frames[video] % values[video] != 0) {
+      fail(
+          op, "columns", "must divide the tokens of a frame, ", frames[video], " for video ", video, ", got ",
+          values[video]);
+    }
+    sum += length == 0 ? 0 : length / frames[video];
+  }
+  if (sum != num_frames) {
+    fail(op, "num_frames", "must be the frames of all videos, ", sum, ", got ", num_frames);
+  }
+  return {checked, num_frames};
+}
+
+CheckedMeasures check_measures(
+    const char* op, const Tensor& measures, const Tensor& moments, const Tensor& cu_seqlens,
+    const Tensor& tokens_per_frame, const Tensor& columns) {
+  const Tensor plain = check_plain(op, "measures", measures, ScalarType::Float, 2, "[num_tokens, 13]", measures);
+  if (plain.size(1) != kMeasures) fail(op, "measures", "must be [num_tokens, 13], got ", describe(plain));
+  const PackedTokens packed = check_tokens(op, plain, cu_seqlens, tokens_per_frame);
+  const Tensor checked =
+      check_plain(op, "moments", moments, ScalarType::Double, 3, "[num_frames + num_videos, 13, 2]", plain);
+  const int64_t videos = packed.tokens_per_frame.size(0);
+  if (checked.size(0) < videos || checked.size(1) != kMeasures || checked.size(2) != 2) {
+    fail(op, "moments", "must be [num_frames + ", videos, ", 13, 2], got ", describe(checked));
+  }
+  return {packed, check_relative(op, packed, columns, checked.size(0) - videos), checked};
+}
+
+CheckedRelativeState check_relative_state(
+    const char* op, const PackedTokens& packed, const std::optional<Tensor>& features, int64_t begin, int64_t end,
+    bool use_token, bool use_residual, bool use_position) {
+  check_rows(op, begin, end, packed);
+  CheckedRelativeState state{{use_residual, use_token, use_position, nullptr, 0}, packed.tokens};
+  if (features.has_value()) {
+    state.features = check_features(op, *features, packed);
+    state.parts.features = static_cast<const float*>(state.features.const_data_ptr());
+    state.parts.num_features = state.features.size(1);
+  }
+  if (state.parts.columns() == 0) {
+    fail(op, "use_token", "use_residual and use_position are all off and there are no features: the state is empty");
   }
   return state;
 }

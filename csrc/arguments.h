@@ -15,6 +15,7 @@
 #include <string>
 
 #include "score/packed.h"
+#include "score/relative.h"
 #include "score/types.h"
 
 namespace score {
@@ -85,6 +86,33 @@ struct CheckedState {
 CheckedState check_state(
     const char* op, const PackedTokens& packed, const std::optional<Tensor>& features, int64_t begin, int64_t end,
     bool use_token, bool use_residual, double epsilon);
+
+// A batch whose frames are of columns [B] tokens a row and num_frames [T] in all. rows [L, ...] are what cu_seqlens
+// divides: the tokens, or what was made of them.
+struct RelativeVideos {
+  Tensor columns;
+  int64_t num_frames;
+};
+RelativeVideos check_relative(const char* op, const PackedTokens& packed, const Tensor& columns, int64_t num_frames);
+
+// measures [L, 13] float32 and moments [T + B, 13, 2] float64, of relative_measures.
+struct CheckedMeasures {
+  PackedTokens packed;  // the measures in the tokens' place
+  RelativeVideos videos;
+  Tensor moments;
+};
+CheckedMeasures check_measures(
+    const char* op, const Tensor& measures, const Tensor& moments, const Tensor& cu_seqlens,
+    const Tensor& tokens_per_frame, const Tensor& columns);
+
+// The parts of the relative state, and that begin .. end are rows of it. features [L, P] float32 or none.
+struct CheckedRelativeState {
+  RelativeParts parts;
+  Tensor features;  // keeps parts.features alive
+};
+CheckedRelativeState check_relative_state(
+    const char* op, const PackedTokens& packed, const std::optional<Tensor>& features, int64_t begin, int64_t end,
+    bool use_token, bool use_residual, bool use_position);
 
 Metric parse_metric(const char* op, const std::string& metric);
 SelectionRule parse_selection(const char* op, const std::string& selection);

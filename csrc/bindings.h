@@ -52,6 +52,41 @@ Tensor policy_state(
   return out;
 }
 
+inline RelativeBatch relative_batch(const PackedTokens& packed, const RelativeVideos& videos) {
+  return {packed.batch(), const_data<int32_t>(videos.columns), videos.num_frames};
+}
+
+template <typename Device>
+std::tuple<Tensor, Tensor> relative_measures(
+    const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame, const Tensor& columns,
+    int64_t num_frames) {
+  const char* op = "relative_measures";
+  const PackedTokens packed = check_tokens(op, tokens, cu_seqlens, tokens_per_frame);
+  const RelativeVideos videos = check_relative(op, packed, columns, num_frames);
+  const int64_t groups = num_frames + packed.tokens_per_frame.size(0);
+  Tensor measures = new_empty(packed.tokens, {packed.tokens.size(0), kMeasures}, ScalarType::Float);
+  Tensor moments = new_empty(packed.tokens, {groups, kMeasures, 2}, ScalarType::Double);
+  Device(packed.tokens).relative_measures(relative_batch(packed, videos), data<float>(measures), data<double>(moments));
+  return {measures, moments};
+}
+
+template <typename Device>
+Tensor relative_rows(
+    const Tensor& measures, const Tensor& moments, const Tensor& cu_seqlens, const Tensor& tokens_per_frame,
+    const Tensor& columns, const std::optional<Tensor>& features, int64_t begin, int64_t end, ScalarType dtype,
+    bool use_token, bool use_residual, bool use_position) {
+  const char* op = "relative_rows";
+  const CheckedMeasures checked = check_measures(op, measures, moments, cu_seqlens, tokens_per_frame, columns);
+  const CheckedRelativeState state =
+      check_relative_state(op, checked.packed, features, begin, end, use_token, use_residual, use_position);
+  const DType out_dtype = token_dtype(op, "dtype", dtype);
+  Tensor out = new_empty(checked.packed.tokens, {end - begin, state.parts.columns()}, dtype);
+  Device(out).relative_rows(
+      relative_batch(checked.packed, checked.videos), const_data<float>(checked.packed.tokens),
+      const_data<double>(checked.moments), state.parts, begin, end, out_dtype, data<void>(out));
+  return out;
+}
+
 template <typename Device>
 Tensor select(
     const Tensor& scores, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep,
@@ -183,6 +218,12 @@ Tensor kept_offsets(const Tensor& cu_seqlens, const Tensor& keep) {
   const PackedBatch batch{const_data<int32_t>(packed.cu_seqlens), videos, std::numeric_limits<int32_t>::max()};
   Device(packed.keep).kept_offsets(batch, const_data<int32_t>(packed.keep), data<int32_t>(out));
   return out;
+}
+
+template <typename Device>
+void register_relative_ops(torch::stable::detail::StableLibrary& m) {
+  m.impl("relative_measures", TORCH_BOX(&relative_measures<Device>));
+  m.impl("relative_rows", TORCH_BOX(&relative_rows<Device>));
 }
 
 template <typename Device>

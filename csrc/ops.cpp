@@ -21,6 +21,24 @@ STABLE_TORCH_LIBRARY(score, m) {
       "policy_logits(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, Tensor w1, Tensor b1, Tensor? w2, "
       "Tensor? b2, Tensor w_out, Tensor b_out, Tensor? features=None, bool use_token=True, bool use_residual=True, "
       "float epsilon=1e-5) -> Tensor");
+  // columns int32 [B], num_frames T of all videos -> float32 [L, 43], what a token is like beside others of its video
+  m.def(
+      "relative_state(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, Tensor columns, SymInt num_frames) -> "
+      "Tensor");
+  // That state, position and features float32 [L, P] through the layers of policy_logits -> float32 [L]
+  m.def(
+      "relative_logits(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, Tensor columns, SymInt num_frames, "
+      "Tensor w1, Tensor b1, Tensor? w2, Tensor? b2, Tensor w_out, Tensor b_out, Tensor? features=None, "
+      "bool use_token=True, bool use_residual=True, bool use_position=True) -> Tensor");
+  // What the two are made of: measures float32 [L, 13], moments float64 [T + B, 13, 2] (csrc/include/score/relative.h)
+  m.def(
+      "relative_measures(Tensor tokens, Tensor cu_seqlens, Tensor tokens_per_frame, Tensor columns, "
+      "SymInt num_frames) -> (Tensor measures, Tensor moments)");
+  // Rows begin .. end of the state, from those -> dtype [end - begin, S]
+  m.def(
+      "relative_rows(Tensor measures, Tensor moments, Tensor cu_seqlens, Tensor tokens_per_frame, Tensor columns, "
+      "Tensor? features, SymInt begin, SymInt end, ScalarType dtype, bool use_token=True, bool use_residual=True, "
+      "bool use_position=True) -> Tensor");
   // scores float32 [L] -> int64 [K], ascending
   m.def(
       "select(Tensor scores, Tensor cu_seqlens, Tensor keep, SymInt total_keep, str selection=\"topk\", "
@@ -67,6 +85,14 @@ class Cpu {
       const TokenBatch& batch, const StateParts& parts, int64_t begin, int64_t end, DType dtype, void* out) {
     cpu::policy_state(batch, parts, begin, end, dtype, out);
   }
+  void relative_measures(const RelativeBatch& batch, float* measures, double* moments) {
+    cpu::relative_measures(batch, measures, moments);
+  }
+  void relative_rows(
+      const RelativeBatch& batch, const float* measures, const double* moments, const RelativeParts& parts,
+      int64_t begin, int64_t end, DType dtype, void* out) {
+    cpu::relative_rows(batch, measures, moments, parts, begin, end, dtype, out);
+  }
   void select(
       const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t, SelectionRule selection,
       double offset, int64_t* index) {
@@ -103,6 +129,9 @@ class Cpu {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(score, CPU, m) { register_ops<Cpu>(m); }
+STABLE_TORCH_LIBRARY_IMPL(score, CPU, m) {
+  register_ops<Cpu>(m);
+  register_relative_ops<Cpu>(m);
+}
 
 }  // namespace score

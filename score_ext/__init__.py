@@ -4,7 +4,7 @@ Importing this package loads the compiled ops, so that ``torch.ops.score.*`` is 
 gradients where they exist. :mod:`score_ext.reference` has every op in plain torch.
 """
 
-from score_ext import _autograd, _fakes, budget  # noqa: F401  (registrations)
+from score_ext import _autograd, _fakes, _relative_autograd, budget  # noqa: F401  (registrations)
 
 # Names of 0.1, exported for those who import them still, and left out of __all__.
 from score_ext._deprecated import draw as draw
@@ -23,6 +23,7 @@ from score_ext.ops import (
     select,
     surprise,
 )
+from score_ext.relative import relative_logits, relative_state
 from score_ext.results import BernoulliSample, Compressed, GumbelTopk, GumbelTopkWithLogProb
 
 __version__: str = build_info()["version"]
@@ -42,6 +43,8 @@ __all__ = [
     "plackett_luce_log_prob",
     "policy_logits",
     "policy_state",
+    "relative_logits",
+    "relative_state",
     "sample_bernoulli",
     "select",
     "surprise",

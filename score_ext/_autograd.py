@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from score_ext import _library  # noqa: F401  (loads torch.ops.score)
-
-# Rows handled at a time: bounds the memory of a backward pass as the forward pass's blocks do.
-_BLOCK_ROWS = 4096
+from score_ext._network_backward import BLOCK_ROWS, NetworkBackward, empty_gradients, zeros
 
 
 def _previous_row(cu_seqlens: Tensor, tokens_per_frame: Tensor, begin: int, end: int) -> tuple[Tensor, Tensor]:
@@ -24,12 +22,6 @@ def _previous_row(cu_seqlens: Tensor, tokens_per_frame: Tensor, begin: int, end:
     step = tokens_per_frame.long()[video]
     has_previous = rows - cu_seqlens.long()[video] >= step
     return torch.where(has_previous, rows - step, rows), has_previous
-
-
-def _aligned(weight: Tensor) -> Tensor:
-    """The weight as ``policy_logits`` has it in the forward pass: csrc/composite.cpp says why."""
-    weight = weight.contiguous()
-    return weight if weight.data_ptr() % 64 == 0 else weight.clone()
 
 
 def _layer_norm_backward(grad: Tensor, normalized: Tensor, scale: Tensor) -> Tensor:
@@ -70,8 +62,8 @@ def _surprise_backward(
     grad: Tensor, tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, metric: str
 ) -> Tensor:
     grad_tokens = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
-    for begin in range(0, tokens.shape[0], _BLOCK_ROWS):
-        end = min(begin + _BLOCK_ROWS, tokens.shape[0])
+    for begin in range(0, tokens.shape[0], BLOCK_ROWS):
+        end = min(begin + BLOCK_ROWS, tokens.shape[0])
         previous, has_previous = _previous_row(cu_seqlens, tokens_per_frame, begin, end)
         x, p = tokens[begin:end].float(), tokens[previous].float()  # [rows, D]
         weight = torch.where(has_previous, grad[begin:end], 0.0)[:, None]
@@ -129,47 +121,19 @@ def _policy_logits_backward(
 ) -> list[Tensor]:
     """Gradients of w1, b1, w2, b2, w_out, b_out, features, tokens; empty tensors for what is not there or not asked."""
     width = tokens.shape[1]
-    w1, b1, w_out = _aligned(w1), _aligned(b1), _aligned(w_out)
-    w2, b2 = None if w2 is None else _aligned(w2), None if b2 is None else _aligned(b2)
+    network = NetworkBackward(w1, b1, w2, b2, w_out)
+    grad_features = zeros(features, tokens.device)
+    grad_tokens = zeros(tokens if tokens_need_grad else None, tokens.device)
 
-    def zeros(like: Tensor | None) -> Tensor:
-        # A new empty tensor for each that is not there: an op's results must not be one another.
-        shape = 0 if like is None else like.shape
-        return torch.zeros(shape, dtype=torch.float32, device=tokens.device)
-
-    grad_w1, grad_b1, grad_w2, grad_b2 = zeros(w1), zeros(b1), zeros(w2), zeros(b2)
-    grad_w_out, grad_b_out = zeros(w_out), torch.zeros(1, dtype=torch.float32, device=w_out.device)
-    grad_features = zeros(features)
-    grad_tokens = zeros(tokens if tokens_need_grad else None)
-
-    for begin in range(0, tokens.shape[0], _BLOCK_ROWS):
-        end = min(begin + _BLOCK_ROWS, tokens.shape[0])
+    for begin in range(0, tokens.shape[0], BLOCK_ROWS):
+        end = min(begin + BLOCK_ROWS, tokens.shape[0])
         state = torch.ops.score.policy_state(
             tokens, cu_seqlens, tokens_per_frame, features, begin, end, w1.dtype, use_token, use_residual, epsilon
         )
-        before1 = torch.nn.functional.linear(state, w1, b1)  # [rows, H1]
-        hidden1 = torch.nn.functional.gelu(before1)
-        hidden = hidden1
-        if w2 is not None:
-            before2 = torch.nn.functional.linear(hidden1, w2, b2)  # [rows, H2]
-            hidden = torch.nn.functional.gelu(before2)
-
-        above = grad[begin:end, None].to(w1.dtype)  # [rows, 1]
-        grad_w_out += above.T @ hidden
-        grad_b_out += above.float().sum(0)
-        above = above @ w_out
-        if w2 is not None:
-            above = torch.ops.aten.gelu_backward(above, before2)
-            grad_w2 += above.T @ hidden1
-            grad_b2 += above.float().sum(0)
-            above = above @ w2
-        above = torch.ops.aten.gelu_backward(above, before1)
-        grad_w1 += above.T @ state
-        grad_b1 += above.float().sum(0)
-
+        above = network.add(grad[begin:end], state)
         if features is None and not tokens_need_grad:
             continue
-        to_state = (above @ w1).float()  # [rows, S]
+        to_state = (above @ network.w1).float()  # [rows, S]
         if features is not None:
             grad_features[begin:end] = to_state[:, to_state.shape[1] - features.shape[1] :]
         if not tokens_need_grad:
@@ -189,8 +153,7 @@ def _policy_logits_backward(
             grad_tokens[begin:end] += to_residual
             grad_tokens.index_add_(0, previous, -to_residual)
 
-    weights = [grad_w1, grad_b1, grad_w2, grad_b2, grad_w_out, grad_b_out]
-    return [*(weight.to(w1.dtype) for weight in weights), grad_features, grad_tokens.to(tokens.dtype)]
+    return [*network.gradients, grad_features, grad_tokens.to(tokens.dtype)]
 
 
 @_policy_logits_backward.register_fake
@@ -213,9 +176,8 @@ def _(
     def like(tensor: Tensor | None, dtype: torch.dtype) -> Tensor:
         return tokens.new_empty(0 if tensor is None else tensor.shape, dtype=dtype)
 
-    weights = [like(tensor, w1.dtype) for tensor in (w1, b1, w2, b2, w_out)]
     grad_tokens = like(tokens if tokens_need_grad else None, tokens.dtype)
-    return [*weights, tokens.new_empty(1, dtype=w1.dtype), like(features, torch.float32), grad_tokens]
+    return [*empty_gradients(tokens, w1, b1, w2, b2, w_out), like(features, torch.float32), grad_tokens]
 
 
 def _policy_logits_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

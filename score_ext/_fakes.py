@@ -11,6 +11,7 @@ from torch import Tensor
 from score_ext import _library  # noqa: F401  (loads torch.ops.score)
 
 _TOKEN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_MEASURES, _TEMPORAL_COLUMNS, _APPEARANCE_COLUMNS, _POSITION_COLUMNS = 13, 25, 18, 21  # csrc/include/score/relative.h
 
 
 def _check(op: str, name: str, tensor: Tensor, dim: int, *dtypes: torch.dtype, beside: Tensor) -> None:
@@ -46,6 +47,14 @@ def _check_logits(op: str, logits: Tensor, cu_seqlens: Tensor, name: str = "logi
 def _check_features(op: str, tokens: Tensor, features: Tensor | None) -> None:
     if features is not None:
         _check(op, "features", features, 2, torch.float32, beside=tokens)
+
+
+def _check_layers(op: str, tokens: Tensor, *layers: tuple[Tensor | None, Tensor | None]) -> None:
+    first = layers[0][0]
+    for name, (weight, bias) in zip(("w1", "w2", "w_out"), layers, strict=True):
+        if first is not None and weight is not None and bias is not None:
+            _check(op, name, weight, 2, first.dtype, beside=tokens)
+            _check(op, name, bias, 1, first.dtype, beside=tokens)
 
 
 @torch.library.register_fake("score::surprise")
@@ -94,11 +103,72 @@ def _(
     op = "policy_logits"
     _check_tokens(op, tokens, cu_seqlens, tokens_per_frame)
     _check_features(op, tokens, features)
-    for name, weight, bias in (("w1", w1, b1), ("w2", w2, b2), ("w_out", w_out, b_out)):
-        if weight is not None and bias is not None:
-            _check(op, name, weight, 2, w1.dtype, beside=tokens)
-            _check(op, name, bias, 1, w1.dtype, beside=tokens)
+    _check_layers(op, tokens, (w1, b1), (w2, b2), (w_out, b_out))
     return tokens.new_empty((tokens.shape[0],), dtype=torch.float32)
+
+
+@torch.library.register_fake("score::relative_state")
+def _(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, columns: Tensor, num_frames: int) -> Tensor:
+    _check_tokens("relative_state", tokens, cu_seqlens, tokens_per_frame, columns=columns)
+    return tokens.new_empty((tokens.shape[0], _TEMPORAL_COLUMNS + _APPEARANCE_COLUMNS), dtype=torch.float32)
+
+
+@torch.library.register_fake("score::relative_logits")
+def _(
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    tokens_per_frame: Tensor,
+    columns: Tensor,
+    num_frames: int,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor | None,
+    b2: Tensor | None,
+    w_out: Tensor,
+    b_out: Tensor,
+    features: Tensor | None = None,
+    use_token: bool = True,
+    use_residual: bool = True,
+    use_position: bool = True,
+) -> Tensor:
+    op = "relative_logits"
+    _check_tokens(op, tokens, cu_seqlens, tokens_per_frame, columns=columns)
+    _check_features(op, tokens, features)
+    _check_layers(op, tokens, (w1, b1), (w2, b2), (w_out, b_out))
+    return tokens.new_empty((tokens.shape[0],), dtype=torch.float32)
+
+
+@torch.library.register_fake("score::relative_measures")
+def _(
+    tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, columns: Tensor, num_frames: int
+) -> tuple[Tensor, Tensor]:
+    _check_tokens("relative_measures", tokens, cu_seqlens, tokens_per_frame, columns=columns)
+    measures = tokens.new_empty((tokens.shape[0], _MEASURES), dtype=torch.float32)
+    return measures, tokens.new_empty((num_frames + columns.shape[0], _MEASURES, 2), dtype=torch.float64)
+
+
+@torch.library.register_fake("score::relative_rows")
+def _(
+    measures: Tensor,
+    moments: Tensor,
+    cu_seqlens: Tensor,
+    tokens_per_frame: Tensor,
+    columns: Tensor,
+    features: Tensor | None,
+    begin: int,
+    end: int,
+    dtype: torch.dtype,
+    use_token: bool = True,
+    use_residual: bool = True,
+    use_position: bool = True,
+) -> Tensor:
+    op = "relative_rows"
+    _check(op, "measures", measures, 2, torch.float32, beside=measures)
+    _check(op, "moments", moments, 3, torch.float64, beside=measures)
+    _check_videos(op, measures, cu_seqlens, tokens_per_frame=tokens_per_frame, columns=columns)
+    _check_features(op, measures, features)
+    width = _TEMPORAL_COLUMNS * use_residual + _APPEARANCE_COLUMNS * use_token + _POSITION_COLUMNS * use_position
+    return measures.new_empty((end - begin, width + (0 if features is None else features.shape[1])), dtype=dtype)
 
 
 @torch.library.register_fake("score::select")

@@ -19,111 +19,37 @@ The same ops without these checks of type are ``torch.ops.score.*``; C++ and tor
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from score_ext import _library  # noqa: F401  (loads torch.ops.score)
+from score_ext._arguments import (
+    TOKEN_DTYPES,
+    check_kind,
+    check_layers,
+    check_tensor,
+    check_video_tensors,
+    op_function,
+    total_of,
+)
 from score_ext.results import BernoulliSample, Compressed, GumbelTopk, GumbelTopkWithLogProb
 
 Metric = Literal["cosine", "l2"]
 SelectionRule = Literal["topk", "systematic"]
 
-TOKEN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
 _ops = torch.ops.score
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _function(**renamed: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Of a function over an op. What the op refuses becomes a ValueError: some releases of torch hand a kernel's
-    exception on as RuntimeError. ``renamed``: keyword arguments that had another name in 0.1, as old=new; the old names
-    are accepted until 0.3.
-    """
-
-    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        @wraps(function)
-        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            for old, new in renamed.items():
-                if old in kwargs:
-                    _rename(function.__name__, kwargs, old, new)
-            if torch.compiler.is_compiling():
-                return function(*args, **kwargs)
-            try:
-                return function(*args, **kwargs)
-            except RuntimeError as error:
-                if str(error).startswith("score."):
-                    raise ValueError(str(error)) from None
-                raise
-
-        return call
-
-    return decorate
-
-
-def _rename(function: str, kwargs: dict[str, Any], old: str, new: str) -> None:
-    if new in kwargs:
-        raise TypeError(f"{function}() got both {new} and {old}, its name in 0.1")
-    if not torch.compiler.is_compiling():
-        message = f"the argument {old} of score_ext.{function} is deprecated, use {new}"
-        warnings.warn(message, DeprecationWarning, stacklevel=3)
-    kwargs[new] = kwargs.pop(old)
-
-
-def _check_tensor(name: str, value: object, *dtypes: torch.dtype) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    if value.layout is not torch.strided:
-        raise ValueError(f"{name} must be a dense tensor, got one of layout {value.layout}")
-    if dtypes and value.dtype not in dtypes:
-        wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        raise TypeError(f"{name} must be {wanted}, got {str(value.dtype).removeprefix('torch.')}")
-
-
-def _check_video_tensors(**tensors: object) -> None:
-    for name, value in tensors.items():
-        _check_tensor(name, value, torch.int32)
-
-
-def _check_kind(name: str, value: object, kind: type, described: str) -> None:
-    symbolic = (torch.SymInt,) if kind is int else (torch.SymFloat, int) if kind is float else ()
-    if not isinstance(value, (kind, *symbolic)) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{name} must be {described}, got {type(value).__name__}")
-
-
-def _total(keep: Tensor, total_keep: int | None) -> int:
-    """total_keep, or the sum of the budgets, which have been checked to be a tensor."""
-    if total_keep is None:
-        return int(keep.sum())
-    _check_kind("total_keep", total_keep, int, "an integer or None")
-    return total_keep
 
 
 def _check_state_options(use_token: object, use_residual: object, epsilon: object) -> None:
-    _check_kind("use_token", use_token, bool, "a bool")
-    _check_kind("use_residual", use_residual, bool, "a bool")
-    _check_kind("epsilon", epsilon, float, "a number")
+    check_kind("use_token", use_token, bool, "a bool")
+    check_kind("use_residual", use_residual, bool, "a bool")
+    check_kind("epsilon", epsilon, float, "a number")
 
 
-def _check_layers(layers: object) -> None:
-    if not isinstance(layers, Sequence):
-        raise TypeError(f"layers must be a sequence of (weight, bias), got {type(layers).__name__}")
-    if len(layers) not in (2, 3):
-        raise ValueError(f"layers must be one or two hidden layers and the output layer, got {len(layers)} layers")
-    for number, layer in enumerate(layers):
-        if not isinstance(layer, Sequence) or len(layer) != 2:
-            raise TypeError(f"layers[{number}] must be (weight, bias), got {type(layer).__name__}")
-        for name, tensor in zip(("weight", "bias"), layer, strict=True):
-            _check_tensor(f"layers[{number}] {name}", tensor, *TOKEN_DTYPES)
-
-
-@_function()
+@op_function()
 def surprise(
     tokens: Tensor,
     cu_seqlens: Tensor,
@@ -147,14 +73,14 @@ def surprise(
     Returns:
         float32 [L]; NaN where a token or the one before it has NaN.
     """
-    _check_tensor("tokens", tokens, *TOKEN_DTYPES)
-    _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
-    _check_kind("metric", metric, str, "a string")
-    _check_kind("first", first, float, "a number")
+    check_tensor("tokens", tokens, *TOKEN_DTYPES)
+    check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
+    check_kind("metric", metric, str, "a string")
+    check_kind("first", first, float, "a number")
     return _ops.surprise(tokens, cu_seqlens, tokens_per_frame, metric, first)
 
 
-@_function(position="features")
+@op_function(position="features")
 def policy_state(
     tokens: Tensor,
     cu_seqlens: Tensor,
@@ -184,12 +110,12 @@ def policy_state(
     Returns:
         [end - begin, S], S = D * (use_token + use_residual) + P.
     """
-    _check_tensor("tokens", tokens, *TOKEN_DTYPES)
-    _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
+    check_tensor("tokens", tokens, *TOKEN_DTYPES)
+    check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
     if features is not None:
-        _check_tensor("features", features, torch.float32)
-    _check_kind("begin", begin, int, "an integer")
-    _check_kind("end", end, int, "an integer")
+        check_tensor("features", features, torch.float32)
+    check_kind("begin", begin, int, "an integer")
+    check_kind("end", end, int, "an integer")
     if dtype not in TOKEN_DTYPES:
         raise TypeError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
     _check_state_options(use_token, use_residual, epsilon)
@@ -198,7 +124,7 @@ def policy_state(
     )
 
 
-@_function(position="features")
+@op_function(position="features")
 def policy_logits(
     tokens: Tensor,
     cu_seqlens: Tensor,
@@ -227,11 +153,11 @@ def policy_logits(
     Returns:
         float32 [L].
     """
-    _check_tensor("tokens", tokens, *TOKEN_DTYPES)
-    _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
+    check_tensor("tokens", tokens, *TOKEN_DTYPES)
+    check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame)
     if features is not None:
-        _check_tensor("features", features, torch.float32)
-    _check_layers(layers)
+        check_tensor("features", features, torch.float32)
+    check_layers(layers)
     _check_state_options(use_token, use_residual, epsilon)
     (w1, b1), *middle, (w_out, b_out) = layers
     w2, b2 = middle[0] if middle else (None, None)
@@ -240,7 +166,7 @@ def policy_logits(
     )
 
 
-@_function(law="selection")
+@op_function(law="selection")
 def select(
     scores: Tensor,
     cu_seqlens: Tensor,
@@ -271,14 +197,14 @@ def select(
     Returns:
         int64 [K]: rows of the packed batch, ascending.
     """
-    _check_tensor("scores", scores, torch.float32)
-    _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
-    _check_kind("selection", selection, str, "a string")
-    _check_kind("offset", offset, float, "a number")
-    return _ops.select(scores, cu_seqlens, keep, _total(keep, total_keep), selection, offset)
+    check_tensor("scores", scores, torch.float32)
+    check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
+    check_kind("selection", selection, str, "a string")
+    check_kind("offset", offset, float, "a number")
+    return _ops.select(scores, cu_seqlens, keep, total_of(keep, total_keep), selection, offset)
 
 
-@_function()
+@op_function()
 def gumbel_topk(
     logits: Tensor, cu_seqlens: Tensor, keep: Tensor, num_samples: int, seed: Tensor, total_keep: int | None = None
 ) -> GumbelTopk:
@@ -300,14 +226,14 @@ def gumbel_topk(
         The named tuple (index, order): index int64 [G, K], rows ascending; order int64 [G, K], the same rows as they
         were drawn, video by video.
     """
-    _check_tensor("logits", logits, torch.float32)
-    _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
-    _check_kind("num_samples", num_samples, int, "an integer")
-    _check_tensor("seed", seed, torch.int64)
-    return GumbelTopk(*_ops.gumbel_topk(logits, cu_seqlens, keep, num_samples, seed, _total(keep, total_keep)))
+    check_tensor("logits", logits, torch.float32)
+    check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
+    check_kind("num_samples", num_samples, int, "an integer")
+    check_tensor("seed", seed, torch.int64)
+    return GumbelTopk(*_ops.gumbel_topk(logits, cu_seqlens, keep, num_samples, seed, total_of(keep, total_keep)))
 
 
-@_function()
+@op_function()
 def plackett_luce_log_prob(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, order: Tensor) -> Tensor:
     """The log-probability of drawing each video's tokens in that order, without replacement (Plackett 1975).
 
@@ -323,13 +249,13 @@ def plackett_luce_log_prob(logits: Tensor, cu_seqlens: Tensor, keep: Tensor, ord
     Returns:
         float32 [G, B]; 0 for a video that keeps nothing, NaN for one with NaN or +inf among its logits.
     """
-    _check_tensor("logits", logits, torch.float32)
-    _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
-    _check_tensor("order", order, torch.int64)
+    check_tensor("logits", logits, torch.float32)
+    check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
+    check_tensor("order", order, torch.int64)
     return _ops.plackett_luce_log_prob(logits, cu_seqlens, keep, order)
 
 
-@_function()
+@op_function()
 def gumbel_topk_with_log_prob(
     logits: Tensor, cu_seqlens: Tensor, keep: Tensor, num_samples: int, seed: Tensor, total_keep: int | None = None
 ) -> GumbelTopkWithLogProb:
@@ -340,15 +266,15 @@ def gumbel_topk_with_log_prob(
     Returns:
         The named tuple (index, log_prob): index int64 [G, K], rows ascending; log_prob float32 [G, B].
     """
-    _check_tensor("logits", logits, torch.float32)
-    _check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
-    _check_kind("num_samples", num_samples, int, "an integer")
-    _check_tensor("seed", seed, torch.int64)
-    total = _total(keep, total_keep)
+    check_tensor("logits", logits, torch.float32)
+    check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
+    check_kind("num_samples", num_samples, int, "an integer")
+    check_tensor("seed", seed, torch.int64)
+    total = total_of(keep, total_keep)
     return GumbelTopkWithLogProb(*_ops.gumbel_topk_with_log_prob(logits, cu_seqlens, keep, num_samples, seed, total))
 
 
-@_function()
+@op_function()
 def sample_bernoulli(logits: Tensor, cu_seqlens: Tensor, num_samples: int, seed: Tensor) -> BernoulliSample:
     """Keeps each token by itself with probability sigmoid(logit), so that the count varies.
 
@@ -364,14 +290,14 @@ def sample_bernoulli(logits: Tensor, cu_seqlens: Tensor, num_samples: int, seed:
         The named tuple (mask, log_prob, count): mask bool [G, L]; log_prob float32 [G, B]; count int32 [G, B], the
         tokens kept.
     """
-    _check_tensor("logits", logits, torch.float32)
-    _check_video_tensors(cu_seqlens=cu_seqlens)
-    _check_kind("num_samples", num_samples, int, "an integer")
-    _check_tensor("seed", seed, torch.int64)
+    check_tensor("logits", logits, torch.float32)
+    check_video_tensors(cu_seqlens=cu_seqlens)
+    check_kind("num_samples", num_samples, int, "an integer")
+    check_tensor("seed", seed, torch.int64)
     return BernoulliSample(*_ops.sample_bernoulli(logits, cu_seqlens, num_samples, seed))
 
 
-@_function()
+@op_function()
 def gather(tokens: Tensor, index: Tensor) -> Tensor:
     """Rows of a tensor: tokens, position ids, masks, whatever has one row for each token.
 
@@ -382,12 +308,12 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     Returns:
         [K, ...] of the same dtype.
     """
-    _check_tensor("tokens", tokens)
-    _check_tensor("index", index, torch.int64)
+    check_tensor("tokens", tokens)
+    check_tensor("index", index, torch.int64)
     return _ops.gather(tokens, index)
 
 
-@_function(law="selection")
+@op_function(law="selection")
 def compress(
     tokens: Tensor,
     cu_seqlens: Tensor,
@@ -413,13 +339,13 @@ def compress(
         The named tuple (kept, index, cu_kept): kept [K, D]; index int64 [K], ascending; cu_kept int32 [B + 1], where
         each video's kept tokens begin and end.
     """
-    _check_tensor("tokens", tokens, *TOKEN_DTYPES)
-    _check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame, keep=keep)
+    check_tensor("tokens", tokens, *TOKEN_DTYPES)
+    check_video_tensors(cu_seqlens=cu_seqlens, tokens_per_frame=tokens_per_frame, keep=keep)
     if scores is not None:
-        _check_tensor("scores", scores, torch.float32)
-    _check_kind("selection", selection, str, "a string")
-    _check_kind("offset", offset, float, "a number")
-    total = _total(keep, total_keep)
+        check_tensor("scores", scores, torch.float32)
+    check_kind("selection", selection, str, "a string")
+    check_kind("offset", offset, float, "a number")
+    total = total_of(keep, total_keep)
     return Compressed(*_ops.compress(tokens, cu_seqlens, tokens_per_frame, keep, total, scores, selection, offset))
 
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from score_ext._relative_reference import relative_logits as relative_logits
+from score_ext._relative_reference import relative_state as relative_state
 from score_ext.results import BernoulliSample, Compressed, GumbelTopk, GumbelTopkWithLogProb
 
 # ---- the packed batch -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "score/packed.h"
+#include "score/relative.h"
 #include "score/types.h"
 
 namespace score::cpu {
@@ -13,6 +14,15 @@ void surprise(const TokenBatch& batch, Metric metric, float first, float* out);
 // Rows begin .. end of the policy's state, out [end - begin, parts.columns(width)] in out_dtype.
 void policy_state(
     const TokenBatch& batch, const StateParts& parts, int64_t begin, int64_t end, DType out_dtype, void* out);
+
+// measures [num_tokens, kMeasures]; a cosine to what is not there is 0. moments [num_frames + num_videos, kMeasures,
+// 2]: mean and 1 / sqrt(variance + kLeastVariance) over those tokens of each frame, then of each video, that have it.
+void relative_measures(const RelativeBatch& batch, float* measures, double* moments);
+
+// Rows begin .. end of the state, out [end - begin, parts.columns()] in out_dtype.
+void relative_rows(
+    const RelativeBatch& batch, const float* measures, const double* moments, const RelativeParts& parts, int64_t begin,
+    int64_t end, DType out_dtype, void* out);
 
 // index [sum of keep] int64: of each video the keep[b] rows that the rule picks, ascending.
 void select(

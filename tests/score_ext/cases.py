@@ -12,7 +12,9 @@ from torch import Tensor
 import score_ext
 
 WIDTH = 10
+RELATIVE_COLUMNS = 64  # 43 and the position's 21
 NUM_SAMPLES = 3
+LAYERS = ("w1", "b1", "w2", "b2", "w_out", "b_out")  # the arguments of ops for the policy's network
 
 
 def linear_layers(sizes: list[int], dtype: torch.dtype = torch.float32, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
@@ -37,6 +39,15 @@ def op_arguments(layout: Layout = LAYOUTS["ragged"], seed: int = 0) -> dict[str,
     draws = {"num_samples": NUM_SAMPLES, "seed": int64(1234)}
     order = score_ext.gumbel_topk(scores, **packed, **budget, **draws).order
     grad = torch.randn(NUM_SAMPLES, len(layout.videos), generator=generator(seed + 2))
+    # rows of frames as long as they can be in two: not all of one row, not all of one column
+    columns = torch.tensor([n // 2 if n % 2 == 0 else n for _, n in layout.videos], dtype=torch.int32)
+    num_frames = sum(count for count, n in layout.videos if n)
+    relative = {**frames, "columns": columns, "num_frames": num_frames}
+    measures, moments = torch.ops.score.relative_measures(**relative)
+    relative_layers = linear_layers([RELATIVE_COLUMNS + 3, 12, 8, 1], seed=seed)
+    weights = dict(zip(LAYERS, itertools.chain(*relative_layers), strict=True))
+    sizes = {**packed, "tokens_per_frame": layout.tokens_per_frame, "columns": columns}
+    rows = {"features": features, "begin": 0, "end": layout.length, "dtype": torch.float32}
     return {
         "surprise": {**frames, "metric": "cosine", "first": 2.5},
         "policy_state": {**frames, "features": features, "begin": 0, "end": layout.length, "dtype": torch.float32},
@@ -45,6 +56,10 @@ def op_arguments(layout: Layout = LAYOUTS["ragged"], seed: int = 0) -> dict[str,
             **{"w1": w1, "b1": b1, "w2": w2, "b2": b2, "w_out": w_out, "b_out": b_out},
             "features": features,
         },
+        "relative_state": relative,
+        "relative_logits": {**relative, **weights, "features": features},
+        "relative_measures": relative,
+        "relative_rows": {"measures": measures, "moments": moments, **sizes, **rows},
         "select": {"scores": scores, **packed, **budget, "selection": "systematic", "offset": 0.25},
         "gumbel_topk": {"logits": scores, **packed, **budget, **draws},
         "plackett_luce_log_prob": {"logits": scores, **packed, "keep": keep, "order": order},
@@ -62,6 +77,7 @@ OPS = tuple(op_arguments())
 DIFFERENTIABLE = {
     "surprise": ("tokens", (0,)),
     "policy_logits": ("tokens", (0,)),
+    "relative_logits": ("features", (0,)),
     "plackett_luce_log_prob": ("logits", (0,)),
     "gumbel_topk_with_log_prob": ("logits", (1,)),
     "sample_bernoulli": ("logits", (1,)),

@@ -89,7 +89,10 @@ def changed(choose: random.Random, value: Any) -> Any:
 
 def random_arguments(choose: random.Random, op: str) -> dict[str, Any]:
     arguments = op_arguments(random_layout(choose), choose.randint(0, 99))[op]
-    arguments |= {"use_token": True, "use_residual": True} if op.startswith("policy") else {}
+    if op.startswith("policy") or op in ("relative_logits", "relative_rows"):
+        arguments |= {"use_token": True, "use_residual": True}
+    if op in ("relative_logits", "relative_rows"):
+        arguments["use_position"] = True
     count = min(len(arguments), choose.choice((0, 1, 1, 1, 2, 3, 99)))
     for name in choose.sample(list(arguments), count):
         arguments[name] = changed(choose, arguments[name])
@@ -108,6 +111,16 @@ def documented(op: str, arguments: dict[str, Any]) -> list[tuple[torch.dtype, tu
         case "policy_state":
             width = arguments["tokens"].shape[1]
             columns = width * (bool(arguments["use_token"]) + bool(arguments["use_residual"]))
+            columns += 0 if arguments["features"] is None else arguments["features"].shape[1]
+            return [(arguments["dtype"], (int(arguments["end"]) - int(arguments["begin"]), columns))]
+        case "relative_state":
+            return [(torch.float32, (rows, 43))]
+        case "relative_measures":
+            groups = int(arguments["num_frames"]) + videos
+            return [(torch.float32, (rows, 13)), (torch.float64, (groups, 13, 2))]
+        case "relative_rows":
+            parts = {"use_residual": 25, "use_token": 18, "use_position": 21}
+            columns = sum(width for name, width in parts.items() if arguments[name])
             columns += 0 if arguments["features"] is None else arguments["features"].shape[1]
             return [(arguments["dtype"], (int(arguments["end"]) - int(arguments["begin"]), columns))]
         case "select":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import OPS, call, op_arguments, tensor_arguments
+from cases import LAYERS, OPS, call, op_arguments, tensor_arguments
 from torch import Tensor
 
 import score_ext
@@ -23,8 +23,8 @@ REFUSED = (TypeError, ValueError, RuntimeError, NotImplementedError)  # what tor
 def function_arguments(name: str) -> dict[str, Any]:
     """Keyword arguments for score_ext.<name>: those of the op, with the network's weights as layers."""
     arguments = dict(op_arguments()[name])
-    if name == "policy_logits":
-        weights = [arguments.pop(key) for key in ("w1", "b1", "w2", "b2", "w_out", "b_out")]
+    if "w1" in arguments:
+        weights = [arguments.pop(name) for name in LAYERS]
         arguments["layers"] = list(zip(weights[::2], weights[1::2], strict=True))
     return arguments
 
@@ -63,7 +63,7 @@ def test_every_function_is_covered() -> None:
     assert set(FUNCTIONS) == set(public) - {"build_info", "cuda_library_loaded"}
     for name in FUNCTIONS:
         missing = set(inspect.signature(getattr(score_ext, name)).parameters) - set(function_arguments(name))
-        assert missing <= {"use_token", "use_residual", "epsilon"}
+        assert missing <= {"use_token", "use_residual", "use_position", "epsilon"}
 
 
 @pytest.mark.parametrize(("name", "argument"), FUNCTION_ARGUMENTS)
@@ -150,6 +150,10 @@ def fits_after_all(op: str, name: str, dim: int) -> bool:
         ("policy_state", "tokens", 1),
         ("policy_state", "features", 1),
         ("compress", "tokens", 1),
+        ("relative_state", "tokens", 1),
+        ("relative_logits", "tokens", 1),
+        ("relative_measures", "tokens", 1),
+        ("relative_rows", "features", 1),
         ("plackett_luce_log_prob", "order", 0),
     }
 

@@ -124,7 +124,7 @@ def threads() -> Iterator[None]:
 def large_arguments(op: str) -> dict[str, Any]:
     """Enough work for every op to be shared among threads, in one video and in several."""
     layout = Layout(((40, 3500), (0, 1), (7, 900), (70, 3)))
-    if op in ("policy_state", "policy_logits"):
+    if op.startswith(("policy", "relative")):
         layout = Layout(((40, 60), (0, 1), (7, 9)))
     return op_arguments(layout)[op]
 
@@ -138,7 +138,7 @@ def test_number_of_threads_changes_nothing(op: str, threads: None) -> None:
         assert torch.get_num_threads() == number
         results.append(call(op, arguments))
     for result in results[1:]:
-        if op == "policy_logits":  # torch's own products may sum in another order
+        if op in ("policy_logits", "relative_logits"):  # torch's own products may sum in another order
             torch.testing.assert_close(result, results[0], rtol=1e-5, atol=1e-5)
         else:
             assert_same(result, results[0])
@@ -168,13 +168,13 @@ def test_calling_twice_gives_the_same(op: str) -> None:
         assert_same(call(op, arguments), call(op, arguments))
 
 
-@pytest.mark.parametrize("op", ["surprise", "policy_state", "policy_logits"])
+@pytest.mark.parametrize("op", ["surprise", "policy_state", "policy_logits", "relative_state", "relative_logits"])
 def test_videos_do_not_touch_each_other(op: str) -> None:
     """A batch gives what its videos give one by one."""
     layout = Layout(((5, 7), (3, 1), (9, 4)))
     arguments = op_arguments(layout)[op]
     together = call(op, arguments)[0]
-    for span, video in zip(layout.spans(), layout.videos, strict=True):
+    for number, (span, video) in enumerate(zip(layout.spans(), layout.videos, strict=True)):
         single = Layout((video,))
         alone = {
             **arguments,
@@ -182,11 +182,16 @@ def test_videos_do_not_touch_each_other(op: str) -> None:
             "cu_seqlens": single.cu_seqlens,
             "tokens_per_frame": single.tokens_per_frame,
         }
+        if "columns" in arguments:
+            alone["columns"], alone["num_frames"] = arguments["columns"][number, None], video[0]
         if "features" in arguments:
             alone["features"] = arguments["features"][span]
         if "end" in arguments:
             alone["end"] = single.length
-        if op == "policy_logits":  # the products of another number of rows may be summed in another order
+        if op in (
+            "policy_logits",
+            "relative_logits",
+        ):  # torch may sum products of other rows otherwise
             torch.testing.assert_close(call(op, alone)[0], together[span], rtol=1e-5, atol=1e-6)
         else:
             assert_same(call(op, alone), (together[span],))

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from batches import LAYOUTS, int64
-from cases import OPS, call, op_arguments
+from cases import LAYERS, OPS, call, op_arguments
 from test_argument_types import FUNCTIONS, function_arguments
 from torch import Tensor
 
 import score_ext
 from score_ext import ops, reference
 
-LAYERS = ["w1", "b1", "w2", "b2", "w_out", "b_out"]
+UNLIKE_THE_OP = ("first", "total_keep", "num_frames")  # defaults that a schema cannot have
 WITH_TOTAL = [name for name in FUNCTIONS if "total_keep" in function_arguments(name)]
 FIELDS = {
     "compress": ("kept", "index", "cu_kept"),
@@ -45,7 +45,11 @@ def test_arguments_stand_in_the_order_of_the_op(name: str, module: Any) -> None:
     flat = [part for parameter in parameters for part in (LAYERS if parameter == "layers" else [parameter])]
     assert flat == list(schema)
     for parameter in parameters.values():
-        if parameter.default is not inspect.Parameter.empty and parameter.name not in ("first", "total_keep"):
+        if parameter.default is not inspect.Parameter.empty and parameter.name not in (
+            "first",
+            "total_keep",
+            "num_frames",
+        ):
             assert schema[parameter.name].default_value == parameter.default
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import DIFFERENTIABLE, OPS, call, op_arguments
+from cases import DIFFERENTIABLE, LAYERS, OPS, call, op_arguments
 from defaults import DEFAULTS, assert_same_under
 from torch import Tensor
 
@@ -19,9 +19,8 @@ default = pytest.mark.parametrize("default", DEFAULTS, ids=str)
 def typed_arguments(op: str) -> dict[str, Any]:
     """As the typed functions take them: the policy's layers in one list."""
     arguments = op_arguments()[op]
-    if op == "policy_logits":
-        names = ("w1", "b1", "w2", "b2", "w_out", "b_out")
-        weights = [arguments.pop(name) for name in names]
+    if "w1" in arguments:
+        weights = [arguments.pop(name) for name in LAYERS]
         arguments["layers"] = list(zip(weights[::2], weights[1::2], strict=True))
     return arguments
 
