@@ -149,12 +149,11 @@ Tensor check_features(const char* op, const Tensor& features, const PackedTokens
 }  // namespace
 
 std::string describe(const Tensor& tensor) {
-  std::ostringstream text;
-  text << name_of(tensor.scalar_type()) << " [";
-  for (int64_t i = 0; i < tensor.dim(); ++i) text << (i ? ", " : "") << tensor.size(i);
-  text << "] on " << (tensor.is_cpu() ? "cpu" : tensor.is_cuda() ? "cuda:" : "another device");
-  if (tensor.is_cuda()) text << tensor.get_device_index();
-  return text.str();
+  std::string text = std::string(name_of(tensor.scalar_type())) + " [";
+  for (int64_t i = 0; i < tensor.dim(); ++i) text += (i ? ", " : "") + std::to_string(tensor.size(i));
+  text += std::string("] on ") + (tensor.is_cpu() ? "cpu" : tensor.is_cuda() ? "cuda:" : "another device");
+  if (tensor.is_cuda()) text += std::to_string(tensor.get_device_index());
+  return text;
 }
 
 bool same_device(const Tensor& a, const Tensor& b) {

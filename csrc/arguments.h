@@ -9,8 +9,9 @@
 
 #include <torch/csrc/stable/tensor.h>
 
+#include <concepts>
+#include <cstdio>
 #include <optional>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -22,12 +23,24 @@ namespace score {
 
 using torch::stable::Tensor;
 
+// Part of an error text. No streams: where the compiler links its C++ library into ours, as it does on some machines, a
+// second one is in the process, and the numbers' formatting of a stream then finds the other's and crashes.
+template <typename Part>
+std::string text_of(const Part& part) {
+  if constexpr (std::integral<Part>) {
+    return std::to_string(part);
+  } else if constexpr (std::floating_point<Part>) {
+    char digits[32];
+    std::snprintf(digits, sizeof digits, "%g", static_cast<double>(part));
+    return digits;
+  } else {
+    return std::string(part);
+  }
+}
+
 template <typename... Parts>
 [[noreturn]] void fail(const char* op, const char* argument, const Parts&... parts) {
-  std::ostringstream text;
-  text << "score." << op << ": " << argument << " ";
-  (text << ... << parts);
-  throw std::invalid_argument(text.str());
+  throw std::invalid_argument(("score." + std::string(op) + ": " + argument + " " + ... + text_of(parts)));
 }
 
 // "float32 [12, 64] on cuda:0", for error texts.

@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, on a machine that has one, from a bare checkout and without a network:
 #
-#   tools/gpu.sh [build] [test] [sanitize] [bench]        all of them, in this order, where none is named
+#   tools/gpu.sh [build] [test] [sanitize] [bench] [prefill]     all of them, in this order, where none is named
 #
 #   build      score_ext for this GPU, into build/gpu/site, against the torch of $PYTHON (python3)
 #   test       tests/gpu: agreement with the CPU, graphs, streams, compilation, sizes over 2^31
 #   sanitize   compute-sanitizer's memcheck, racecheck and synccheck over every kernel
-#   bench      bench/gpu.py, then bench.prefill: prefill and time to first token with real models' shapes
+#   bench      bench.gpu: every op, the policies, and the same in plain and compiled torch
+#   prefill    bench.prefill: prefill and time to first token with real models' shapes
 #
 # A step that fails does not stop the others; what failed is said at the end, and the exit status is 1. After bench the
-# results, the other steps' outcomes with them, are in bench/results/gpu-NAME.json, those of bench.prefill in
-# prefill-gpu-NAME.json beside it and in docs/prefill.md. Logs are in build/gpu. bench.prefill that was stopped goes on
-# where it was with the next bench.
+# results, the other steps' outcomes with them, are in bench/results/gpu-NAME.json and docs/gpu.md, those of prefill in
+# prefill-gpu-NAME.json beside it and in docs/prefill.md. Logs are in build/gpu.
+# Each step but prefill takes less than ten minutes. bench and prefill that were stopped go on where they were, as long
+# as the sources and the machine are the same; for machines that forget, bring build/gpu/measurements.json and
+# build/prefill back. A machine without a GPU's toolchain: build/gpu/site can be brought along as well.
 # Needs: torch with CUDA, nvcc, cmake, ninja, pybind11, scikit-build-core, pytest, hypothesis, compute-sanitizer; for
-# bench.prefill also transformers of pyproject.toml's floor, typer, rich and matplotlib.
+# prefill also transformers of pyproject.toml's floor, typer, rich and matplotlib. EXTRA_SITE: a folder of packages that
+# the machine lacks or has too old, looked in first.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -27,12 +31,12 @@ die() {
 }
 
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(build test sanitize bench)
+[ ${#steps[@]} -gt 0 ] || steps=(build test sanitize bench prefill)
 for step in "${steps[@]}"; do
   case $step in
-    build | test | sanitize | bench) ;;
+    build | test | sanitize | bench | prefill) ;;
     -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" && exit 0 ;;
-    *) die "there is no step '$step'; there are build, test, sanitize and bench" ;;
+    *) die "there is no step '$step'; there are build, test, sanitize, bench and prefill" ;;
   esac
 done
 
@@ -43,7 +47,7 @@ command -v "$python" > /dev/null || die "there is no '$python'; PYTHON names the
 
 mkdir -p "$work/steps"
 # Safe path: the checkout has a score_ext too, without libraries. It must not be what is imported.
-export PYTHONPATH=$site PYTHONSAFEPATH=1
+export PYTHONPATH=$site${EXTRA_SITE:+:$EXTRA_SITE} PYTHONSAFEPATH=1
 
 # note STEP OUTCOME DETAIL: for the summary and for the results file; names sort in the order of the steps.
 note() {
@@ -73,7 +77,11 @@ build() {
   for module in pybind11 scikit_build_core; do
     "$python" -c "import $module" 2> /dev/null || { echo "$python has no $module"; return 1; }
   done
-  rm -rf "$site" build/prefill # what was measured with another build is not gone on with
+  rm -rf "$site"
+  # What was measured of other sources is not gone on with.
+  sources=$(cat CMakeLists.txt csrc/*.* csrc/*/*.* csrc/*/*/*.* score_ext/*.py bench/*/*.py | cksum)
+  if [ "$sources" != "$(cat "$work/sources" 2> /dev/null)" ]; then rm -rf build/prefill "$work/measurements.json"; fi
+  echo "$sources" > "$work/sources"
   SCORE_CUDA=ON CMAKE_ARGS="-DCMAKE_CUDA_ARCHITECTURES=$("$python" -c '
 import torch
 print("%d%d" % torch.cuda.get_device_capability())')" \
@@ -91,14 +99,16 @@ tests() { "$python" -m pytest -o addopts= -q -p no:cacheprovider tests/gpu; }
 sanitizer() {
   command -v compute-sanitizer > /dev/null || { echo "there is no compute-sanitizer on PATH"; return 1; }
   # Every tensor an allocation of its own, so that a step outside of it is one outside of an allocation.
-  PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 900 \
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout "${SANITIZE_SECONDS:-190}" \
     compute-sanitizer --tool "$1" --error-exitcode 86 "$python" tests/gpu/sanitize_case.py
 }
 
-measure() { "$python" bench/gpu.py "$work/measurements.json" && echo "measured"; }
-
 # The checkout comes behind the built package: only bench is found there.
-prefill() { PYTHONPATH=$site:$PWD "$python" -m bench.prefill; }
+from_checkout() { PYTHONPATH=$PYTHONPATH:$PWD "$python" "$@"; }
+
+measure() { from_checkout -m bench.gpu "$work/measurements.json" && echo "measured"; }
+
+prefill() { from_checkout -m bench.prefill; }
 
 for step in "${steps[@]}"; do
   [ "$step" = build ] || [ -d "$site" ] || die "build first"
@@ -107,12 +117,13 @@ for step in "${steps[@]}"; do
     test) run 2-test tests ;;
     sanitize) for tool in memcheck racecheck synccheck; do run "3-$tool" sanitizer "$tool"; done ;;
     bench)
-      if run 4-bench measure; then
+      run 4-bench measure
+      if [ -e "$work/measurements.json" ]; then
         cat "$work"/steps/* > "$work/steps.tsv"
-        "$python" bench/gpu_report.py "$work/measurements.json" "$work/steps.tsv" bench/results || failed+=(report)
+        "$python" bench/gpu/report.py "$work/measurements.json" "$work/steps.tsv" || failed+=(report)
       fi
-      run 5-prefill prefill
       ;;
+    prefill) run 5-prefill prefill ;;
   esac
 done
 
