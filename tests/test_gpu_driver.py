@@ -180,4 +180,6 @@ def test_no_error_text_of_the_ops_is_made_by_a_stream() -> None:
     """On the first GPU machine, whose compiler links its C++ library into ours, std::ostringstream << int64 crashed."""
     sources = [path for path in (ROOT / "csrc").rglob("*") if path.is_file()]
     assert len(sources) > 20
-    assert [path.name for path in sources if re.search(r"#include <(sstream|iostream|ostream)>", path.read_text())] == []
+    assert [
+        path.name for path in sources if re.search(r"#include <(sstream|iostream|ostream)>", path.read_text())
+    ] == []

@@ -39,7 +39,7 @@ def main(
 ) -> None:
     """Measures vision tower, compression and prefill, with all visual tokens and with few.
 
-    On a GPU: five real models' shapes at 8k to 64k visual tokens, some minutes on an H200. On a CPU: two reduced
+    On a GPU: five real models' shapes at 8k to 64k visual tokens, about seven minutes on an H200. On a CPU: two reduced
     shapes, less than four minutes; on all cores, unless OMP_NUM_THREADS says otherwise. Each record is written to
     build/prefill as soon as it is there, and a run that was stopped goes on from there; a run that is whole replaces
     bench/results/prefill-cpu.json or prefill-gpu-NAME.json, of which docs/prefill.md is made. What fails, for want of
@@ -90,7 +90,7 @@ def _recipe(device: torch.device, only: str | None, vision: bool, quick: bool) -
         if only not in names:
             raise typer.BadParameter(f"there is no {only!r} for this machine; there are {', '.join(names)}")
         geometries = tuple(geometry for geometry in geometries if geometry.name == only)
-    warmups, repeats = (1, 2) if quick else (2, 7)
+    warmups, repeats = (1, 2) if quick else (2, 5 if device.type == "cuda" else 7)
     return Recipe(geometries, _RETENTIONS, warmups, repeats, compiled=not quick, vision=vision)
 
 

@@ -25,10 +25,9 @@ dtype bfloat16. Decoding the video is not in these times.
 - **vision**: the vision tower and projector, as transformers runs them with `sdpa` (a call for each window or frame);
   the same with and without compression, {VISION_REPEATS} repeats after one warm-up.
 - **compress**: the policy's logits for every token, selection, gathering, and rewriting the prompt
-  (`Compressor.select`, `EncodedInputs.compress`). The policy has two hidden layers of 64 and random weights, in float32
-  as one is trained and loaded; what `.to(torch.bfloat16)` saves stands in the second table of each model, and beside
-  it the pretrained policy, which comes with the package: its state, for any tower, takes about 20 passes over the
-  tokens.
+  (`Compressor.select`, `EncodedInputs.compress`). The policy is the one that comes with the package, which is what
+  runs by default; its state is the same for any tower. The second table of each model has one over the tokens
+  themselves too, of two hidden layers of 64 and random weights, in float32 and in bfloat16.
 - **prefill**: from features and ids to the logits of the first token, the cache filled. Both sides run the stock model
   with `sdpa`, on a GPU in the fastest of torch's attention kernels for the prompt's length; neither is compiled.
 - **first token**: vision, the stock model's position ids, compress and prefill together.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +83,8 @@ def attention_times(geometry: Geometry, prompt: int, device: torch.device) -> di
     times = {}
     for name, backend in _CUDA_KERNELS.items():
         try:
-            with sdpa_kernel([backend]):
+            with sdpa_kernel([backend]), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # why a kernel does not do it: a page for each
                 times[name] = min(measure(attend, device, warmups=1, repeats=3)["seconds"])
         except torch.OutOfMemoryError:
             raise

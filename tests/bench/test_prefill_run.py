@@ -13,7 +13,7 @@ import bench.prefill.measure
 from bench.prefill.__main__ import main, measure_all
 from bench.prefill.findings import rows, targets
 from bench.prefill.geometry import GEOMETRIES, QUICK, Geometry
-from bench.prefill.measure import METHODS, POLICY, Bench, Job, Recipe, all_jobs
+from bench.prefill.measure import METHODS, POLICY, VISION_REPEATS, Bench, Job, Recipe, all_jobs
 from bench.prefill.model import Workload, make_workload
 from bench.prefill.report import section, write_document
 from bench.prefill.results import Results, describe_run, open_results
@@ -52,7 +52,7 @@ def test_every_record_is_there_with_every_repeat(written: Path) -> None:
         check_times(records.pop(f"{geometry.name}/128/positions"), run["repeats"])
         vision = records.pop(f"{geometry.name}/128/vision")
         assert vision["frames_per_call"] == 32
-        check_times(vision, 3)
+        check_times(vision, VISION_REPEATS)
     assert not records
 
 
@@ -146,7 +146,8 @@ def test_vision_that_does_not_fit_runs_in_chunks(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Workload, "vision", vision)
     recipe = small_recipe(vision=True)
     ((_, record),) = Bench(recipe, CPU).run([Job(QUICK[0], 128, "vision")])
-    assert tried == [32, 16, 8] and record["frames_per_call"] == 8 and len(record["seconds"]) == 3
+    assert tried == [32, 16, 8]
+    assert record["frames_per_call"] == 8 and len(record["seconds"]) == VISION_REPEATS
 
 
 # ---- what follows ----
