@@ -12,6 +12,9 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -21,6 +24,7 @@ import typer
 from score_video.commands.terminal import console, one_line, progress_bar
 from score_video.errors import ScoreError
 from score_video.files import is_text
+from score_video.renamed import FormerNameWarning, warn
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 data = typer.Typer(add_completion=False, rich_markup_mode="markdown", help="Look at data to train on.")
@@ -48,7 +52,7 @@ def _text(value: Any) -> Any:
 def _former_name(value: str | None) -> Any:
     """Of an option that has another name since 0.2."""
     if _text(value) is not None:
-        print("score: warning: --law is now called --selection", file=sys.stderr)
+        warn("--law is now called --selection")
     return value
 
 
@@ -456,7 +460,8 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
-        status = app(arguments, prog_name="score", standalone_mode=False)
+        with _former_names_shown():
+            status = app(arguments, prog_name="score", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except UsageError as error:
@@ -475,6 +480,25 @@ def main(arguments: list[str] | None = None) -> int:
             return _fail(f"not enough memory{_less_memory(sys.argv[1:] if arguments is None else arguments)}")
         return _bug(error)
     return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def _former_names_shown() -> Iterator[None]:
+    """Former names of options and settings, which Python hides, are each one line on stderr, once."""
+    shown: set[str] = set()
+    show = warnings.showwarning
+
+    def one(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+        if not issubclass(category, FormerNameWarning):
+            show(message, category, *where, **options)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            print(f"score: warning: {one_line(str(message))}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FormerNameWarning)
+        warnings.showwarning = one
+        yield
 
 
 def _bug(error: Exception) -> int:

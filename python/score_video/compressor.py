@@ -18,7 +18,17 @@ from score_ext.budget import keep_count
 from score_ext.ops import SelectionRule
 from score_video.errors import ScoreError
 from score_video.files import output_folder
-from score_video.methods import METHODS, IndexMethod, ScoringRule, find_method
+from score_video.methods import (
+    METHODS,
+    RANDOM,
+    IndexMethod,
+    Method,
+    RandomMethod,
+    ScoringRule,
+    find_method,
+    former_seed,
+    with_seed,
+)
 from score_video.packed import PackedVideos, Selection, Selector, check_selection, check_sizes, needs_question
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count, pretrained_policy, storage
 from score_video.policy.config import MODEL_TYPE as POLICY_TYPE
@@ -59,40 +69,45 @@ class AdaptiveRetention:
             raise ScoreError(f"floor must be at most cap, {self.cap}, got {self.floor}")
 
 
+def _former_seed(kind: type[Compressor]) -> type[Compressor]:
+    """Decorates :class:`Compressor`, of which ``seed`` was a field up to 0.2."""
+    kind.__init__ = former_seed(kind.__init__)  # type: ignore[method-assign]
+    return kind
+
+
 @renamed_fields(law="selection")
+@_former_seed
 @dataclass(frozen=True, eq=False)
 class Compressor:
     """Decides which visual tokens of a video a language model gets to see.
 
     Attributes:
-        method: a policy; the name of a training-free method (:data:`score_video.methods.METHODS`); or a rule of your
-            own, any object with ``scores(videos) -> float32 [L]``, 0 or more, the larger the sooner kept
+        method: a policy; the name of a training-free method (:data:`score_video.methods.METHODS`), or
+            :class:`score_video.methods.RandomMethod` of any seed; or a rule of your own, any object with
+            ``scores(videos) -> float32 [L]``, 0 or more, the larger the sooner kept
             (:class:`score_video.methods.ScoringRule`), or with ``select`` (:class:`score_video.packed.Selector`). Given
             nothing it is :func:`score_video.policy.pretrained_policy`, for tokens of any vision tower.
         retention: the fraction of tokens kept, in (0, 1], exactly ``keep_count`` of each video; or
             :class:`AdaptiveRetention`, which needs a policy.
         selection: how :func:`score_ext.select` picks by logits or scores. None: "systematic" for a policy, "topk" for a
             score (what did better for each, docs/results.md), nothing for a method that selects by a rule of its own.
-        seed: what a random method draws from, 64 bits.
 
     Raises:
         TypeError, ScoreError: a value of the wrong type, out of range or that does not go with the others.
     """
 
-    method: SurprisePolicy | ScoringRule | Selector | str = field(default_factory=pretrained_policy)
+    method: SurprisePolicy | RandomMethod | ScoringRule | Selector | str = field(default_factory=pretrained_policy)
     retention: float | AdaptiveRetention = 0.1
     selection: SelectionRule | None = None
-    seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_elsewhere", {})
         method = self.method
-        if not isinstance(method, (SurprisePolicy, str)) and not hasattr(method, "scores") and not self._selects:
+        known = isinstance(method, SurprisePolicy) or self._rule is not None  # raises for a name that there is not
+        if not known and not hasattr(method, "scores") and not hasattr(method, "select"):
             raise TypeError(
                 f"method must be a policy, a name, or an object with scores() or select(), got {type(method).__name__}"
             )
-        if isinstance(method, str):
-            find_method(method)
         if not isinstance(self.retention, AdaptiveRetention):
             _check_fraction("retention", self.retention)
         elif not isinstance(method, SurprisePolicy):
@@ -103,22 +118,30 @@ class Compressor:
             raise ScoreError(
                 f"selection must be None for {method!r}, which selects by a rule of its own: {self.selection!r}"
             )
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise TypeError(f"seed must be an integer, got {self.seed!r}")
-        if not -(2**63) <= self.seed < 2**63:
-            raise ScoreError(f"seed must fit in 64 bits, got {self.seed}")
+
+    @property
+    def _rule(self) -> Method | None:
+        """The training-free method; None for a policy, and for a rule of a user's own."""
+        if isinstance(self.method, str):
+            return find_method(self.method)
+        return self.method if isinstance(self.method, RandomMethod) else None
 
     @property
     def _selects(self) -> bool:
         """Whether the method returns what it keeps, not a score."""
-        if isinstance(self.method, str):
-            return isinstance(find_method(self.method), IndexMethod)
+        if self._rule is not None:
+            return isinstance(self._rule, IndexMethod)
         return hasattr(self.method, "select") and not isinstance(self.method, SurprisePolicy)
 
     @property
     def plain_retention(self) -> float | dict[str, float]:
         """``retention`` as JSON has it: the fraction, or floor and cap by name."""
         return asdict(self.retention) if isinstance(self.retention, AdaptiveRetention) else self.retention
+
+    @property
+    def seed(self) -> int | None:
+        """What the random rule draws from; None for anything else."""
+        return self._rule.seed if isinstance(self._rule, RandomMethod) else None
 
     @property
     def selection_used(self) -> SelectionRule | None:
@@ -132,7 +155,7 @@ class Compressor:
         """Whether :meth:`select` is to be given the question: a policy, or an object of your own, that looks at it."""
         if isinstance(self.method, SurprisePolicy):
             return self.method.config.question_width > 0
-        return not isinstance(self.method, str) and needs_question(self.method)
+        return needs_question(self.method)
 
     @renamed_arguments(pictures="visual_layout")
     def __call__(self, model: Any, *, visual_layout: VisualLayout | None = None, **inputs: Any) -> CompressedInputs:
@@ -159,23 +182,22 @@ class Compressor:
                 video's logits hold NaN where the count is adaptive, or a rule of your own returned something else than
                 it should.
         """
-        method, logits = self.method, None
+        method, rule, logits = self.method, self._rule, None
         if isinstance(method, SurprisePolicy):
             logits = self._policy_on(videos.tokens.device)(videos, question)
-        elif question is not None and not (self._selects and not isinstance(method, str)):
+        elif question is not None and (rule is not None or not self._selects):
             raise ScoreError(f"question must be None: {method!r} does not see it")
         counts = self._counts(videos, logits) if keep is None else _given_counts(videos, keep)
-        if self._selects and not isinstance(method, str):
+        if self._selects and rule is None:
             return _checked(cast(Selector, method).select(videos, question, counts), videos, counts)
         kept = torch.tensor(counts, dtype=torch.int32, device="cpu").to(videos.tokens.device, non_blocking=True)
         packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, kept
         how = self.selection_used
         if logits is not None:
             scores = logits
-        elif isinstance(method, str):
-            rule = find_method(method)
-            if isinstance(rule, IndexMethod):
-                return Selection(rule.index(*packed, seed=self.seed), kept)
+        elif isinstance(rule, IndexMethod):
+            return Selection(rule.index(*packed), kept)
+        elif rule is not None:
             scores = rule.select_by(*packed, how or "topk")
         else:
             scores = cast(ScoringRule, method).scores(videos)
@@ -235,17 +257,19 @@ class Compressor:
         """Writes the files of :meth:`save_pretrained` into a folder that is there, which may hold others."""
         self._check_is_data()
         config: dict[str, Any] = {"model_type": MODEL_TYPE, "retention": self.plain_retention}
-        config |= {"selection": self.selection, "seed": self.seed}
+        config["selection"] = self.selection
         if isinstance(self.method, SurprisePolicy):
             config["policy"] = asdict(self.method.config)
             storage.save_weights(self.method.state_dict(), folder / storage.WEIGHTS)
+        elif isinstance(self.method, RandomMethod):
+            config |= {"method": RANDOM, "seed": self.method.seed}
         else:
             config["method"] = self.method
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
         (folder / storage.CONFIG).write_text(text, encoding="utf-8")
 
     def _check_is_data(self) -> None:
-        if not isinstance(self.method, (SurprisePolicy, str)):
+        if not isinstance(self.method, (SurprisePolicy, RandomMethod, str)):
             raise TypeError(f"method must be a policy or a name to be saved, got {type(self.method).__name__}")
 
     @staticmethod
@@ -257,8 +281,8 @@ class Compressor:
                 of a repository with the same on the Hugging Face hub, "owner/name"; "pretrained", the policy that comes
                 with the package; or the name of a training-free method. A folder of such a name is reached by "./name".
             revision: the hub's branch, tag or commit.
-            overrides: ``retention``, ``selection`` or ``seed`` that are to be otherwise than saved (or, where nothing
-                is saved, than the defaults); None leaves them.
+            overrides: ``retention``, ``selection``, or the random rule's ``seed``, that are to be otherwise than saved
+                (or, where nothing is saved, than the defaults); None leaves them.
 
         Raises:
             FileNotFoundError: there is no such folder, and it cannot be an id; or it has no config or weights.
@@ -268,13 +292,20 @@ class Compressor:
             OSError: as the hub answered.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
-        given = with_new_names(given, {"law": "selection"}, stacklevel=3)
+        given = with_new_names(given, {"law": "selection"}, up=1)
         if unknown := sorted(set(overrides) - {"retention", "selection", "seed", "law"}):
             raise TypeError(f"there is no override {unknown[0]!r}: retention, selection and seed can be given")
+        seed = given.pop("seed", None)
+        compressor = replace(Compressor._load(source, revision), **given)
+        return compressor if seed is None else replace(compressor, method=with_seed(compressor.method, seed))
+
+    @staticmethod
+    def _load(source: str | Path, revision: str | None) -> Compressor:
+        """What :meth:`from_pretrained` loads, as it was saved."""
         if source == PRETRAINED:
-            return Compressor(**given)
+            return Compressor()
         if isinstance(source, str) and source in METHODS:
-            return Compressor(source, **given)
+            return Compressor(source)
         path = storage.find_file(source, storage.CONFIG, revision)
         config = storage.read_config(path)
         if config.get("model_type") == POLICY_TYPE:
@@ -288,27 +319,35 @@ class Compressor:
         try:
             if isinstance(retention := saved.get("retention"), dict):
                 saved["retention"] = AdaptiveRetention(**retention)
-            compressor = Compressor(**saved)
+            return Compressor(**saved)
         except (TypeError, ValueError) as error:
             raise ScoreError(f"{path}: {error}") from None
-        return replace(compressor, **given)
 
 
 def _read_saved(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a compressor that was saved, without its policy. Folders of 0.1 say ``law``."""
+    """The arguments of a compressor that was saved, without its policy.
+
+    Folders of 0.1 say ``law``; up to 0.2 all had a ``seed``, which says nothing but for the random rule.
+    """
     if (kind := config.get("model_type")) != MODEL_TYPE:
         raise ScoreError(f"{path}: model_type must be {MODEL_TYPE!r} or {POLICY_TYPE!r}, got {kind!r}")
     how = "law" if "law" in config else "selection"
-    wanted = {"model_type", "retention", how, "seed", "policy" if "policy" in config else "method"}
-    if odd := sorted(wanted ^ set(config)):
+    wanted = {"model_type", "retention", how, "policy" if "policy" in config else "method"}
+    if odd := sorted(wanted ^ (set(config) - {"seed"})):
         raise ScoreError(f"{path} {'lacks' if odd[0] in wanted else 'has an unknown key'} {odd[0]!r}")
     if "policy" in config:
         if not isinstance(config["policy"], dict):
             raise ScoreError(f"{path}: policy must be an object, got {type(config['policy']).__name__}")
         if missing := sorted({own.name for own in fields(SurprisePolicyConfig)} - set(config["policy"])):
             raise ScoreError(f"{path}: policy lacks {missing[0]!r}")
-    saved = {"retention": config["retention"], "selection": config[how], "seed": config["seed"]}
-    return saved if "policy" in config else {**saved, "method": config["method"]}
+    saved = {"retention": config["retention"], "selection": config[how]}
+    if "policy" in config:
+        return saved
+    try:
+        method = with_seed(config["method"], config["seed"]) if "seed" in config else config["method"]
+    except (TypeError, ValueError) as error:
+        raise ScoreError(f"{path}: {error}") from None
+    return {**saved, "method": method}
 
 
 def _checked(selection: Selection, videos: PackedVideos, counts: Sequence[int]) -> Selection:

@@ -13,8 +13,9 @@ papers; where a paper leaves something open the docstring says "our reading".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,12 +25,26 @@ from score_ext.ops import SelectionRule
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
 from score_video.policy.cosines import directions
+from score_video.renamed import moved_argument
 
 Scores = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(tokens [L, D], cu_seqlens int32 [B + 1], tokens_per_frame int32 [B], keep int32 [B]) -> float32 [L]."""
 
-Index = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
-"""As ``Scores``, and a seed -> int64 [K], ascending, exactly ``keep[b]`` rows of each video."""
+Index = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""As ``Scores`` -> int64 [K], ascending, exactly ``keep[b]`` rows of each video."""
+
+
+RANDOM = "random"
+
+
+def with_seed(method: Any, seed: int) -> Any:
+    """The random rule (or its name) with another seed; anything else as it is."""
+    is_random = isinstance(method, RandomMethod) or (isinstance(method, str) and method == RANDOM)
+    return RandomMethod(seed) if is_random else method
+
+
+former_seed = moved_argument("seed", "RandomMethod(seed)", with_seed)
+"""Decorates what took a seed up to 0.2, for the random rule alone."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,7 @@ class ScoreMethod:
     name: str
     scores: Scores
 
+    @former_seed
     def index(
         self,
         tokens: Tensor,
@@ -48,7 +64,6 @@ class ScoreMethod:
         keep: Tensor,
         *,
         selection: SelectionRule = "topk",
-        seed: int = 0,
     ) -> Tensor:
         """The rows to keep.
 
@@ -58,7 +73,6 @@ class ScoreMethod:
             tokens_per_frame: int32 [B].
             keep: int32 [B], 0 to each video's length.
             selection: how :func:`score_ext.select` picks by the score.
-            seed: not used; here so that all methods are called alike.
 
         Returns:
             int64 [K], ascending; K is the sum of ``keep``.
@@ -87,6 +101,7 @@ class IndexMethod:
     name: str
     rows: Index
 
+    @former_seed
     def index(
         self,
         tokens: Tensor,
@@ -95,13 +110,34 @@ class IndexMethod:
         keep: Tensor,
         *,
         selection: SelectionRule = "topk",
-        seed: int = 0,
     ) -> Tensor:
-        """As :meth:`ScoreMethod.index`; ``seed`` is what a random rule draws from. Raises ScoreError for any other
-        selection than the default."""
+        """As :meth:`ScoreMethod.index`. Raises ScoreError for any other selection than the default."""
         if selection != "topk":
             raise ScoreError(f"{self.name} selects by a rule of its own and takes no selection, got {selection!r}")
-        return self.rows(tokens, cu_seqlens, tokens_per_frame, keep, seed)
+        return self.rows(tokens, cu_seqlens, tokens_per_frame, keep)
+
+
+@dataclass(frozen=True)
+class RandomMethod(IndexMethod):
+    """Keeps each set of k tokens with equal probability: ``Compressor(RandomMethod(seed=3))``; "random" has seed 0.
+
+    Attributes:
+        seed: what it draws from, 64 bits; the same seed keeps the same tokens on every device.
+
+    Raises:
+        TypeError, ScoreError: the seed is no integer of 64 bits.
+    """
+
+    seed: int = 0
+    name: str = field(default=RANDOM, init=False, repr=False)
+    rows: Index = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise TypeError(f"seed must be an integer, got {self.seed!r}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ScoreError(f"seed must fit in 64 bits, got {self.seed}")
+        object.__setattr__(self, "rows", partial(_random, seed=self.seed))
 
 
 Method = ScoreMethod | IndexMethod
@@ -171,7 +207,7 @@ def _spread_over_first_frame(cu_seqlens: Tensor, frame: Tensor, budget: Tensor) 
     return score_ext.select(equal, cu_seqlens, budget, selection="systematic")
 
 
-def _evs_dithered(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
+def _evs_dithered(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
     """EVS's score spread by systematic sampling (our variant).
 
     Each token is kept with a probability about in proportion to its surprise; one of the first frame counts as having
@@ -186,20 +222,19 @@ def _evs_dithered(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, 
     return score_ext.select(scores.log(), cu_seqlens, keep, selection="systematic")
 
 
-def _uniform(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
+def _uniform(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
     """Every (length / k)-th token in (t, y, x) order: systematic sampling with equal probabilities."""
     equal = torch.zeros(tokens.shape[0], dtype=torch.float32, device=tokens.device)
     return score_ext.select(equal, cu_seqlens, keep, selection="systematic")
 
 
-def _random(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
-    """Each set of k tokens equally likely; the same seed keeps the same tokens on every device."""
+def _random(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, *, seed: int) -> Tensor:
     equal = torch.zeros(tokens.shape[0], dtype=torch.float32, device=tokens.device)
     seeds = torch.tensor([seed], dtype=torch.int64, device=tokens.device)
     return score_ext.gumbel_topk(equal, cu_seqlens, keep, 1, seeds).index[0]
 
 
-def _vidcom2(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
+def _vidcom2(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
     """VidCom2 (arXiv 2505.14454): more tokens for frames unlike the rest, and in each the least typical ones.
 
     The half of the channels that varies least over the video, L2-normalised; a token's typicality is the sum of
@@ -281,7 +316,7 @@ def frame_budgets(uniqueness: list[float], tokens_per_frame: int, keep: int) -> 
     return [int(c) for c in count]
 
 
-def _divprune(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, seed: int) -> Tensor:
+def _divprune(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
     """DivPrune (arXiv 2503.02175): greedily, the token whose nearest kept one is furthest by cosine distance.
 
     Begins with the token furthest from the mean direction of its video (our reading: the paper's begin needs all
@@ -344,7 +379,7 @@ METHODS: dict[str, Method] = {
         ScoreMethod("evs-capped", _evs_capped),
         IndexMethod("evs-dithered", _evs_dithered),
         IndexMethod("uniform", _uniform),
-        IndexMethod("random", _random),
+        RandomMethod(),
         IndexMethod("vidcom2", _vidcom2),
         IndexMethod("divprune", _divprune),
     )

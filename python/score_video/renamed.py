@@ -1,8 +1,9 @@
-"""Names that have changed: the old ones are accepted for one release, with a warning, and then this module goes."""
+"""What is now called or given otherwise: the old way is taken for one release, with a warning, and then this goes."""
 
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -14,13 +15,30 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 
-def with_new_names(given: Mapping[str, V], renamed: Mapping[str, str], stacklevel: int = 2) -> dict[str, V]:
+class FormerNameWarning(DeprecationWarning):
+    """A name that goes with the next release. The command line shows it, once, as one line."""
+
+
+def warn(message: str, up: int = 0) -> None:
+    """Warns of a former name.
+
+    Args:
+        message: what it is called now.
+        up: whose line is named: 0 is the caller outside of this module, 1 that one's caller, and so on.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, FormerNameWarning, stacklevel=level + up)
+
+
+def with_new_names(given: Mapping[str, V], renamed: Mapping[str, str], up: int = 0) -> dict[str, V]:
     """Values by name, with the names of today, in the order they came in.
 
     Args:
         given: values by name, old or new.
         renamed: old name -> new name.
-        stacklevel: whose line the warning names, as in :func:`warnings.warn`; 2: the caller's.
+        up: as for :func:`warn`.
 
     Raises:
         ScoreError: something is given by its old name and its new one.
@@ -29,7 +47,7 @@ def with_new_names(given: Mapping[str, V], renamed: Mapping[str, str], stackleve
         if old in given and new in given:
             raise ScoreError(f"{old} is the former name of {new}: give {new} alone")
         if old in given:
-            warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=stacklevel)
+            warn(f"{old} is now called {new}", up)
     return {renamed.get(name, name): value for name, value in given.items()}
 
 
@@ -41,7 +59,7 @@ def renamed_arguments(**renamed: str) -> Callable[[Callable[P, T]], Callable[P, 
         def renaming(*args: P.args, **kwargs: P.kwargs) -> T:
             if renamed.keys().isdisjoint(kwargs):
                 return function(*args, **kwargs)
-            keywords: dict[str, Any] = with_new_names(kwargs, renamed, stacklevel=3)
+            keywords: dict[str, Any] = with_new_names(kwargs, renamed)
             return function(*args, **keywords)
 
         return renaming
@@ -55,5 +73,32 @@ def renamed_fields(**renamed: str) -> Callable[[type[T]], type[T]]:
     def decorate(kind: type[T]) -> type[T]:
         kind.__init__ = renamed_arguments(**renamed)(kind.__init__)  # type: ignore[method-assign]
         return kind
+
+    return decorate
+
+
+def moved_argument(
+    name: str, instead: str, put: Callable[[Any, Any], Any]
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorates a function whose keyword argument ``name`` now belongs to one of its other arguments.
+
+    Args:
+        name: the former argument.
+        instead: what to write today, for the warning.
+        put: (another argument's value, the former's) -> what is passed in its place; called with all others.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def moving(*args: P.args, **kwargs: P.kwargs) -> T:
+            if name not in kwargs:
+                return function(*args, **kwargs)
+            warn(f"{name} is now given as {instead}")
+            value = kwargs.pop(name)
+            positional: Any = [put(other, value) for other in args]
+            keywords: Any = {key: put(other, value) for key, other in kwargs.items()}
+            return function(*positional, **keywords)
+
+        return moving
 
     return decorate

@@ -138,6 +138,12 @@ def test_what_decides_is_in_the_summary(clip: Path) -> None:
         assert summary["kept"] == keep_count(3, 12 * 16, retention)
 
 
+def test_a_former_option_is_taken_and_said_once(clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert compress(clip, "--frames", 2, "--method", "norm", "--law", "systematic", "--out", "out") == 0
+    assert capfd.readouterr().err.splitlines() == ["score: warning: --law is now called --selection"]
+    assert json.loads(Path("out/summary.json").read_text())["selection"] == "systematic"
+
+
 def test_policies_that_cannot_decide(clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Compressor(SurprisePolicy(SurprisePolicyConfig(token_width=64))).save_pretrained("narrow")
     assert "tokens must be [L, 64], the token_width of this policy" in refused(capfd, clip, "--policy", "narrow")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import score_ext
 from score_ext.budget import keep_count
 from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.errors import ScoreError
-from score_video.methods import METHODS, ScoreMethod
+from score_video.methods import METHODS, RandomMethod, ScoreMethod
 from score_video.packed import PackedVideos, Selection
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count, pretrained_policy, storage
 
@@ -124,9 +125,28 @@ def test_given_nothing(width: int) -> None:
 
 
 def test_the_seed_is_what_random_draws_from() -> None:
-    first, again, other = (make("random", retention=0.5, seed=seed).select(random_videos()).index for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    def chosen(method: RandomMethod | str) -> Tensor:
+        return Compressor(method, 0.5).select(random_videos()).index
+
+    assert torch.equal(chosen(RandomMethod(1)), chosen(RandomMethod(1)))
+    assert not torch.equal(chosen(RandomMethod(1)), chosen(RandomMethod(2)))
+    assert torch.equal(chosen("random"), chosen(RandomMethod(0)))
+    assert (Compressor("random").seed, Compressor(RandomMethod(3)).seed, Compressor("evs").seed) == (0, 3, None)
+
+
+def test_seed_of_a_compressor_is_now_the_random_rules() -> None:
+    with pytest.warns(DeprecationWarning, match=r"seed is now given as RandomMethod\(seed\)") as warned:
+        assert same(Compressor("random", 0.3, seed=3), Compressor(RandomMethod(3), 0.3))
+    assert [Path(warning.filename) for warning in warned] == [Path(__file__)]
+    with pytest.warns(DeprecationWarning):
+        assert same(replace(Compressor("random"), seed=3), Compressor(RandomMethod(3)))
+    with pytest.warns(DeprecationWarning):
+        assert same(Compressor(method="evs", seed=3), Compressor("evs"))
+    with (
+        pytest.warns(DeprecationWarning),
+        pytest.raises(ScoreError, match="seed must fit in 64 bits, got"),
+    ):
+        Compressor("random", seed=2**63)
 
 
 def test_adaptive_counts_follow_the_policy() -> None:
@@ -171,7 +191,7 @@ def test_question() -> None:
 def same(a: Compressor, b: Compressor) -> bool:
     if (a.retention, a.selection, a.seed) != (b.retention, b.selection, b.seed):
         return False
-    if isinstance(a.method, str) or isinstance(b.method, str):
+    if not (isinstance(a.method, SurprisePolicy) and isinstance(b.method, SurprisePolicy)):
         return a.method == b.method
     mine, other = a.method.state_dict(), b.method.state_dict()
     return mine.keys() == other.keys() and all(
@@ -183,7 +203,8 @@ def same(a: Compressor, b: Compressor) -> bool:
     "saved",
     [
         Compressor(),
-        Compressor("random", 0.25, seed=-(2**63)),
+        Compressor("random", 0.25),
+        Compressor(RandomMethod(-(2**63)), 0.25),
         Compressor("evs", 1, "topk"),
         Compressor(policy(hidden_sizes=[5], use_position=False), 0.05),
         Compressor(policy().to(torch.bfloat16), AdaptiveRetention(0.02, 0.5), "topk"),
@@ -255,12 +276,11 @@ def change(config: dict[str, Any], **values: Any) -> str:
         (lambda c: change(c, model_type="other"), ValueError, "model_type must be 'score_compressor' or"),
         (lambda c: change(c, retension=0.1), ValueError, "has an unknown key 'retension'"),
         (lambda c: change(c, method="evs"), ValueError, "has an unknown key 'method'"),
-        (lambda c: json.dumps({k: v for k, v in c.items() if k != "seed"}), ValueError, "lacks 'seed'"),
+        (lambda c: json.dumps({k: v for k, v in c.items() if k != "retention"}), ValueError, "lacks 'retention'"),
         (lambda c: change(c, retention=2), ValueError, "retention must be above 0 and at most 1, got 2"),
         (lambda c: change(c, retention={"floor": 0.1}), ValueError, "cap"),
         (lambda c: change(c, retention={"floor": 0.1, "cap": 0.2, "x": 1}), ValueError, "'x'"),
         (lambda c: change(c, selection="best"), ValueError, "selection must be .* or None, got 'best'"),
-        (lambda c: change(c, seed=0.5), ValueError, r"seed must be an integer, got 0\.5"),
         (lambda c: change(c, policy=3), ValueError, "policy must be an object, got int"),
         (lambda c: change(c, policy={}), ValueError, "policy lacks 'hidden_sizes'"),
         (lambda c: change(c, policy={**c["policy"], "x": 1}), ValueError, "a policy's config has no 'x'"),
@@ -303,7 +323,11 @@ def test_damaged_and_missing_weights(tmp_path: Path) -> None:
         ),
         ({"selection": "bottomk"}, ValueError, "selection must be 'systematic', 'topk' or None, got 'bottomk'"),
         ({"method": "vidcom2", "selection": "topk"}, ValueError, "selection must be None for 'vidcom2'"),
-        ({"seed": 2**63}, ValueError, "seed must fit in 64 bits, got 9223372036854775808"),
+        (
+            {"method": RandomMethod(1), "selection": "topk"},
+            ValueError,
+            "selection must be None for RandomMethod",
+        ),
     ],
 )
 def test_wrong_arguments(options: dict[str, Any], error: type[Exception], text: str) -> None:
@@ -375,6 +399,7 @@ def test_loaded_from_a_name_with_overrides() -> None:
     assert same(Compressor.from_pretrained("evs", retention=0.3), Compressor("evs", 0.3))
     loaded = Compressor.from_pretrained("pretrained", retention=0.2, selection="topk", seed=None)
     assert same(loaded, Compressor(retention=0.2, selection="topk"))
+    assert same(Compressor.from_pretrained("random", seed=3), Compressor(RandomMethod(3)))
     with pytest.raises(TypeError, match="there is no override 'retension'"):
         Compressor.from_pretrained("evs", retension=0.3)
 
@@ -392,6 +417,26 @@ def test_a_compressor_saved_by_0_1(tmp_path: Path) -> None:
     config["law"] = config.pop("selection")
     file.write_text(json.dumps(config))
     assert same(Compressor.from_pretrained(tmp_path / "old"), Compressor("norm", 0.2, "systematic"))
+
+
+@pytest.mark.parametrize("saved", [Compressor(policy(), 0.2), Compressor("evs"), Compressor(RandomMethod(7), 0.3)])
+def test_a_compressor_saved_by_0_2(tmp_path: Path, saved: Compressor) -> None:
+    """Each had a seed, also where nothing is drawn."""
+    saved.save_pretrained(tmp_path / "old")
+    file = tmp_path / "old" / "config.json"
+    config = json.loads(file.read_text())
+    assert ("seed" in config) == isinstance(saved.method, RandomMethod)
+    file.write_text(json.dumps({**config, "seed": 7}))
+    assert same(Compressor.from_pretrained(tmp_path / "old"), saved)
+    assert Compressor.from_pretrained(tmp_path / "old", seed=8).seed in (None, 8)
+
+
+def test_a_saved_random_rule_with_an_impossible_seed(tmp_path: Path) -> None:
+    Compressor(RandomMethod(7)).save_pretrained(tmp_path / "old")
+    file = tmp_path / "old" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "seed": 0.5}))
+    with pytest.raises(ScoreError, match=r"config\.json: seed must be an integer, got 0\.5"):
+        Compressor.from_pretrained(tmp_path / "old")
 
 
 def test_law_is_the_former_name_of_selection() -> None:

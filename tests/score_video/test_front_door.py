@@ -39,7 +39,7 @@ def test_all_that_is_named_is_there(module: Any) -> None:
 def test_former_modules_warn(name: str) -> None:
     code = f"import warnings; warnings.simplefilter('error'); import score_video.{name}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
-    assert f"DeprecationWarning: score_video.{name} is now score_video." in done.stderr
+    assert f"FormerNameWarning: score_video.{name} is now score_video." in done.stderr
 
 
 def test_nothing_is_loaded_before_it_is_used() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from score_video.methods import METHODS, IndexMethod, ScoreMethod, find_method, frame_budgets
+from score_video.methods import METHODS, IndexMethod, RandomMethod, ScoreMethod, find_method, frame_budgets
 
 
 def pack(*videos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,7 +48,7 @@ def test_exact_budgets_of_ragged_batches(
     videos = [torch.randn(t, n, 6).to(dtype) for t, n in sizes]
     counts = [data.draw(st.integers(0, t * n)) for t, n in sizes]
     tokens, cu, per_frame = pack(*videos)
-    index = METHODS[name].index(tokens, cu, per_frame, keep_of(*counts), seed=3)
+    index = METHODS[name].index(tokens, cu, per_frame, keep_of(*counts))
     assert index.dtype == torch.int64
     assert (index.diff() > 0).all()
     assert [((index >= a) & (index < b)).sum().item() for a, b in pairwise(cu)] == counts
@@ -198,10 +198,12 @@ def test_uniform_is_evenly_spaced() -> None:
 
 def test_random_is_uniform_and_repeatable() -> None:
     tokens, cu, per_frame = pack(torch.zeros(2, 5, 1))
-    draws = [METHODS["random"].index(tokens, cu, per_frame, keep_of(4), seed=s) for s in range(2000)]
+    draws = [RandomMethod(s).index(tokens, cu, per_frame, keep_of(4)) for s in range(2000)]
     share = torch.bincount(torch.cat(draws), minlength=10) / 2000
     assert share.sub(0.4).abs().max() < 5 * math.sqrt(0.4 * 0.6 / 2000)
-    assert torch.equal(draws[7], METHODS["random"].index(tokens, cu, per_frame, keep_of(4), seed=7))
+    assert torch.equal(draws[7], RandomMethod(7).index(tokens, cu, per_frame, keep_of(4)))
+    with pytest.warns(DeprecationWarning, match="seed is now given as"):
+        assert torch.equal(draws[7], METHODS["random"].index(tokens, cu, per_frame, keep_of(4), seed=7))
 
 
 def vidcom2_by_definition(video: np.ndarray, keep: int) -> list[int]:

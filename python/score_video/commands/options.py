@@ -23,14 +23,15 @@ def compressor_of_options(
         policy: a folder or an id, as for :meth:`Compressor.from_pretrained`; or None.
         method: the name of a training-free method, or a rule of the user's own, "package.module:name", an object or a
             class that is called without arguments; or None. With neither it is the policy that comes with the package.
-        retention, selection, seed: settings of the compressor; None: as it was saved, or its default.
+        retention, selection: settings of the compressor; None: as it was saved, or its default.
+        seed: of the random rule; None: as it was saved, or 0.
 
     Raises:
         ScoreError, OSError: both are given, one does not exist or is damaged, or they do not go together.
     """
     if policy is not None and method is not None:
         raise ScoreError("give --policy or --method, not both")
-    overrides: dict[str, Any] = {"retention": retention, "selection": selection, "seed": seed}
+    overrides: dict[str, Any] = {"retention": retention, "selection": selection}
     if method is not None and ":" in method:
         rule: Any = find(METHODS, method)
         given = {name: value for name, value in overrides.items() if value is not None}
@@ -40,4 +41,4 @@ def compressor_of_options(
             raise ScoreError(f"--method {method}: {error}") from None
     if method is not None:
         find_method(method)  # a folder or an id is not meant here
-    return Compressor.from_pretrained(policy or method or PRETRAINED, **overrides)
+    return Compressor.from_pretrained(policy or method or PRETRAINED, **overrides, seed=seed)

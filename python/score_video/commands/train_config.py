@@ -67,7 +67,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
         if not isinstance(config[key], dict):
             raise ScoreError(f"{path}: {key} must be a mapping, got {config[key]!r}")
     try:
-        config["training"] = with_new_names(config["training"], RENAMED, stacklevel=3)
+        config["training"] = with_new_names(config["training"], RENAMED, up=1)
     except ScoreError as error:
         raise ScoreError(f"{path}: training: {error}") from None
     return config
@@ -87,7 +87,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         if not _is_text(parsed[name]):
             raise ScoreError(f"--set {name}: must be text, and an escape in it stands for half of a character")
     try:
-        return with_new_names(parsed, RENAMED, stacklevel=3)
+        return with_new_names(parsed, RENAMED, up=1)
     except ScoreError as error:
         raise ScoreError(f"--set: {error}") from None
 

@@ -13,7 +13,7 @@ import score_ext
 from score_ext.ops import SelectionRule
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
-from score_video.methods import IndexMethod, find_method
+from score_video.methods import IndexMethod, find_method, with_seed
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
 from score_video.miniature.world import (
     BACKGROUND,
@@ -194,7 +194,7 @@ def choose_by_method(name: str, selection: SelectionRule | None = None, seed: in
         return oracle
     if selection is not None and isinstance(find_method(name), IndexMethod):
         raise ScoreError(f"{name} selects by a rule of its own and takes no selection, got {selection!r}")
-    return choose_by(Compressor(name, selection=selection, seed=seed))
+    return choose_by(Compressor(with_seed(name, seed), selection=selection))
 
 
 def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ transformers and datasets and are loaded when they are first used.
 
 from __future__ import annotations
 
-import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from score_video.renamed import warn
 from score_video.rl.advantages import ADVANTAGES, Advantage, Rewards
 from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection
 from score_video.rl.objective import policy_gradient_loss
@@ -62,7 +62,7 @@ _RENAMED = {"LAWS": "SAMPLINGS", "Law": "Sampling"}
 
 def __getattr__(name: str) -> Any:
     if name in _RENAMED:
-        warnings.warn(f"{__name__}.{name} is now called {_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        warn(f"{__name__}.{name} is now called {_RENAMED[name]}", up=1)
         return globals()[_RENAMED[name]]
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

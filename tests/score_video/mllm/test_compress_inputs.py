@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from score_video.compressor import Compressor
+from score_video.methods import RandomMethod
 from score_video.mllm import CompressedInputs, compress_inputs, encode_inputs, supported_models
 from score_video.packed import PackedVideos, Selection
 
 CLIP = ("video", 4)
 made = functools.cache(lambda name: FAMILIES[name]())
-THIRD = Compressor("random", 0.3, seed=3)
+THIRD = Compressor(RandomMethod(3), 0.3)
 
 
 def inputs_of(name: str, *prompts: Any, side: str = "left") -> tuple[Family, dict[str, Any]]:

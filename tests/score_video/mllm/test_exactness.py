@@ -15,6 +15,7 @@ from packaging.version import Version
 from tiny import FAMILIES, Family, Prompts
 
 from score_video.compressor import AdaptiveRetention, Compressor
+from score_video.methods import RandomMethod
 from score_video.mllm import compress_inputs, encode_inputs, supported_models
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
@@ -48,7 +49,7 @@ def uncut(family: Family) -> Iterator[Family]:
 
 
 def random_third(family: Family, prompts: Prompts, **options: Any) -> Pair:
-    return compress(family, family.batch(prompts), Compressor("random", 0.3, seed=3), **options)
+    return compress(family, family.batch(prompts), Compressor(RandomMethod(3), 0.3), **options)
 
 
 def test_every_supported_family_is_tested() -> None:
@@ -153,7 +154,7 @@ def test_bfloat16_within_rounding(family: Family) -> None:
     batch = family.batch(BATCHES["padded"])
     inputs = {n: v.bfloat16() if v.is_floating_point() else v for n, v in batch.inputs().items()}
     compressed = compress_inputs(
-        rounded.model, inputs, Compressor("random", 0.3, seed=3), visual_layout=batch.pictures if family.told else None
+        rounded.model, inputs, Compressor(RandomMethod(3), 0.3), visual_layout=batch.pictures if family.told else None
     )
     assert [kept.tolist() for kept in compressed.kept] == [kept.tolist() for kept in exact.compressed.kept]
     whole = masked(rounded.model, inputs, dropped(batch, compressed.kept))
@@ -168,7 +169,7 @@ def test_labels(uncut: Family) -> None:
     labels = torch.full_like(inputs["input_ids"], -100)
     labels[:, -2:] = inputs["input_ids"][:, -2:]  # the answers, of which the first stands behind text
     model = family.model
-    pair = compress(family, batch, Compressor("random", 0.3, seed=3), labels=labels)
+    pair = compress(family, batch, Compressor(RandomMethod(3), 0.3), labels=labels)
     ours, theirs = model(**pair.compressed).loss, model(**pair.masked, labels=labels).loss
     assert ours.item() == pytest.approx(theirs.item(), rel=TOLERANCE)
     # of the language model, whose places are others in the two; towers see the same in both
@@ -197,7 +198,7 @@ def test_one_encoding_serves_many_selections(family: Family) -> None:
     encoded = encode_inputs(family.model, batch.inputs(), visual_layout=batch.pictures if family.told else None)
     assert encoded is not None
     for seed in range(2):
-        compressed = encoded.compress(Compressor("random", 0.2, seed=seed).select(encoded.visuals.videos))
+        compressed = encoded.compress(Compressor(RandomMethod(seed), 0.2).select(encoded.visuals.videos))
         inputs = batch.inputs()
         whole = masked(family.model, inputs, dropped(batch, compressed.kept))
         assert difference(*Pair(compressed, whole).logits(family.model)) <= TOLERANCE
@@ -205,7 +206,7 @@ def test_one_encoding_serves_many_selections(family: Family) -> None:
 
 def test_kept_selected_and_prompt_length(family: Family) -> None:
     batch = family.batch(BATCHES["padded"])
-    pair = compress(family, batch, Compressor("random", 0.3, seed=3))
+    pair = compress(family, batch, Compressor(RandomMethod(3), 0.3))
     compressed = pair.compressed
     assert compressed.selected is not None and compressed.videos is not None
     lengths = [len(places) for places in batch.places]

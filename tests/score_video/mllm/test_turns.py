@@ -19,6 +19,7 @@ from tiny import FAMILIES, Batch, Family, Prompts
 from torch import Tensor
 
 from score_video.compressor import Compressor
+from score_video.methods import RandomMethod
 from score_video.mllm import compress_inputs
 
 TOLERANCE = 1e-5
@@ -126,7 +127,7 @@ def positions_of_turns(family: Family, batch: Batch, said: Sequence[Tensor], end
 
 def third(family: Family, prompts: Prompts) -> tuple[Batch, Pair]:
     batch = family.batch(prompts)
-    return batch, compress(family, batch, Compressor("random", 0.3, seed=3))
+    return batch, compress(family, batch, Compressor(RandomMethod(3), 0.3))
 
 
 # --- later turns
@@ -271,7 +272,7 @@ def test_other_prompts_on_the_same_model(family: Family, other: str, when: str) 
     plain = family.batch([[4, ("video", 6), 2]] if other != "text" else [[7]])
     prompt: Any = plain.inputs()
     if other == "compressed":
-        prompt = compress(family, plain, Compressor("random", 0.3, seed=3)).compressed
+        prompt = compress(family, plain, Compressor(RandomMethod(3), 0.3)).compressed
     core = getattr(family.model, "model", None)
     if hasattr(core, "rope_deltas"):
         core.rope_deltas = None

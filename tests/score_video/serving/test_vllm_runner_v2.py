@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from score_ext.budget import evs_count
 from score_video.compressor import Compressor
+from score_video.methods import RandomMethod
 
 pytestmark = needs_vllm
 
@@ -50,7 +51,7 @@ def bare_model() -> Any:
     )
     model.visual = SimpleNamespace(spatial_merge_size=MERGE)
     model.is_multimodal_pruning_enabled, model.video_pruning_rate = True, RATE
-    model._count, model._score = vllm_models._COUNTS["evs"], (Compressor("random", seed=1),)
+    model._count, model._score = vllm_models._COUNTS["evs"], (Compressor(RandomMethod(1)),)
     return model
 
 
