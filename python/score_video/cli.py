@@ -24,6 +24,7 @@ import typer
 from score_video.commands.terminal import console, one_line, progress_bar
 from score_video.errors import ScoreError
 from score_video.files import is_text
+from score_video.progress import Phases, quick_imports
 from score_video.renamed import FormerNameWarning, warn
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
@@ -100,6 +101,7 @@ def score(
 
 @app.command()
 def compress(
+    context: typer.Context,
     video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
     policy: Policy = None,
     method: Rule = None,
@@ -130,14 +132,19 @@ def compress(
     if frames is not None and fps is not None:
         raise ScoreError("give --frames or --fps, not both")
     with progress_bar() as progress:
-        from score_video.commands.compress import FILES, compress_video
-        from score_video.commands.options import compressor_of_options
+        phases = Phases(progress)
+        if context.obj:
+            phases.began_with_the_process()
+        with phases("load"), quick_imports():
+            from score_video.commands.compress import FILES, compress_video
+            from score_video.commands.options import compressor_of_options
 
+            compressor = compressor_of_options(policy, method, retention, selection or law, seed)
         folder = out if out is not None else Path(f"{video.stem}-score")
         summary = compress_video(
             video,
             folder,
-            compressor_of_options(policy, method, retention, selection or law, seed),
+            compressor,
             name=_name(policy, method),
             num_frames=frames,
             fps=fps,
@@ -145,7 +152,7 @@ def compress(
             size=size,
             allow_truncated=allow_truncated,
             overwrite=overwrite,
-            progress=progress,
+            phases=phases,
         )
     _print_summary(summary, folder, FILES)
 
@@ -195,18 +202,19 @@ def ask(
     """
     if frames is not None and fps is not None:
         raise ScoreError("give --frames or --fps, not both")
-    from score_video.mllm.torchvision_check import check_torchvision
+    with quick_imports():
+        from score_video.mllm.torchvision_check import check_torchvision
 
-    try:
-        check_torchvision()
-    except ImportError as error:
-        raise ScoreError(str(error)) from None
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
+        try:
+            check_torchvision()
+        except ImportError as error:
+            raise ScoreError(str(error)) from None
+        from huggingface_hub.utils import logging as hub_logging
+        from transformers.utils import logging
 
-    from score_video.commands import ask as ask_command
-    from score_video.commands.options import compressor_of_options
-    from score_video.drawing.kept import PICTURES
+        from score_video.commands import ask as ask_command
+        from score_video.commands.options import compressor_of_options
+        from score_video.drawing.kept import PICTURES
 
     # transformers' advice is about what is set on purpose here, and the hub's retries end in one line of ours
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -271,9 +279,10 @@ def evaluate(
         score eval --method evs-dithered --split lookalike
     """
     with progress_bar() as progress:
-        from score_video.commands import evaluate as eval_command
-        from score_video.files import check_output_file
-        from score_video.miniature.environment import MiniatureEnvironment
+        with quick_imports():
+            from score_video.commands import evaluate as eval_command
+            from score_video.files import check_output_file
+            from score_video.miniature.environment import MiniatureEnvironment
 
         if json is not None:
             check_output_file(json)
@@ -444,6 +453,7 @@ def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]
         f"kept {summary['kept']} of {summary['tokens']} tokens ({summary['retention']['got']:.2%}) "
         f"of {sampled} frames{fewer} in {summary['seconds']:.2f} s"
     )
+    print("  s:", ", ".join(f"{phase} {time / 1000:.2f}" for phase, time in summary["milliseconds"].items()))
     for name in files:
         print(f"  {one_line(str(folder / name))}")
 
@@ -461,7 +471,8 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, _stop)
     try:
         with _former_names_shown():
-            status = app(arguments, prog_name="score", standalone_mode=False)
+            # obj: whether this process is here for the command alone
+            status = app(arguments, prog_name="score", standalone_mode=False, obj=arguments is None)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except UsageError as error:

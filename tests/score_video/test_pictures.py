@@ -35,18 +35,18 @@ def made_up(t: int, gh: int, gw: int, patch: int = 16) -> Compressed:
 def test_kept_patches_are_untouched_but_for_their_outline() -> None:
     frame = np.full((32, 32, 3), 200, dtype=np.uint8)
     kept = np.array([[True, False], [False, False]])
-    shown = dim_dropped(frame, kept)
+    shown = np.asarray(dim_dropped(frame, kept))
     assert (shown[:14, :14] == 200).all()
     assert (shown[:16, 14:16] == OUTLINE).all()
     assert (shown[14:16, :16] == OUTLINE).all()
     assert (shown[16:] < 60).all()
     assert (shown[:, 16:] < 60).all()
-    assert (dim_dropped(frame, np.ones((2, 2), dtype=bool)) == 200).all()
+    assert (np.asarray(dim_dropped(frame, np.ones((2, 2), dtype=bool))) == 200).all()
 
 
 def test_heat_rises_with_surprise_and_is_absent_where_there_is_none() -> None:
     frame = np.full((8, 32, 3), 100, dtype=np.uint8)
-    shown = heat(frame, np.array([[0.0, 0.5, 1.0, np.inf]], dtype=np.float32), scale=1.0)
+    shown = np.asarray(heat(frame, np.array([[0.0, 0.5, 1.0, np.inf]], dtype=np.float32), scale=1.0))
     low, middle, high, unknown = (shown[:, i * 8 : i * 8 + 8].reshape(-1, 3) for i in range(4))
     for patch in (low, middle, high, unknown):
         assert (patch == patch[0]).all()
@@ -69,11 +69,17 @@ def test_every_shape_of_video_has_pictures(tmp_path: Path, t: int, gh: int, gw: 
     write_overlay(tmp_path / "overlay.mp4", video)
     with av.open(str(tmp_path / "overlay.mp4")) as overlay:
         frames = list(overlay.decode(video=0))
-    assert len(frames) == 4 * t
+        assert overlay.duration is not None
+        assert overlay.duration / av.time_base == pytest.approx(0.4 * t, abs=0.01)
+    assert len(frames) == t  # each is encoded once and stays on, not encoded again to stay on
+    assert [frame.time for frame in frames] == pytest.approx([0.4 * number for number in range(t)], abs=0.01)
     assert frames[0].width % 2 == frames[0].height % 2 == 0
 
 
 def test_a_long_video_does_not_get_a_long_overlay(tmp_path: Path) -> None:
-    write_overlay(tmp_path / "overlay.mp4", made_up(700, 2, 2))
-    with av.open(str(tmp_path / "overlay.mp4")) as overlay:
-        assert overlay.streams.video[0].frames == 700
+    for frames, seconds in ((700, 120), (1300, 130)):  # at least a tenth of a second for each
+        write_overlay(tmp_path / "overlay.mp4", made_up(frames, 2, 2))
+        with av.open(str(tmp_path / "overlay.mp4")) as overlay:
+            assert overlay.streams.video[0].frames == frames
+            assert overlay.duration is not None
+            assert overlay.duration / av.time_base == pytest.approx(seconds, abs=0.2)

@@ -17,7 +17,7 @@ from score_video.compressor import Compressor
 from score_video.drawing.kept import PICTURES, write_pictures
 from score_video.files import output_folder
 from score_video.packed import PackedVideos
-from score_video.progress import Phases, Progress
+from score_video.progress import Phases
 from score_video.provenance import versions
 from score_video.video import SampledVideo, read_frames
 from score_video.video.patches import MEAN, STD, fit_to_patches, to_patches
@@ -38,7 +38,7 @@ def compress_video(
     size: int = 448,
     allow_truncated: bool = False,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    phases: Phases | None = None,
 ) -> dict[str, Any]:
     """Compresses the patch tokens of a video file and writes ``FILES`` into a new folder.
 
@@ -57,7 +57,7 @@ def compress_video(
         size: longest side to which frames are scaled, in pixels.
         allow_truncated: read what there is of a file that ends early; see :func:`score_video.video.read_frames`.
         overwrite: replace an earlier result.
-        progress: told how far things are.
+        phases: what measures, and tells how far things are; phases that are over stand in the summary too.
 
     Raises:
         ValueError: an impossible option; :class:`score_video.video.VideoError`, which is one, for an unusable file.
@@ -66,7 +66,7 @@ def compress_video(
     fit_to_patches(1, 1, patch=patch, size=size)  # refuses what cannot work before any time is spent on the video
     if num_frames is None and fps is None:
         num_frames = DEFAULT_FRAMES
-    phases = Phases(progress)
+    phases = phases or Phases()
     with output_folder(out, FILES, overwrite=overwrite) as folder:
         with phases("decode") as report:
             fit = partial(fit_to_patches, patch=patch, size=size)

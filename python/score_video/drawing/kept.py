@@ -52,5 +52,6 @@ def write_pictures(
     if together > 1:
         facts += f", {together} frames to a token"
     pictured = Compressed(frames, timestamps, kept.reshape(grid)[of_frame], surprise.reshape(grid)[of_frame])
-    contact_sheet(pictured, name, facts).save(folder / PICTURES[0])
+    # level 2 of 9: on pictures of real frames a tenth larger than the default of 6, in a quarter of the time
+    contact_sheet(pictured, name, facts).save(folder / PICTURES[0], compress_level=2)
     write_overlay(folder / PICTURES[1], pictured)
