@@ -39,8 +39,6 @@ METHODS_HELP = (
     "or package.module:name of your own"
 )
 
-PRETRAINED = "pretrained policy"
-
 
 def _text(value: Any) -> Any:
     """Of an option or argument that is text. What is not UTF-8 may be a file's name, but nothing else."""
@@ -129,31 +127,19 @@ def compress(
 
         score compress holiday.mp4 --retention 0.05 --fps 1 --method surprise --out holiday
     """
-    if frames is not None and fps is not None:
-        raise ScoreError("give --frames or --fps, not both")
     with progress_bar() as progress:
         phases = Phases(progress)
         if context.obj:
             phases.began_with_the_process()
         with phases("load"), quick_imports():
-            from score_video.commands.compress import FILES, compress_video
-            from score_video.commands.options import compressor_of_options
+            from score_video.commands.compress import FILES, CompressOptions, compress_video
+            from score_video.commands.frames import Frames
+            from score_video.commands.options import chosen_by_options
 
-            compressor = compressor_of_options(policy, method, retention, selection or law, seed)
+            options = CompressOptions(Frames(frames, fps, allow_truncated), patch, size, overwrite)
+            chosen = chosen_by_options(policy, method, retention=retention, selection=selection or law, seed=seed)
         folder = out if out is not None else Path(f"{video.stem}-score")
-        summary = compress_video(
-            video,
-            folder,
-            compressor,
-            name=_name(policy, method),
-            num_frames=frames,
-            fps=fps,
-            patch=patch,
-            size=size,
-            allow_truncated=allow_truncated,
-            overwrite=overwrite,
-            phases=phases,
-        )
+        summary = compress_video(video, folder, chosen, options, phases)
     _print_summary(summary, folder, FILES)
 
 
@@ -200,8 +186,6 @@ def ask(
 
         score ask holiday.mp4 "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --policy run --retention 0.05
     """
-    if frames is not None and fps is not None:
-        raise ScoreError("give --frames or --fps, not both")
     with quick_imports():
         from score_video.mllm.torchvision_check import check_torchvision
 
@@ -213,34 +197,26 @@ def ask(
         from transformers.utils import logging
 
         from score_video.commands import ask as ask_command
-        from score_video.commands.options import compressor_of_options
-        from score_video.drawing.kept import PICTURES
+        from score_video.commands.frames import Frames
+        from score_video.commands.options import chosen_by_options
+        from score_video.drawing.overlay import PICTURES
 
     # transformers' advice is about what is set on purpose here, and the hub's retries end in one line of ours
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    compressor = compressor_of_options(policy, method, retention, selection or law, seed)
+    options = ask_command.AskOptions(
+        device=ask_command.find_device(device),
+        dtype=dtype,
+        frames=Frames(frames, fps, allow_truncated),
+        size=size,
+        max_new_tokens=max_new_tokens,
+        compare=compare,
+    )
+    outputs = ask_command.AskOutputs(pictures, json, overwrite)
+    chosen = chosen_by_options(policy, method, retention=retention, selection=selection or law, seed=seed)
     with progress_bar() as progress:
-        report = ask_command.run(
-            video,
-            question,
-            model,
-            compressor,
-            name=_name(policy, method),
-            device=ask_command.find_device(device),
-            dtype=dtype,
-            num_frames=frames,
-            fps=fps,
-            size=size,
-            allow_truncated=allow_truncated,
-            max_new_tokens=max_new_tokens,
-            compare=compare,
-            pictures=pictures,
-            json_file=json,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        report = ask_command.run(video, question, model, chosen, options, outputs, progress)
     ask_command.print_report(report, console())
     if pictures is not None:
         for picture in PICTURES:
@@ -359,7 +335,7 @@ def train(
         bar=sys.stderr.isatty(),
     )
     if metrics is None:
-        return  # another process says it
+        return  # it is said: by another process, or that the run was finished
     shown = ", ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in metrics.items() if name != "epoch")
     print(f"trained; on validation videos: {shown}" if shown else "trained")
 
@@ -438,11 +414,6 @@ def demo(
     print_results(results, console())
     for name in FILES:
         print(f"  {one_line(str(out / name))}")
-
-
-def _name(policy: str | None, method: str | None) -> str:
-    """Of what decides, as the options have it; a folder's name may hold what cannot be drawn or written."""
-    return one_line(policy) if policy is not None else method or PRETRAINED
 
 
 def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]) -> None:

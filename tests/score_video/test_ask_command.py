@@ -23,10 +23,11 @@ from saved_square_models import FAMILIES as SQUARE
 from saved_square_models import save_square_model
 from videos import CLIPS, write_video
 
-import score_video.drawing.kept
+import score_video.drawing.overlay
 import score_video.mllm.ask
 from score_ext.budget import keep_count
-from score_video.cli import PRETRAINED, main
+from score_video.cli import main
+from score_video.commands.options import PRETRAINED_NAME
 from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.drawing.overlay import Compressed
 from score_video.mllm import compress_inputs, supported_models
@@ -182,7 +183,7 @@ def test_both_answers_are_those_of_the_stock_model(
     assert lines[:3] == ["load", "decode", "processor"]
     # what would move a terminal's cursor is spelt out
     shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in compressed["answer"])
-    assert f"\n{PRETRAINED}: {shown}\n" in printed.out
+    assert f"\n{PRETRAINED_NAME}: {shown}\n" in printed.out
     assert any(line.split()[:3] == ["visual", "tokens,", "of"] and f" {kept} " in line for line in lines)
 
 
@@ -263,13 +264,13 @@ def test_pictures_show_what_was_kept(
     models: dict[str, Path], moving: Path, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Compressed] = []
-    draw = score_video.drawing.kept.contact_sheet
+    draw = score_video.drawing.overlay.contact_sheet
 
     def spy(video: Compressed, title: str, facts: str) -> Any:
         seen.append(video)
         return draw(video, title, facts)
 
-    monkeypatch.setattr(score_video.drawing.kept, "contact_sheet", spy)
+    monkeypatch.setattr(score_video.drawing.overlay, "contact_sheet", spy)
     basic = (moving, QUESTION, "--model", models[family], "--frames", 5, "--max-new-tokens", 1, "--method", "surprise")
     report = ask(*basic, "--retention", 0.2, "--pictures", "pictures")
     assert {path.name for path in Path("pictures").iterdir()} == {"contact.png", "overlay.mp4"}

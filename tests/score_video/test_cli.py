@@ -22,7 +22,8 @@ from videos import CLIPS, write_video
 
 import score_video.commands.compress
 from score_ext.budget import keep_count
-from score_video.cli import METHODS_HELP, PRETRAINED, app, data, main
+from score_video.cli import METHODS_HELP, app, data, main
+from score_video.commands.options import PRETRAINED_NAME
 from score_video.compressor import Compressor
 from score_video.methods import METHODS
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
@@ -113,7 +114,7 @@ def test_the_kept_tokens_are_those_of_the_video(clip: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(score_video.commands.compress, "to_patches", spy)
     choices = {method: ["--method", method] for method in METHODS}
-    for name, options in {**choices, PRETRAINED: []}.items():
+    for name, options in {**choices, PRETRAINED_NAME: []}.items():
         assert compress(clip, "--frames", 3, *options, "--out", name) == 0
         tensors = load_file(Path(name) / "tokens.safetensors")
         assert torch.equal(tensors["tokens"], seen[-1][tensors["index"]])
@@ -126,7 +127,7 @@ def test_what_decides_is_in_the_summary(clip: Path) -> None:
         SurprisePolicy(SurprisePolicyConfig(**config)).save_pretrained(name)
     Compressor("norm", 0.5, "systematic").save_pretrained("saved")
     said = [
-        ([], PRETRAINED, "systematic", 0.1),
+        ([], PRETRAINED_NAME, "systematic", 0.1),
         (["--policy", "any"], "any", "systematic", 0.1),
         (["--policy", "patches", "--selection", "topk", "--retention", "0.2"], "patches", "topk", 0.2),
         (["--policy", "saved"], "saved", "systematic", 0.5),

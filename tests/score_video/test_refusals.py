@@ -187,8 +187,28 @@ def test_a_run_that_goes_on_and_fails(
 ) -> None:
     """In its first step; or, where no step is left, in the evaluation."""
     monkeypatch.setattr(ScoreTrainer, when, fails)
+    if when == "evaluate":
+        Path("run/trainer_state.json").unlink()  # what the first process of a run leaves that failed there
     refused(here, capfd, ["train", "--resume", "--output-dir", "run", "--steps", "6" if when == "_encode" else "4"])
     assert snapshot(here)
+
+
+@pytest.mark.parametrize("flags", [[], ["--steps", "3"], ["--config", "train.yaml"]])
+def test_a_finished_run_is_left_as_it_is(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    """It says so, and changes nothing: no evaluation, no result written again."""
+    for method in ("train", "evaluate"):
+        monkeypatch.setattr(ScoreTrainer, method, fails)
+    before = snapshot(here), {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    assert main(["train", "--resume", "--output-dir", "run", *flags]) == 0
+    assert capfd.readouterr().out.startswith("run: the run is finished (4 steps), and nothing was changed: --steps")
+    assert (snapshot(here), {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}) == before
+
+
+def test_another_setting_of_a_finished_run_is_refused(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    said = refused(here, capfd, ["train", "--resume", "--output-dir", "run", "--set", "learning_rate=0.5"])
+    assert "learning_rate must be what the run began with" in said
 
 
 @pytest.mark.parametrize("resume", [["--resume"], ["--resume-from", "checkpoint-2"]])
@@ -203,7 +223,8 @@ def test_what_fails_after_a_step_keeps_what_it_has(here: Path, monkeypatch: pyte
     evaluate: Callable[..., Any] = ScoreTrainer.evaluate
     monkeypatch.setattr(ScoreTrainer, "evaluate", fails)
     assert main([*NEW, "--set", "report_to=none"]) == 2
-    names = {"config.json", "model.safetensors", "trainer_state.json", "train_config.yaml"}
+    names = {"config.json", "model.safetensors", "train_config.yaml"}
     assert {path.name for path in Path("new/deep").iterdir()} == {*names, "checkpoint-2", "checkpoint-4"}
     monkeypatch.setattr(ScoreTrainer, "evaluate", evaluate)
     assert main(["train", "--resume", "--output-dir", "new/deep"]) == 0
+    assert Path("new/deep/trainer_state.json").is_file()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from score_video.drawing.kept import PICTURES, write_pictures
+from score_video.drawing.overlay import PICTURES, write_pictures
 from score_video.packed import PackedVideos
 
 ROWS, COLUMNS, CELL = 2, 3, 40
