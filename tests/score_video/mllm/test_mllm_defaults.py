@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from defaults import DEFAULTS, assert_same_under, torch_default
+from helpers.defaults import DEFAULTS, assert_same_under, torch_default
 from safetensors.torch import load_file
 from tiny import FAMILIES, Family
 from tiny_processor import TinyProcessor

@@ -17,11 +17,11 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+from helpers.saved_square_models import FAMILIES as SQUARE
+from helpers.saved_square_models import save_square_model
+from helpers.videos import CLIPS, write_video
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from saved_square_models import FAMILIES as SQUARE
-from saved_square_models import save_square_model
-from videos import CLIPS, write_video
 
 import score_video.drawing.overlay
 import score_video.mllm.ask
@@ -35,7 +35,7 @@ from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.testing import SavedFamily, save_tiny_model
 from score_video.video import read_frames
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WIDTH = 64
 QUESTION = "What happens in this video?"
 

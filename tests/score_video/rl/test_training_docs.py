@@ -16,7 +16,7 @@ from score_video.rl.curriculum import STAGES
 from score_video.rl.data import load_examples
 from score_video.rl.pseudo_video import MOTIONS
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from packs import RAGGED, random_videos
+from helpers.packs import RAGGED, random_videos
 from torch import Tensor
 
 from score_video.packed import PackedVideos

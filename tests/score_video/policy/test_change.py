@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 import torch
+from helpers.packs import RAGGED, random_frames, random_videos, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packs import RAGGED, random_frames, random_videos, shapes
 
 from score_video.packed import PackedVideos
 from score_video.policy.change import CHANGE_WIDTH, change_features

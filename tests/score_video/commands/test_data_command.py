@@ -8,8 +8,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from helpers.videos import write_video
 from PIL import Image
-from videos import write_video
 
 from score_video.cli import main
 from score_video.rl.data import load_examples

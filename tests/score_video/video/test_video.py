@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from helpers.videos import CLIPS, grey, write_video
 from PIL import Image
-from videos import CLIPS, grey, write_video
 
 import score_video.video.sampling
 from score_video.video import SampledVideo, VideoError, read_frames

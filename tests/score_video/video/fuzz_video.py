@@ -1,6 +1,6 @@
 """Random video files read by time, against a plain decode from beginning to end.
 
-    python tests/score_video/fuzz_video.py READS [SEED]
+    python tests/score_video/video/fuzz_video.py READS [SEED]
 
 Codec, container, group of pictures, B-frames, rate, offset, edit list, uneven times, jumps and joints are drawn at
 random; each file is read at 8, 32 and 64 frames and at one rate. What is wanted is worked out from what was written and
@@ -19,9 +19,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from numbered import MOST, cut_by_edit_list, number_of, shown_by_a_player, write_numbered
 
 from score_video.video import SampledVideo, read_frames
+
+sys.path.append(str(Path(__file__).parents[2]))  # it also runs by itself
+
+from helpers.numbered import MOST, cut_by_edit_list, number_of, shown_by_a_player, write_numbered
 
 os.environ.setdefault("SVT_LOG", "1")  # errors alone
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from packs import RAGGED, random_frames, random_videos
+from helpers.packs import RAGGED, random_frames, random_videos
 from torch import Tensor
 
 from score_ext import reference

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.videos import write_video
 from PIL import Image
-from videos import write_video
 
 from score_video.video import VideoError, read_frames
 

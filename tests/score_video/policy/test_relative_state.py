@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from helpers.packs import RAGGED, random_frames, random_videos, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packs import RAGGED, random_frames, random_videos, shapes
 from torch import Tensor
 
 from score_video.packed import PackedVideos

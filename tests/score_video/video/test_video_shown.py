@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from numbered import cut_by_edit_list, number_of, set_display_matrix, shown_by_a_player, write_numbered
+from helpers.numbered import cut_by_edit_list, number_of, set_display_matrix, shown_by_a_player, write_numbered
+from helpers.videos import write_video
 from PIL import Image
-from videos import write_video
 
 from score_video.video import SampledVideo, VideoError, read_frames
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.readers import tiny_reader
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from readers import tiny_reader
 
 from score_video.cli import main
 from score_video.commands import demo as module

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.readers import tiny_reader
+from helpers.snapshots import snapshot
+from helpers.videos import write_video
 from PIL import Image
-from readers import tiny_reader
-from snapshots import snapshot
-from videos import write_video
 
 from score_video.cli import main
 from score_video.errors import ScoreError

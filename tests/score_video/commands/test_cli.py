@@ -15,10 +15,10 @@ from typing import get_args, get_type_hints
 import av
 import pytest
 import torch
+from helpers.videos import CLIPS, write_video
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from videos import CLIPS, write_video
 
 import score_video.commands.compress
 from score_ext.budget import keep_count
@@ -32,7 +32,7 @@ from score_video.video.synthetic import write_clip
 
 PHASES = ["load", "decode", "patch", "compress", "pictures", "write"]
 FILES = {"summary.json", "tokens.safetensors", "contact.png", "overlay.mp4"}
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-m", "score_video.cli"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])}
 
