@@ -30,6 +30,22 @@ class Cuda {
     STD_CUDA_CHECK(cuda::policy_state(batch, parts, begin, end, dtype, out, stream_));
   }
 
+  void relative_measures(const RelativeBatch& batch, float* measures, double* moments) {
+    const auto launch = [&](void* workspace, size_t* bytes) {
+      STD_CUDA_CHECK(cuda::relative_measures(batch, measures, moments, workspace, bytes, stream_));
+    };
+    size_t bytes = 0;
+    launch(nullptr, &bytes);
+    const Tensor workspace = scratch<uint8_t>(static_cast<int64_t>(bytes));
+    launch(workspace.mutable_data_ptr(), &bytes);
+  }
+
+  void relative_rows(
+      const RelativeBatch& batch, const float* measures, const double* moments, const RelativeParts& parts,
+      int64_t begin, int64_t end, DType dtype, void* out) {
+    STD_CUDA_CHECK(cuda::relative_rows(batch, measures, moments, parts, begin, end, dtype, out, stream_));
+  }
+
   void select(
       const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, SelectionRule selection,
       double offset, int64_t* index) {
@@ -99,6 +115,9 @@ class Cuda {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(score, CUDA, m) { register_ops<Cuda>(m); }
+STABLE_TORCH_LIBRARY_IMPL(score, CUDA, m) {
+  register_ops<Cuda>(m);
+  register_relative_ops<Cuda>(m);
+}
 
 }  // namespace score

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "score/rounding.h"
 #include "score/types.h"
 
 namespace score::cuda {
@@ -36,10 +37,20 @@ constexpr int kVectorElements = kVectorBytes / static_cast<int>(sizeof(T));
 
 template <typename T>
 __device__ void unpack(const uint4& vector, float (&values)[kVectorElements<T>]) {
-  T elements[kVectorElements<T>];
-  memcpy(elements, &vector, kVectorBytes);
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    // The upper half of a float: one instruction an element, where elements of 2 bytes cost two and more registers.
+    const uint32_t words[4] = {vector.x, vector.y, vector.z, vector.w};
 #pragma unroll
-  for (int e = 0; e < kVectorElements<T>; ++e) values[e] = to_float(elements[e]);
+    for (int w = 0; w < 4; ++w) {
+      values[2 * w] = bits_float(words[w] << 16);
+      values[2 * w + 1] = bits_float(words[w] & 0xFFFF0000u);
+    }
+  } else {
+    T elements[kVectorElements<T>];
+    memcpy(elements, &vector, kVectorBytes);
+#pragma unroll
+    for (int e = 0; e < kVectorElements<T>; ++e) values[e] = to_float(elements[e]);
+  }
 }
 
 // True where every row of [.., row_bytes] starts and ends at a multiple of 16 bytes.

@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include "score/packed.h"
+#include "score/relative.h"
 #include "score/types.h"
 
 namespace score::cuda {
@@ -17,6 +18,17 @@ cudaError_t surprise(const TokenBatch& batch, Metric metric, float first, float*
 cudaError_t policy_state(
     const TokenBatch& batch, const StateParts& parts, int64_t begin, int64_t end, DType out_dtype, void* out,
     cudaStream_t stream);
+
+// measures [num_tokens, kMeasures] and moments [num_frames + num_videos, kMeasures, 2], as the CPU's. Called twice, as
+// CUB does it: with workspace null it only sets *workspace_bytes.
+cudaError_t relative_measures(
+    const RelativeBatch& batch, float* measures, double* moments, void* workspace, size_t* workspace_bytes,
+    cudaStream_t stream);
+
+// Rows begin .. end of the relative state, out [end - begin, parts.columns()] in out_dtype.
+cudaError_t relative_rows(
+    const RelativeBatch& batch, const float* measures, const double* moments, const RelativeParts& parts, int64_t begin,
+    int64_t end, DType out_dtype, void* out, cudaStream_t stream);
 
 // index [total_keep] int64: of each video the keep[b] rows that the rule picks, ascending.
 cudaError_t select(

@@ -19,7 +19,7 @@
 
 namespace score::cuda {
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // What a grid's x can be; kernels stride over what lies beyond.
 constexpr int64_t kMaxGrid = std::numeric_limits<int32_t>::max();

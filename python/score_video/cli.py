@@ -24,7 +24,6 @@ import typer
 from score_video.commands.terminal import console, one_line, progress_bar
 from score_video.errors import ScoreError
 from score_video.files import is_text
-from score_video.progress import Phases, quick_imports
 from score_video.renamed import FormerNameWarning, warn
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
@@ -38,6 +37,8 @@ METHODS_HELP = (
     "surprise, surprise-l2, norm, evs, evs-capped, evs-dithered, uniform, random, vidcom2, divprune, "
     "or package.module:name of your own"
 )
+
+PRETRAINED = "pretrained policy"
 
 
 def _text(value: Any) -> Any:
@@ -99,7 +100,6 @@ def score(
 
 @app.command()
 def compress(
-    context: typer.Context,
     video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
     policy: Policy = None,
     method: Rule = None,
@@ -127,19 +127,26 @@ def compress(
 
         score compress holiday.mp4 --retention 0.05 --fps 1 --method surprise --out holiday
     """
+    if frames is not None and fps is not None:
+        raise ScoreError("give --frames or --fps, not both")
     with progress_bar() as progress:
-        phases = Phases(progress)
-        if context.obj:
-            phases.began_with_the_process()
-        with phases("load"), quick_imports():
-            from score_video.commands.compress import FILES, CompressOptions, compress_video
-            from score_video.commands.frames import Frames
-            from score_video.commands.options import chosen_by_options
+        from score_video.commands.compress import FILES, compress_video
+        from score_video.commands.options import compressor_of_options
 
-            options = CompressOptions(Frames(frames, fps, allow_truncated), patch, size, overwrite)
-            chosen = chosen_by_options(policy, method, retention=retention, selection=selection or law, seed=seed)
         folder = out if out is not None else Path(f"{video.stem}-score")
-        summary = compress_video(video, folder, chosen, options, phases)
+        summary = compress_video(
+            video,
+            folder,
+            compressor_of_options(policy, method, retention, selection or law, seed),
+            name=_name(policy, method),
+            num_frames=frames,
+            fps=fps,
+            patch=patch,
+            size=size,
+            allow_truncated=allow_truncated,
+            overwrite=overwrite,
+            progress=progress,
+        )
     _print_summary(summary, folder, FILES)
 
 
@@ -186,37 +193,46 @@ def ask(
 
         score ask holiday.mp4 "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --policy run --retention 0.05
     """
-    with quick_imports():
-        from score_video.mllm.torchvision_check import check_torchvision
+    if frames is not None and fps is not None:
+        raise ScoreError("give --frames or --fps, not both")
+    from score_video.mllm.torchvision_check import check_torchvision
 
-        try:
-            check_torchvision()
-        except ImportError as error:
-            raise ScoreError(str(error)) from None
-        from huggingface_hub.utils import logging as hub_logging
-        from transformers.utils import logging
+    try:
+        check_torchvision()
+    except ImportError as error:
+        raise ScoreError(str(error)) from None
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
 
-        from score_video.commands import ask as ask_command
-        from score_video.commands.frames import Frames
-        from score_video.commands.options import chosen_by_options
-        from score_video.drawing.overlay import PICTURES
+    from score_video.commands import ask as ask_command
+    from score_video.commands.options import compressor_of_options
+    from score_video.drawing.kept import PICTURES
 
     # transformers' advice is about what is set on purpose here, and the hub's retries end in one line of ours
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    options = ask_command.AskOptions(
-        device=ask_command.find_device(device),
-        dtype=dtype,
-        frames=Frames(frames, fps, allow_truncated),
-        size=size,
-        max_new_tokens=max_new_tokens,
-        compare=compare,
-    )
-    outputs = ask_command.AskOutputs(pictures, json, overwrite)
-    chosen = chosen_by_options(policy, method, retention=retention, selection=selection or law, seed=seed)
+    compressor = compressor_of_options(policy, method, retention, selection or law, seed)
     with progress_bar() as progress:
-        report = ask_command.run(video, question, model, chosen, options, outputs, progress)
+        report = ask_command.run(
+            video,
+            question,
+            model,
+            compressor,
+            name=_name(policy, method),
+            device=ask_command.find_device(device),
+            dtype=dtype,
+            num_frames=frames,
+            fps=fps,
+            size=size,
+            allow_truncated=allow_truncated,
+            max_new_tokens=max_new_tokens,
+            compare=compare,
+            pictures=pictures,
+            json_file=json,
+            overwrite=overwrite,
+            progress=progress,
+        )
     ask_command.print_report(report, console())
     if pictures is not None:
         for picture in PICTURES:
@@ -255,10 +271,9 @@ def evaluate(
         score eval --method evs-dithered --split lookalike
     """
     with progress_bar() as progress:
-        with quick_imports():
-            from score_video.commands import evaluate as eval_command
-            from score_video.files import check_output_file
-            from score_video.miniature.environment import MiniatureEnvironment
+        from score_video.commands import evaluate as eval_command
+        from score_video.files import check_output_file
+        from score_video.miniature.environment import MiniatureEnvironment
 
         if json is not None:
             check_output_file(json)
@@ -335,7 +350,7 @@ def train(
         bar=sys.stderr.isatty(),
     )
     if metrics is None:
-        return  # it is said: by another process, or that the run was finished
+        return  # another process says it
     shown = ", ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in metrics.items() if name != "epoch")
     print(f"trained; on validation videos: {shown}" if shown else "trained")
 
@@ -416,6 +431,11 @@ def demo(
         print(f"  {one_line(str(out / name))}")
 
 
+def _name(policy: str | None, method: str | None) -> str:
+    """Of what decides, as the options have it; a folder's name may hold what cannot be drawn or written."""
+    return one_line(policy) if policy is not None else method or PRETRAINED
+
+
 def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]) -> None:
     sampled = summary["frames"]["sampled"]
     reason = summary["frames"]["fewer_because"]
@@ -424,7 +444,6 @@ def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]
         f"kept {summary['kept']} of {summary['tokens']} tokens ({summary['retention']['got']:.2%}) "
         f"of {sampled} frames{fewer} in {summary['seconds']:.2f} s"
     )
-    print("  s:", ", ".join(f"{phase} {time / 1000:.2f}" for phase, time in summary["milliseconds"].items()))
     for name in files:
         print(f"  {one_line(str(folder / name))}")
 
@@ -442,8 +461,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, _stop)
     try:
         with _former_names_shown():
-            # obj: whether this process is here for the command alone
-            status = app(arguments, prog_name="score", standalone_mode=False, obj=arguments is None)
+            status = app(arguments, prog_name="score", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except UsageError as error:

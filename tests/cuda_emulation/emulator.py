@@ -6,7 +6,6 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -58,26 +57,19 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 class EmulationError(AssertionError):
-    """The process ended: the sanitizers, the emulation or the interpreter found something, and this is what it said."""
+    """The emulator ended: the sanitizers or the emulation found something. The text is what it said."""
 
 
 class Emulator:
-    """One process that runs kernels: of the emulator, or of another server of main.cpp with a `command` of its own."""
+    """One process of the emulator."""
 
-    def __init__(
-        self, command: Sequence[str | Path] | None = None, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
-            command or [build()],
+            [build()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={
-                **os.environ,
-                "ASAN_OPTIONS": "detect_leaks=0",
-                "UBSAN_OPTIONS": "print_stacktrace=1",
-                **(environment or {}),
-            },
+            env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
         )
 
     def configure(self, resident_blocks: int, backwards: bool) -> None:

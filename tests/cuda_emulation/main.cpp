@@ -96,6 +96,8 @@ class Call {
         integer("num_tokens")};
   }
 
+  score::RelativeBatch relative() { return {tokens(), in<int32_t>("columns"), integer("num_frames")}; }
+
   void reply(int64_t error) {
     write_bytes(&error, sizeof(error));
     for (auto& [name, array] : arrays_) {
@@ -167,6 +169,26 @@ const std::map<std::string, Launcher> kLaunchers = {
        return score::cuda::policy_state(
            c.tokens(), parts, c.integer("begin"), c.integer("end"), c.dtype("out_dtype"), c.out<void>("out"),
            emulation::kStream);
+     }},
+    {"relative_measures",
+     [](Call& c) {
+       const auto call = [&c](void* workspace, size_t* bytes) {
+         return score::cuda::relative_measures(
+             c.relative(), c.out<float>("measures"), c.out<double>("moments"), workspace, bytes, emulation::kStream);
+       };
+       size_t bytes = 0;
+       if (cudaError_t error = call(nullptr, &bytes)) return error;
+       const Scratch workspace(bytes);
+       return call(workspace.memory, &bytes);
+     }},
+    {"relative_rows",
+     [](Call& c) {
+       const score::RelativeParts parts{
+           c.integer("use_residual") != 0, c.integer("use_token") != 0, c.integer("use_position") != 0,
+           c.in<float>("features"), c.integer("num_features")};
+       return score::cuda::relative_rows(
+           c.relative(), c.in<float>("measures"), c.in<double>("moments"), parts, c.integer("begin"), c.integer("end"),
+           c.dtype("out_dtype"), c.out<void>("out"), emulation::kStream);
      }},
     {"select",
      [](Call& c) {

@@ -58,6 +58,28 @@ def test_surprise_and_state_of_any_width(width: int, dtype: torch.dtype) -> None
         torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", TOKEN_DTYPES, ids=str)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_relative_measures_of_any_width(width: int, dtype: torch.dtype) -> None:
+    # a tile of four frames and of two, frames of many columns, one row, one token, an empty video
+    for videos in ([(40, 24, 24)], [(5, 3, 4), (0, 2, 2), (3, 6, 50), (4, 1, 1), (9, 1, 300)]):
+        if width > 4000 and len(videos) == 1:
+            continue  # half a gigabyte of tokens on the CPU
+        random = generator(width)
+        frames = [torch.randn(1, r * c, width, generator=random).expand(t, -1, -1) for t, r, c in videos]
+        tokens = torch.cat([frame.flatten(0, 1) for frame in frames])
+        tokens = (tokens + 0.5 * torch.randn(tokens.shape, generator=random)).to(dtype)
+        cu = torch.tensor([0, *(t * r * c for t, r, c in videos)]).cumsum(0).to(torch.int32)
+        per_frame, columns = int32(*(r * c for _, r, c in videos)), int32(*(c for _, _, c in videos))
+        arguments = (tokens, cu, per_frame, columns, sum(t for t, _, _ in videos))
+        expected = torch.ops.score.relative_measures(*arguments)
+        found = torch.ops.score.relative_measures(*moved(arguments))
+        torch.testing.assert_close(found[0].cpu(), expected[0], rtol=1e-5, atol=5e-6)
+        # the reciprocal of a deviation is off by as much more as that is smaller than 1
+        slack = 1e-4 * expected[1][..., 1].square()
+        assert bool(((found[1].cpu() - expected[1])[..., 1].abs() <= slack).all())
+
+
 @pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("kind", SCORE_KINDS)
 @pytest.mark.parametrize("length", [1, 1023, 4096, 40_000, 1_000_003])
@@ -146,6 +168,8 @@ def test_wrong_values_are_survived() -> None:
             score_ext.plackett_luce_log_prob(scores, *packed, order)
             score_ext.sample_bernoulli(scores, packed[0], 2, moved(int64(1)))
             score_ext.policy_state(tokens, packed[0], frames, None, 0, length, torch.float32)
+            for num_frames in (0, 7, length):
+                torch.ops.score.relative_state(tokens, packed[0], frames, frames, num_frames)
     rows = score_ext.gather(tokens, moved(int64(-1, length, 2**62, 5)))
     assert torch.equal(rows[3], tokens[5]) and not rows[:3].any()
     torch.cuda.synchronize()

@@ -32,6 +32,9 @@ struct uint2 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
@@ -118,6 +121,8 @@ inline unsigned __match_any_sync(
   return peers;
 }
 
+inline float sinpif(float x) { return static_cast<float>(std::sin(M_PI * x)); }
+inline float cospif(float x) { return static_cast<float>(std::cos(M_PI * x)); }
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
 
 template <typename T>
