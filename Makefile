@@ -51,7 +51,7 @@ test-paths: $(VENV)/package.stamp  ## the tests that rest on equal bits, on ever
 READS ?= 2000
 SEED ?= 0
 fuzz: $(VENV)/package.stamp  ## the video reader against a plain decode: READS=2000 of random files, from SEED=0 on
-	$(BIN)/python tests/score_video/fuzz_video.py $(READS) $(SEED)
+	$(BIN)/python tests/score_video/video/fuzz_video.py $(READS) $(SEED)
 
 # SHORT=1: Qwen2.5-VL alone.
 test-vllm: $(VENV)/package.stamp  ## the vLLM plugin on the real engine, in an environment of its own

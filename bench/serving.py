@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "score_video"), str(ROOT / "tests" / "score_video" / "serving")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "score_video" / "serving")]
 
 from engines import save_policy, serve  # noqa: E402
-from videos import CLIPS  # noqa: E402
+from helpers.videos import CLIPS  # noqa: E402
 
 from score_video import provenance  # noqa: E402
 from score_video.testing import save_tiny_model  # noqa: E402

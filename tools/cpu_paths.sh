@@ -18,7 +18,7 @@ tests=(
   tests/score_ext/test_invariance.py
   tests/score_ext/test_range.py
   tests/score_ext/test_policy_state.py
-  tests/score_video/test_relative_state.py
+  tests/score_video/policy/test_relative_state.py
   tests/score_video/rl/test_resume.py
 )
 

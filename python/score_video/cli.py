@@ -24,6 +24,7 @@ import typer
 from score_video.commands.terminal import console, one_line, progress_bar
 from score_video.errors import ScoreError
 from score_video.files import is_text
+from score_video.progress import Phases, quick_imports
 from score_video.renamed import FormerNameWarning, warn
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
@@ -37,8 +38,6 @@ METHODS_HELP = (
     "surprise, surprise-l2, norm, evs, evs-capped, evs-dithered, uniform, random, vidcom2, divprune, "
     "or package.module:name of your own"
 )
-
-PRETRAINED = "pretrained policy"
 
 
 def _text(value: Any) -> Any:
@@ -100,6 +99,7 @@ def score(
 
 @app.command()
 def compress(
+    context: typer.Context,
     video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
     policy: Policy = None,
     method: Rule = None,
@@ -127,26 +127,19 @@ def compress(
 
         score compress holiday.mp4 --retention 0.05 --fps 1 --method surprise --out holiday
     """
-    if frames is not None and fps is not None:
-        raise ScoreError("give --frames or --fps, not both")
     with progress_bar() as progress:
-        from score_video.commands.compress import FILES, compress_video
-        from score_video.commands.options import compressor_of_options
+        phases = Phases(progress)
+        if context.obj:
+            phases.began_with_the_process()
+        with phases("load"), quick_imports():
+            from score_video.commands.compress import FILES, CompressOptions, compress_video
+            from score_video.commands.frames import Frames
+            from score_video.commands.options import chosen_by_options
 
+            options = CompressOptions(Frames(frames, fps, allow_truncated), patch, size, overwrite)
+            chosen = chosen_by_options(policy, method, retention=retention, selection=selection or law, seed=seed)
         folder = out if out is not None else Path(f"{video.stem}-score")
-        summary = compress_video(
-            video,
-            folder,
-            compressor_of_options(policy, method, retention, selection or law, seed),
-            name=_name(policy, method),
-            num_frames=frames,
-            fps=fps,
-            patch=patch,
-            size=size,
-            allow_truncated=allow_truncated,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        summary = compress_video(video, folder, chosen, options, phases)
     _print_summary(summary, folder, FILES)
 
 
@@ -193,46 +186,37 @@ def ask(
 
         score ask holiday.mp4 "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --policy run --retention 0.05
     """
-    if frames is not None and fps is not None:
-        raise ScoreError("give --frames or --fps, not both")
-    from score_video.mllm.torchvision_check import check_torchvision
+    with quick_imports():
+        from score_video.mllm.torchvision_check import check_torchvision
 
-    try:
-        check_torchvision()
-    except ImportError as error:
-        raise ScoreError(str(error)) from None
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
+        try:
+            check_torchvision()
+        except ImportError as error:
+            raise ScoreError(str(error)) from None
+        from huggingface_hub.utils import logging as hub_logging
+        from transformers.utils import logging
 
-    from score_video.commands import ask as ask_command
-    from score_video.commands.options import compressor_of_options
-    from score_video.drawing.kept import PICTURES
+        from score_video.commands import ask as ask_command
+        from score_video.commands.frames import Frames
+        from score_video.commands.options import chosen_by_options
+        from score_video.drawing.overlay import PICTURES
 
     # transformers' advice is about what is set on purpose here, and the hub's retries end in one line of ours
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    compressor = compressor_of_options(policy, method, retention, selection or law, seed)
+    options = ask_command.AskOptions(
+        device=ask_command.find_device(device),
+        dtype=dtype,
+        frames=Frames(frames, fps, allow_truncated),
+        size=size,
+        max_new_tokens=max_new_tokens,
+        compare=compare,
+    )
+    outputs = ask_command.AskOutputs(pictures, json, overwrite)
+    chosen = chosen_by_options(policy, method, retention=retention, selection=selection or law, seed=seed)
     with progress_bar() as progress:
-        report = ask_command.run(
-            video,
-            question,
-            model,
-            compressor,
-            name=_name(policy, method),
-            device=ask_command.find_device(device),
-            dtype=dtype,
-            num_frames=frames,
-            fps=fps,
-            size=size,
-            allow_truncated=allow_truncated,
-            max_new_tokens=max_new_tokens,
-            compare=compare,
-            pictures=pictures,
-            json_file=json,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        report = ask_command.run(video, question, model, chosen, options, outputs, progress)
     ask_command.print_report(report, console())
     if pictures is not None:
         for picture in PICTURES:
@@ -271,9 +255,10 @@ def evaluate(
         score eval --method evs-dithered --split lookalike
     """
     with progress_bar() as progress:
-        from score_video.commands import evaluate as eval_command
-        from score_video.files import check_output_file
-        from score_video.miniature.environment import MiniatureEnvironment
+        with quick_imports():
+            from score_video.commands import evaluate as eval_command
+            from score_video.files import check_output_file
+            from score_video.miniature.environment import MiniatureEnvironment
 
         if json is not None:
             check_output_file(json)
@@ -350,7 +335,7 @@ def train(
         bar=sys.stderr.isatty(),
     )
     if metrics is None:
-        return  # another process says it
+        return  # it is said: by another process, or that the run was finished
     shown = ", ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in metrics.items() if name != "epoch")
     print(f"trained; on validation videos: {shown}" if shown else "trained")
 
@@ -431,11 +416,6 @@ def demo(
         print(f"  {one_line(str(out / name))}")
 
 
-def _name(policy: str | None, method: str | None) -> str:
-    """Of what decides, as the options have it; a folder's name may hold what cannot be drawn or written."""
-    return one_line(policy) if policy is not None else method or PRETRAINED
-
-
 def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]) -> None:
     sampled = summary["frames"]["sampled"]
     reason = summary["frames"]["fewer_because"]
@@ -444,6 +424,7 @@ def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]
         f"kept {summary['kept']} of {summary['tokens']} tokens ({summary['retention']['got']:.2%}) "
         f"of {sampled} frames{fewer} in {summary['seconds']:.2f} s"
     )
+    print("  s:", ", ".join(f"{phase} {time / 1000:.2f}" for phase, time in summary["milliseconds"].items()))
     for name in files:
         print(f"  {one_line(str(folder / name))}")
 
@@ -461,7 +442,8 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, _stop)
     try:
         with _former_names_shown():
-            status = app(arguments, prog_name="score", standalone_mode=False)
+            # obj: whether this process is here for the command alone
+            status = app(arguments, prog_name="score", standalone_mode=False, obj=arguments is None)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except UsageError as error:

@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -57,19 +58,26 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 class EmulationError(AssertionError):
-    """The emulator ended: the sanitizers or the emulation found something. The text is what it said."""
+    """The process ended: the sanitizers, the emulation or the interpreter found something, and this is what it said."""
 
 
 class Emulator:
-    """One process of the emulator."""
+    """One process that runs kernels: of the emulator, or of another server of main.cpp with a `command` of its own."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, command: Sequence[str | Path] | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._process = subprocess.Popen(
-            [build()],
+            command or [build()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
+            env={
+                **os.environ,
+                "ASAN_OPTIONS": "detect_leaks=0",
+                "UBSAN_OPTIONS": "print_stacktrace=1",
+                **(environment or {}),
+            },
         )
 
     def configure(self, resident_blocks: int, backwards: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from cases import DIFFERENTIABLE, LAYERS, OPS, call, op_arguments
-from defaults import DEFAULTS, assert_same_under
+from helpers.defaults import DEFAULTS, assert_same_under
 from torch import Tensor
 
 import score_ext

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from videos import write_silence, write_video
+from helpers.videos import write_silence, write_video
 
 
 @pytest.fixture(scope="session")

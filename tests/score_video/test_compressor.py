@@ -11,9 +11,9 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from helpers.packs import RAGGED, random_frames, random_videos, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packs import RAGGED, random_frames, random_videos, shapes
 from torch import Tensor
 
 import score_ext

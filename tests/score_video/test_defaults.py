@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from defaults import DEFAULT_DTYPES, DEFAULTS, assert_same, assert_same_under, torch_default
-from packs import random_frames, random_videos
+from helpers.defaults import DEFAULT_DTYPES, DEFAULTS, assert_same, assert_same_under, torch_default
+from helpers.packs import random_frames, random_videos
 
 from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.methods import METHODS

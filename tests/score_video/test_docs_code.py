@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from numbered import write_numbered
+from helpers.numbered import write_numbered
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "<!-- needs a model -->"

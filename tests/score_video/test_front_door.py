@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from videos import write_video
+from helpers.videos import write_video
 
 import score_video
 import score_video.rl

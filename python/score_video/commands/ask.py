@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from score_video.compressor import Compressor
-from score_video.drawing.kept import PICTURES, write_pictures
-from score_video.drawing.overlay import OVERLAY_WIDTH
+from score_video.commands.frames import Frames
+from score_video.commands.options import Chosen
+from score_video.drawing.overlay import OVERLAY_WIDTH, PICTURES, write_pictures
 from score_video.errors import ScoreError
 from score_video.files import output_file, output_folder
 from score_video.mllm.ask import Answer, Answers, ask, check_policy, seen_frames
@@ -28,10 +28,9 @@ from score_video.mllm.load import load_model, load_processor
 from score_video.policy import SurprisePolicy
 from score_video.progress import Phases, Progress
 from score_video.provenance import versions
-from score_video.video import SampledVideo, read_frames
+from score_video.video import SourceFacts
 from score_video.video.patches import fit_to_patches
 
-DEFAULT_FRAMES = 32
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -50,73 +49,138 @@ def find_device(name: str | None) -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class AskOptions:
+    """How a question is asked.
+
+    Attributes:
+        device: the device to run the model on.
+        dtype: of the model, a key of ``DTYPES``.
+        frames: which frames of the video are read.
+        size: longest side that frames are read at, in pixels; None: as they are. The model's processor scales them in
+            any case to what the model takes.
+        max_new_tokens: the most tokens an answer may have.
+        compare: whether the model is to answer on all tokens too.
+
+    Raises:
+        ScoreError: a dtype that there is not, or a size below 1.
+    """
+
+    device: torch.device
+    dtype: str = "auto"
+    frames: Frames = field(default_factory=Frames)
+    size: int | None = None
+    max_new_tokens: int = 64
+    compare: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ScoreError(f"there is no dtype {self.dtype!r}; there are {', '.join(DTYPES)}")
+        if self.size is not None and self.size < 1:
+            raise ScoreError(f"size must be at least 1 pixel, got {self.size}")
+
+
+@dataclass(frozen=True)
+class AskOutputs:
+    """What is written beside the answer.
+
+    Attributes:
+        pictures: a folder to make for :data:`score_video.drawing.overlay.PICTURES`; None: none.
+        json: a file for the report; None: none.
+        overwrite: whether such a folder of an earlier question is replaced.
+    """
+
+    pictures: Path | None = None
+    json: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class AnswerReport:
+    """An answer in numbers. Times are in milliseconds, rounded; those of ``milliseconds`` by phase, the last of which
+    ends with the first new token. ``tokens_per_second`` is of the tokens after that; None where there is none."""
+
+    answer: str
+    visual_tokens: int
+    prompt_tokens: int
+    new_tokens: int
+    milliseconds: dict[str, float]
+    milliseconds_to_first_token: float
+    tokens_per_second: float | None
+
+    @staticmethod
+    def of(answer: Answer) -> AnswerReport:
+        """Of an answer of :func:`score_video.mllm.ask.ask`."""
+        rate = answer.tokens_per_second
+        return AnswerReport(
+            answer=answer.text,
+            visual_tokens=answer.visual_tokens,
+            prompt_tokens=answer.prompt_tokens,
+            new_tokens=answer.new_tokens,
+            milliseconds={phase: round(time, 2) for phase, time in answer.milliseconds.items()},
+            milliseconds_to_first_token=round(answer.time_to_first_token, 2),
+            tokens_per_second=None if rate is None else round(rate, 2),
+        )
+
+
+@dataclass(frozen=True)
+class AskReport:
+    """What ``--json`` writes; docs/ask.md describes it. ``full`` is None unless there is an answer on all tokens."""
+
+    video: str
+    source: SourceFacts
+    frames: dict[str, Any]
+    question: str
+    model: str
+    model_type: str
+    device: str
+    dtype: str
+    decides: str
+    selection: str | None
+    seed: int | None
+    retention: dict[str, Any]
+    tokens: dict[str, Any]
+    compressed: AnswerReport
+    full: AnswerReport | None
+    milliseconds_to_load: float
+    versions: dict[str, str]
+
+
 def run(
     video: Path,
     question: str,
     source: str,
-    compressor: Compressor,
-    *,
-    name: str,
-    device: torch.device,
-    dtype: str = "auto",
-    num_frames: int | None = None,
-    fps: float | None = None,
-    size: int | None = None,
-    allow_truncated: bool = False,
-    max_new_tokens: int = 64,
-    compare: bool = False,
-    pictures: Path | None = None,
-    json_file: Path | None = None,
-    overwrite: bool = False,
+    chosen: Chosen,
+    options: AskOptions,
+    outputs: AskOutputs | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> AskReport:
     """Loads a model, asks it, and writes what was asked for: all of it or nothing.
 
     Args:
         video, question: the video file, and the question about it; not empty.
         source: of the model, as for :func:`score_video.mllm.load.load_model`.
-        compressor: decides which tokens the model sees.
-        name: what to call the compressor in the report.
-        device: the device to run the model on.
-        dtype: a key of ``DTYPES``.
-        num_frames, fps: how to sample; 32 frames if neither is given.
-        size: longest side that frames are read at, in pixels; None: as they are. The model's processor scales them in
-            any case to what the model takes.
-        allow_truncated: read what there is of a file that ends early; see :func:`score_video.video.read_frames`.
-        max_new_tokens: the most tokens an answer may have.
-        compare: whether the model is to answer on all tokens too.
-        pictures: a folder to make for :data:`score_video.drawing.kept.PICTURES`.
-        json_file: a file for what is returned.
-        overwrite: whether such a folder of an earlier question is replaced.
+        chosen: decides which tokens the model sees.
+        options: how it is asked.
+        outputs: what is written; None: nothing.
         progress: told how far things are.
 
-    Returns:
-        What ``--json`` writes: see :func:`_report`.
-
     Raises:
-        ValueError, OSError: an impossible option, an unusable model or video, output that cannot be written.
+        ValueError, OSError: an unusable model or video, output that cannot be written.
     """
     if not question.strip():
         raise ScoreError("the question must not be empty")
-    if dtype not in DTYPES:
-        raise ScoreError(f"there is no dtype {dtype!r}; there are {', '.join(DTYPES)}")
-    if size is not None and size < 1:
-        raise ScoreError(f"size must be at least 1 pixel, got {size}")
-    if num_frames is None and fps is None:
-        num_frames = DEFAULT_FRAMES
+    outputs, compressor = outputs or AskOutputs(), chosen.compressor
     phases = Phases(progress)
-    with ExitStack() as outputs:
-        folder = outputs.enter_context(output_folder(pictures, PICTURES, overwrite=overwrite)) if pictures else None
-        file = outputs.enter_context(output_file(json_file)) if json_file else None
+    with ExitStack() as stack:
+        folder, file = _opened(outputs, stack)
         with phases("load"):
             processor = load_processor(source)
-            model = load_model(source, device, DTYPES[dtype])
+            model = load_model(source, options.device, DTYPES[options.dtype])
             if isinstance(compressor.method, SurprisePolicy):
-                check_policy(model, compressor.method, name)
+                check_policy(model, compressor.method, chosen.name)
         with phases("decode") as step:
-            sampled = read_frames(
-                video, _fit(size), num_frames=num_frames, fps=fps, allow_truncated=allow_truncated, progress=step
-            )
+            sampled = options.frames.read(video, _fit(options.size), step)
         clip = Clip(torch.from_numpy(sampled.frames), torch.from_numpy(sampled.timestamps), sampled.source.duration)
         answers = ask(
             model,
@@ -124,40 +188,71 @@ def run(
             clip,
             question,
             compressor,
-            compare=compare,
-            max_new_tokens=max_new_tokens,
+            compare=options.compare,
+            max_new_tokens=options.max_new_tokens,
             before={"decode": phases.milliseconds["decode"]},
             progress=progress,
         )
         if folder is not None:
             with phases("pictures"):
-                _write_pictures(folder, video.name, name, processor, clip, answers)
-        report = _report(video, question, source, model, compressor, name, sampled, answers)
-        report["milliseconds_to_load"] = round(phases.milliseconds["load"], 2)
+                _write_pictures(folder, video.name, chosen.name, processor, clip, answers)
+        total = len(answers.video.tokens)
+        rows, columns = int(answers.video.tokens_per_frame[0]), int(answers.video.columns[0])
+        report = AskReport(
+            video=str(video),
+            source=sampled.source,
+            frames={
+                "sampled": len(sampled.frames),
+                "height": sampled.frames.shape[1],
+                "width": sampled.frames.shape[2],
+                "timestamps": [round(float(time), 6) for time in sampled.timestamps],
+            },
+            question=question,
+            model=source,
+            model_type=model.config.model_type,
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            decides=chosen.name,
+            selection=compressor.selection_used,
+            seed=compressor.seed,
+            retention={"asked": compressor.plain_retention, "got": answers.compressed.visual_tokens / total},
+            tokens={"visual": total, "grid": [total // rows, rows // columns, columns]},
+            compressed=AnswerReport.of(answers.compressed),
+            full=None if answers.full is None else AnswerReport.of(answers.full),
+            milliseconds_to_load=round(phases.milliseconds["load"], 2),
+            versions=versions("torch", "transformers", "av"),
+        )
         if file is not None:
-            file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            file.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
     return report
 
 
-def print_report(report: Mapping[str, Any], console: Console) -> None:
+def _opened(outputs: AskOutputs, stack: ExitStack) -> tuple[Path | None, Path | None]:
+    """The folder of pictures and the file of the report, or what will become them when the stack is closed."""
+    pictures, file = outputs.pictures, outputs.json
+    folder = pictures and stack.enter_context(output_folder(pictures, PICTURES, overwrite=outputs.overwrite))
+    return folder, file and stack.enter_context(output_file(file))
+
+
+def print_report(report: AskReport, console: Console) -> None:
     """The answer, or both; then what each saw, and the phases up to the first new token."""
-    answers = [report["compressed"]] + ([report["full"]] if report["full"] else [])
-    names = [report["decides"], "all tokens"][: len(answers)]
+    answers = [report.compressed] + ([report.full] if report.full else [])
+    names = [report.decides, "all tokens"][: len(answers)]
     for name, answer in zip(names, answers, strict=True):
-        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in answer["answer"])
+        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in answer.answer)
         heading = f"{name}: " if len(answers) > 1 else ""
         console.print(f"{heading}{text or '(an empty answer)'}", markup=False, highlight=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("", *names, *(["speed-up"] if len(answers) > 1 else [])):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    visual = f"visual tokens, of {report['tokens']['visual']}"
-    table.add_row(visual, *(str(answer["visual_tokens"]) for answer in answers))
-    table.add_row("prompt tokens", *(str(answer["prompt_tokens"]) for answer in answers), end_section=True)
-    for phase in report["compressed"]["milliseconds"]:
-        table.add_row(phase, *_times([answer["milliseconds"].get(phase) for answer in answers]))
+    visual = f"visual tokens, of {report.tokens['visual']}"
+    table.add_row(visual, *(str(answer.visual_tokens) for answer in answers))
+    table.add_row("prompt tokens", *(str(answer.prompt_tokens) for answer in answers), end_section=True)
+    for phase in report.compressed.milliseconds:
+        table.add_row(phase, *_times([answer.milliseconds.get(phase) for answer in answers]))
     table.add_section()
-    table.add_row("first token after", *_times([answer["milliseconds_to_first_token"] for answer in answers]))
-    rates = [answer["tokens_per_second"] for answer in answers]
+    table.add_row("first token after", *_times([answer.milliseconds_to_first_token for answer in answers]))
+    rates = [answer.tokens_per_second for answer in answers]
     table.add_row("then", *("" if rate is None else f"{rate:.1f} tokens/s" for rate in rates))
     console.print(table)
 
@@ -169,60 +264,6 @@ def _fit(size: int | None) -> Callable[[int, int], tuple[int, int]]:
         return fit_to_patches(height, width, patch=1, size=size)
 
     return fit
-
-
-def _report(
-    video: Path,
-    question: str,
-    source: str,
-    model: Any,
-    compressor: Compressor,
-    name: str,
-    sampled: SampledVideo,
-    answers: Answers,
-) -> dict[str, Any]:
-    """Times are in milliseconds, rounded; ``full`` is null unless there is an answer on all tokens."""
-    total = len(answers.video.tokens)
-    rows, columns = int(answers.video.tokens_per_frame[0]), int(answers.video.columns[0])
-    return {
-        "video": str(video),
-        "source": asdict(sampled.source),
-        "frames": {
-            "sampled": len(sampled.frames),
-            "height": sampled.frames.shape[1],
-            "width": sampled.frames.shape[2],
-            "timestamps": [round(float(time), 6) for time in sampled.timestamps],
-        },
-        "question": question,
-        "model": source,
-        "model_type": model.config.model_type,
-        "device": str(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "decides": name,
-        "selection": compressor.selection_used,
-        "seed": compressor.seed,
-        "retention": {
-            "asked": compressor.plain_retention,
-            "got": answers.compressed.visual_tokens / total,
-        },
-        "tokens": {"visual": total, "grid": [total // rows, rows // columns, columns]},
-        "compressed": _answer(answers.compressed),
-        "full": None if answers.full is None else _answer(answers.full),
-        "versions": versions("torch", "transformers", "av"),
-    }
-
-
-def _answer(answer: Answer) -> dict[str, Any]:
-    rate = answer.tokens_per_second
-    return {
-        "answer": answer.text,
-        "visual_tokens": answer.visual_tokens,
-        "prompt_tokens": answer.prompt_tokens,
-        "new_tokens": answer.new_tokens,
-        "milliseconds": {phase: round(time, 2) for phase, time in answer.milliseconds.items()},
-        "milliseconds_to_first_token": round(answer.time_to_first_token, 2),
-        "tokens_per_second": None if rate is None else round(rate, 2),
-    }
 
 
 def _write_pictures(folder: Path, title: str, how: str, processor: Any, clip: Clip, answers: Answers) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,38 @@ from safetensors.torch import save
 from torch import Tensor
 
 import score_ext
-from score_video.compressor import Compressor
-from score_video.drawing.kept import PICTURES, write_pictures
+from score_video.commands.frames import Frames
+from score_video.commands.options import Chosen
+from score_video.drawing.overlay import PICTURES, write_pictures
 from score_video.files import output_folder
 from score_video.packed import PackedVideos
-from score_video.progress import Phases, Progress
+from score_video.progress import Phases
 from score_video.provenance import versions
-from score_video.video import SampledVideo, read_frames
+from score_video.video import SampledVideo
 from score_video.video.patches import MEAN, STD, fit_to_patches, to_patches
 
 FILES = ("summary.json", "tokens.safetensors", *PICTURES)
-DEFAULT_FRAMES = 32
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """How a video is cut into tokens.
+
+    Attributes:
+        frames: which are read.
+        patch: side of a patch in pixels.
+        size: longest side to which frames are scaled, in pixels.
+        overwrite: whether an earlier result is replaced.
+    """
+
+    frames: Frames = field(default_factory=Frames)
+    patch: int = 28
+    size: int = 448
+    overwrite: bool = False
 
 
 def compress_video(
-    video: Path,
-    out: Path,
-    compressor: Compressor,
-    *,
-    name: str,
-    num_frames: int | None = None,
-    fps: float | None = None,
-    patch: int = 28,
-    size: int = 448,
-    allow_truncated: bool = False,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    video: Path, out: Path, chosen: Chosen, options: CompressOptions | None = None, phases: Phases | None = None
 ) -> dict[str, Any]:
     """Compresses the patch tokens of a video file and writes ``FILES`` into a new folder.
 
@@ -50,29 +56,22 @@ def compress_video(
     Args:
         video: any file that :func:`score_video.video.read_frames` takes.
         out: folder to make; see :func:`score_video.files.output_folder`.
-        compressor: what decides. A policy of state "residual" must be for tokens of width 3 * patch * patch.
-        name: what to call that in the summary and on the pictures.
-        num_frames, fps: how to sample; 32 frames if neither is given.
-        patch: side of a patch in pixels.
-        size: longest side to which frames are scaled, in pixels.
-        allow_truncated: read what there is of a file that ends early; see :func:`score_video.video.read_frames`.
-        overwrite: replace an earlier result.
-        progress: told how far things are.
+        chosen: what decides. A policy of state "residual" must be for tokens of width 3 * patch * patch.
+        options: how the video is cut into tokens; None: the defaults.
+        phases: what measures, and tells how far things are; phases that are over stand in the summary too.
 
     Raises:
         ValueError: an impossible option; :class:`score_video.video.VideoError`, which is one, for an unusable file.
         OSError: the output cannot be written. In both cases nothing is left behind.
     """
-    fit_to_patches(1, 1, patch=patch, size=size)  # refuses what cannot work before any time is spent on the video
-    if num_frames is None and fps is None:
-        num_frames = DEFAULT_FRAMES
-    phases = Phases(progress)
-    with output_folder(out, FILES, overwrite=overwrite) as folder:
+    options = options or CompressOptions()
+    patch, frames, compressor = options.patch, options.frames, chosen.compressor
+    fit = partial(fit_to_patches, patch=patch, size=options.size)
+    fit(1, 1)  # refuses what cannot work before any time is spent on the video
+    phases = phases or Phases()
+    with output_folder(out, FILES, overwrite=options.overwrite) as folder:
         with phases("decode") as report:
-            fit = partial(fit_to_patches, patch=patch, size=size)
-            sampled = read_frames(
-                video, fit, num_frames=num_frames, fps=fps, allow_truncated=allow_truncated, progress=report
-            )
+            sampled = frames.read(video, fit, report)
         with phases("patch"):
             tokens, grid = to_patches(sampled.frames, patch)
         with phases("compress"):
@@ -80,20 +79,20 @@ def compress_video(
             index = compressor.select(videos).index
             kept = score_ext.gather(tokens, index)
         with phases("pictures"):
-            write_pictures(folder, video.name, name, sampled.frames, sampled.timestamps, videos, index)
+            write_pictures(folder, video.name, chosen.name, sampled.frames, sampled.timestamps, videos, index)
         with phases("write"):
             _write_tokens(folder / "tokens.safetensors", kept, index, grid, sampled)
         summary = {
             "video": str(video),
             "source": asdict(sampled.source),
-            "method": name,
+            "method": chosen.name,
             "selection": compressor.selection_used,
             "seed": compressor.seed,
             "retention": {"asked": compressor.plain_retention, "got": len(index) / len(tokens)},
             "frames": {
-                "asked": {"frames": num_frames, "fps": fps},
+                "asked": {"frames": frames.number, "fps": frames.fps},
                 "sampled": grid[0],
-                "fewer_because": sampled.why_fewer(num_frames),
+                "fewer_because": sampled.why_fewer(frames.number),
                 "height": sampled.frames.shape[1],
                 "width": sampled.frames.shape[2],
                 "decoded": sampled.decoded,

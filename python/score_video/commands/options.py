@@ -1,13 +1,32 @@
-"""The compressor that a command's options stand for."""
+"""What decides which tokens are kept, from a command's options."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+from score_video.commands.terminal import one_line
 from score_video.compressor import PRETRAINED, Compressor
 from score_video.errors import ScoreError
 from score_video.methods import METHODS, find_method
 from score_video.rl.registry import find
+
+PRETRAINED_NAME = "pretrained policy"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What decides, and what it is called in reports and on pictures."""
+
+    compressor: Compressor
+    name: str
+
+
+def chosen_by_options(policy: str | None, method: str | None, **settings: Any) -> Chosen:
+    """As :func:`compressor_of_options`, named as the options have it."""
+    # a folder's name may hold what cannot be drawn or written
+    name = one_line(policy) if policy is not None else method or PRETRAINED_NAME
+    return Chosen(compressor_of_options(policy, method, **settings), name)
 
 
 def compressor_of_options(

@@ -6,6 +6,7 @@ was, and none behind where there was none.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,14 +17,17 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from score_video.commands.train_config import FILE, read_config, write_config
+from score_video.commands.train_config import FILE, make_training, read_config, write_config
 from score_video.errors import ScoreError
 from score_video.files import check_folder_to_write, write_errors
 from score_video.rl import checkpoint
 from score_video.rl.config import ScoreConfig
+from score_video.rl.run_settings import decisive
 
-POLICY = ("config.json", "model.safetensors", "trainer_state.json")
-"""What a run leaves at its end: a compressor, and every line of metrics."""
+STATE = "trainer_state.json"
+POLICY = ("config.json", "model.safetensors", STATE)
+"""What a run leaves at its end: a compressor, and every line of metrics. A folder with the last is of a run that is
+finished, its evaluation too."""
 
 RESULTS = (*POLICY, FILE)
 
@@ -67,7 +71,7 @@ class RunFolder:
         self.begun = False
         self.set_aside: Path | None = None
         self.checkpoint: Path | None = None
-        self._go_back = resume_from is not None
+        self._resume, self._go_back = resume, resume_from is not None
         check_folder_to_write(folder)
         self._present = set(folder.rglob("*")) if folder.is_dir() else set()
         # what does not exist yet, from the folder upwards
@@ -83,6 +87,21 @@ class RunFolder:
         elif names:
             _check_replaceable(folder, names, overwrite)
             self._replaced = names
+
+    def finished_steps(self) -> int:
+        """How many steps the run has done that is to be resumed, if it was finished and is asked for no more; else 0.
+
+        A run whose settings are not those that it began with is not finished: that is for the trainer to refuse.
+        """
+        if self._go_back or not self._resume or not all((self.folder / name).is_file() for name in RESULTS):
+            return 0
+        try:
+            steps = int(json.loads((self.folder / STATE).read_text(encoding="utf-8"))["global_step"])
+        except (ValueError, TypeError, KeyError):  # it is damaged: the checkpoint has it too
+            return 0
+        before = make_training({**read_config(self.folder / FILE)["training"], "output_dir": str(self.folder)})
+        same = decisive(before) == decisive(self._training)
+        return steps if same and steps >= self._training.max_steps else 0
 
     def begin(self) -> None:
         """Writes the configuration, when what is to be replaced or set aside has gone; once. Raises OSError."""
@@ -172,14 +191,18 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def save_result(trainer: Any, folder: Path) -> None:
-    """The compressor and the trainer's state, each file put in its place when all are whole. Raises OSError."""
+def save_result(trainer: Any, folder: Path, *, finished: bool) -> None:
+    """The compressor and, of a run that is finished, the trainer's state: each file put in its place when all are
+    whole. Raises OSError."""
     partial = folder / f".result-{os.getpid()}"
     try:
         with write_errors(folder, partial):
             partial.mkdir(exist_ok=True)
             trainer.compressor().write(partial)
-            trainer.state.save_to_json(str(partial / "trainer_state.json"))
+            if finished:
+                trainer.state.save_to_json(str(partial / STATE))
+            else:
+                (folder / STATE).unlink(missing_ok=True)  # of a shorter run that this one goes on from
             for file in partial.iterdir():
                 file.replace(folder / file.name)
     finally:

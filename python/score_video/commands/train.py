@@ -163,7 +163,7 @@ def train(
 
     Returns:
         what the evaluation at the end found, ``eval_reward`` and so on; empty without validation data. None in all
-        processes but the first.
+        processes but the first, and where the run that is resumed was finished: a line says so, and nothing changes.
 
     Raises:
         ValueError: something of the configuration is wrong, or the run that is resumed had another.
@@ -198,6 +198,11 @@ def train(
         raise ScoreError(f"environment: {error}") from None
     check_keys(config["policy"], _arguments(SurprisePolicyConfig), "policy")
     with RunFolder(folder, config, training, resume=resume, resume_from=resume_from, overwrite=overwrite) as run:
+        if steps := run.finished_steps():
+            if training.should_save:
+                said = f"the run is finished ({steps} steps), and nothing was changed"
+                print(f"{one_line(str(folder))}: {said}: --steps N goes on, --resume-from CHECKPOINT goes back")
+            return None
         setup = make_environment(config["environment_options"], config["data"], training)
         sizes = {"token_width": setup.token_width, "question_width": setup.question_width}
         set_seed(training.seed)
@@ -230,11 +235,11 @@ def _run(trainer: Any, run: RunFolder) -> dict[str, float] | None:
     if run.set_aside is not None:
         print(f"what the run had made after that checkpoint is in {one_line(str(run.set_aside))}")
     if run.begun:  # before the evaluation, which may end in a video that cannot be read
-        save_result(trainer, run.folder)
+        save_result(trainer, run.folder, finished=False)
     metrics: dict[str, float] = trainer.evaluate() if trainer.eval_dataset is not None else {}
     if processes.is_main_process:
         run.begin()
-        save_result(trainer, run.folder)
+        save_result(trainer, run.folder, finished=True)
     processes.wait_for_everyone()
     return metrics if processes.is_main_process else None
 

@@ -30,9 +30,9 @@ from score_video.miniature.world import (
     Partition,
 )
 from score_video.packed import Selector, needs_question
+from score_video.policy import SurprisePolicy
 from score_video.rl import rollouts
 from score_video.rl.environment import EncodedBatch, Selection
-from score_video.rl.rollouts import Policy
 
 Choose = Callable[[EncodedBatch, Tensor], Tensor]
 """(encoded batch, keep int32 [B]) -> index int64 [K], ascending, exactly ``keep[b]`` rows of each video."""
@@ -166,15 +166,9 @@ def choose_by(selector: Selector) -> Choose:
     return choose
 
 
-def choose_by_policy(policy: Policy, selection: SelectionRule = "systematic") -> Choose:
-    """What a policy keeps: selected by its logits, as :func:`score_ext.select` does."""
-
-    @torch.no_grad()
-    def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
-        logits = policy(batch.videos, batch.question)
-        return score_ext.select(logits, batch.videos.cu_seqlens, keep, selection=selection)
-
-    return choose
+def choose_by_policy(policy: SurprisePolicy, selection: SelectionRule | None = None) -> Choose:
+    """What a policy keeps: selected by its logits, as a :class:`~score_video.Compressor` does."""
+    return choose_by(Compressor(policy, selection=selection))
 
 
 def choose_by_method(name: str, selection: SelectionRule | None = None, seed: int = 0) -> Choose:

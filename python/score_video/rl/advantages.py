@@ -1,7 +1,7 @@
 """Advantages: how much better each sample was than the others of its group, for each factor of the sampling.
 
 A group is the G samples of one video, dimension 0. r is the task reward, c the compression reward, w its weight. None
-of the formulas is SCORE's own: its split-advantage estimator is not published. :func:`by_factor` is our reading of it.
+of the formulas is SCORE's own: its split-advantage estimator is not published.
 
 Centred: x - mean(x) over the group. Left out: x_g - mean of the other G - 1, which is centred times G / (G - 1).
 With ``scale`` what is centred is also divided by its standard deviation (of a sample: G - 1 below) + 1e-4. Then a
@@ -117,7 +117,7 @@ def by_action(rewards: Rewards, weight: float, scale: bool, factors: tuple[str, 
 
 
 def by_factor(rewards: Rewards, weight: float, scale: bool, factors: tuple[str, ...]) -> dict[str, Tensor]:
-    """The split-advantage estimator, our reading: each part of the decision gets what it is answerable for.
+    """Of ours, not the paper's split-advantage estimator: each part of the decision gets what it is answerable for.
 
     ``subset`` (which tokens): r, left out. ``count`` (how many): r + w c, left out. Given the count, which tokens are
     kept does not change how many, so c would only be noise to it. Without a count of its own (sampling "exact") this is

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-import score_ext.budget
+from score_ext.budget import keep_count
 from score_video.errors import ScoreError
-from score_video.packed import PackedVideos
+from score_video.packed import PackedVideos, Selector, needs_question
 from score_video.rl.advantages import Rewards
 from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection
 from score_video.rl.rewards import TaskReward, kept_ratio, needs_divergence
@@ -65,7 +65,7 @@ class Prepared:
 def budgets(videos: PackedVideos, retention: float) -> Tensor:
     """int32 [B]: how many tokens of each video that retention keeps (:func:`score_ext.budget.keep_count`)."""
     lengths = videos.lengths
-    counts = [score_ext.budget.keep_count(length, 1, retention) for length in lengths.tolist()]
+    counts = [keep_count(length, 1, retention) for length in lengths.tolist()]
     return torch.tensor(counts, dtype=torch.int32, device=lengths.device)
 
 
@@ -146,21 +146,14 @@ def rewards_of(results: Mapping[str, Tensor], compression: Tensor, factors: Sequ
 
 @torch.no_grad()
 def deployed(
-    environment: Environment,
-    encoded: EncodedBatch,
-    policy: Policy,
-    device: torch.device,
-    reward: TaskReward,
-    keep: Callable[[Tensor, PackedVideos], Tensor],
+    environment: Environment, encoded: EncodedBatch, selector: Selector, device: torch.device, reward: TaskReward
 ) -> tuple[Outcome, Tensor]:
-    """What the policy does once it is trained: one selection of each video, systematic, of ``keep(logits, videos)``.
+    """What a policy does once it is trained: one selection of each video, as ``selector`` makes it on ``device``.
 
     Returns:
         what the environment made of it, and the fraction kept, float32 [1, B].
     """
     videos, question = seen_by_policy(encoded, device)
-    logits = policy(videos, question)
-    count = keep(logits, videos)
-    index = score_ext.select(logits, videos.cu_seqlens, count, selection="systematic")
-    selection = Selection(index, count[None])
+    selected = selector.select(videos, question if needs_question(selector) else None)
+    selection = Selection(selected.index, selected.keep[None])
     return answer(environment, encoded, selection, reward), kept_ratio(selection, videos)

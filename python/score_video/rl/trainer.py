@@ -27,7 +27,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.errors import ScoreError
-from score_video.policy import SurprisePolicy, expected_count
+from score_video.policy import SurprisePolicy
 from score_video.rl import checkpoint
 from score_video.rl.advantages import ADVANTAGES
 from score_video.rl.broken import BrokenExamples, NumberedExamples, encode_readable
@@ -39,7 +39,7 @@ from score_video.rl.progress import RewardBar
 from score_video.rl.registry import find
 from score_video.rl.resumable import ResumableTrainer
 from score_video.rl.rewards import COMPRESSIONS, REWARDS, TaskReward, check_finite
-from score_video.rl.rollouts import Prepared, budgets, collect, deployed, rewards_of, seen_by_policy
+from score_video.rl.rollouts import Prepared, collect, deployed, rewards_of, seen_by_policy
 from score_video.rl.run_settings import decisive
 from score_video.rl.sampling import SAMPLINGS
 
@@ -269,6 +269,7 @@ class ScoreTrainer(ResumableTrainer):
                 metrics |= self.evaluate(examples, ignore_keys, f"{metric_key_prefix}_{name}")
             return metrics
         self.model.eval()
+        compressor = self.compressor()
         sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)
         loader = self.callback_handler.eval_dataloader = self._eval_loader(cast(Examples, data))
         for batch in loader:
@@ -276,9 +277,7 @@ class ScoreTrainer(ResumableTrainer):
             sums[4] += skipped
             if encoded is None:
                 continue
-            outcome, ratio = deployed(
-                self.environment, encoded, self.model, self.model.device, self.reward, self._deployed_count
-            )
+            outcome, ratio = deployed(self.environment, encoded, compressor, self.model.device, self.reward)
             values = (self.reward(outcome), outcome.correct, ratio)
             sums[:4] += torch.stack([*(value.double().sum() for value in values), sums.new_tensor(len(values[0][0]))])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
@@ -303,11 +302,6 @@ class ScoreTrainer(ResumableTrainer):
             collate_fn=collate,
             num_workers=self.args.dataloader_num_workers,
         )
-
-    def _deployed_count(self, logits: Tensor, videos: Any) -> Tensor:
-        if self._count_is_given:
-            return budgets(videos, self.args.eval_retention or self.args.retention)
-        return expected_count(logits, videos).round().int().clamp(min=1).minimum(videos.lengths)
 
     @property
     def _count_is_given(self) -> bool:

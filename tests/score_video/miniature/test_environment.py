@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.readers import tiny_reader
+from helpers.videos import write_video
 from hypothesis import given
 from hypothesis import strategies as st
-from readers import tiny_reader
 from torch import Tensor
-from videos import write_video
 
 from score_video.miniature import environment as module
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from helpers.readers import tiny_reader
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from readers import tiny_reader
 from torch import Tensor
 
 from score_ext.budget import keep_count

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from readers import tiny_reader
+from helpers.readers import tiny_reader
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.videos import write_video
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import FAMILIES
 from tiny_processor import END_OF_TURN, TinyProcessor, char_ids
 from torch import Tensor
-from videos import write_video
 
 from score_video.mllm.conversation import read_clip
 from score_video.mllm.environment.answers import (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from videos import write_video
+from helpers.videos import write_video
 
 from score_video.mllm.conversation import Clip, chat_ids, clip_of_frames, processor_inputs, read_clip
 from score_video.video import VideoError

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.videos import write_video
 from tiny import FAMILIES, Family
 from tiny_processor import TinyProcessor
 from torch import Tensor
-from videos import write_video
 
 from score_video.mllm.environment import MllmEnvironment
 from score_video.mllm.environment.feature_cache import FeatureCache, model_identity, processor_identity

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from defaults import DEFAULTS, assert_same_under, torch_default
+from helpers.defaults import DEFAULTS, assert_same_under, torch_default
 from safetensors.torch import load_file
 from tiny import FAMILIES, Family
 from tiny_processor import TinyProcessor
 
-from score_video.commands.compress import compress_video
+from score_video.commands.compress import CompressOptions, compress_video
+from score_video.commands.frames import Frames
+from score_video.commands.options import Chosen
 from score_video.compressor import Compressor
 from score_video.mllm import compress_inputs
 from score_video.mllm.environment import MllmEnvironment
@@ -56,7 +58,7 @@ def test_compress_inputs(name: str, default: torch.dtype | str) -> None:
 def test_compress_video(clip: Path, default: torch.dtype | str, tmp_path: Path) -> None:
     def run() -> Any:
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
-        compress_video(clip, folder, Compressor(retention=0.2), name="test", num_frames=6, patch=14, size=56)
+        compress_video(clip, folder, Chosen(Compressor(retention=0.2), "test"), CompressOptions(Frames(6), 14, 56))
         return {path.name: load_file(path, device="cpu") for path in sorted(folder.glob("*.safetensors"))}
 
     assert_same_under(default, run)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.videos import write_video
 from masked import stock_positions
 from PIL import Image
 from tiny import FAMILIES, Family
 from tiny_processor import PLACEHOLDER, TinyProcessor, char_ids
 from torch import Tensor
-from videos import write_video
 
 from score_video.mllm import encode_inputs
 from score_video.mllm.conversation import chat_text, processor_inputs, read_clip

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from killed import in_a_child, killed_after
+from helpers.killed import in_a_child, killed_after
+from helpers.videos import write_video
 from PIL import Image
 from tiny import FAMILIES, Family
 from tiny_processor import TinyProcessor
 from torch import Tensor
-from videos import write_video
 
 from score_video.mllm.environment import MllmEnvironment
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.saved_square_models import FAMILIES as SQUARE
+from helpers.saved_square_models import save_square_model
+from helpers.videos import write_video
 from PIL import Image
-from saved_square_models import FAMILIES as SQUARE
-from saved_square_models import save_square_model
-from videos import write_video
 
 from score_video.cli import main
 from score_video.compressor import Compressor

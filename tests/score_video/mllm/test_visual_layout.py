@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from saved_square_models import SIDE, save_square_model
+from helpers.saved_square_models import SIDE, save_square_model
 from torch import Tensor
 
 from score_video.compressor import Compressor

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.toy import ToyEnvironment, examples, trainer, weights
 from torch import Tensor
-from toy import ToyEnvironment, examples, trainer, weights
 
 from score_video.rl import checkpoint
 from score_video.rl.environment import EncodedBatch, Outcome, Selection

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy
-from defaults import DEFAULT_DTYPES, assert_same, torch_default
+from helpers import toy
+from helpers.defaults import DEFAULT_DTYPES, assert_same, torch_default
 
 
 class Environment(toy.ToyEnvironment):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import config, examples, trainer, weights
+from helpers.toy import config, examples, trainer, weights
 
 from score_video.rl import checkpoint
 from score_video.rl.config import FIELDS, RENAMED, ScoreConfig

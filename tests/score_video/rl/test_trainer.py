@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.toy import GRID, UNDECIDED, ToyEnvironment, assert_close, config, examples, policy, trainer, weights
 from safetensors.torch import load_file
 from torch import Tensor
-from toy import GRID, UNDECIDED, ToyEnvironment, assert_close, config, examples, policy, trainer, weights
 
 from score_ext.budget import keep_count
 from score_video.policy import SurprisePolicy

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import toy
+from helpers.toy import UNDECIDED, assert_close, examples, trainer, weights
 from safetensors.torch import load_file
-from toy import UNDECIDED, assert_close, examples, trainer, weights
 
-TOY = str(Path(__file__).with_name("toy.py"))
+TOY = str(toy.__file__)
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "several steps of a rollout": {"num_iterations": 2},

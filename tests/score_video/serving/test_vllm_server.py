@@ -13,8 +13,8 @@ import av
 import numpy as np
 import pytest
 from engines import RATE, needs_vllm, save_policy, serve
+from helpers.videos import CLIPS, write_video
 from PIL import Image
-from videos import CLIPS, write_video
 from workload import AT_ONCE, moving_square
 
 from score_ext.budget import evs_count
