@@ -1,4 +1,4 @@
-"""Turns the JSON of `make bench` into docs/benchmarks.md."""
+"""Turns what `make bench` kept, a file for each machine, into docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -11,29 +11,38 @@ from bench.test_cpu import FRAMES, KEEP, LENGTH, PER_FRAME, SCORES, SCORES_KEEP,
 Row = dict[str, Any]
 
 # What each operation must at least move, as a share of the bytes that a copy of the tokens moves (one read, one write).
-FLOOR = {"surprise": 0.5, "compress": 0.5 * (1 + KEEP / LENGTH), "gather": KEEP / LENGTH}
+FLOOR = {
+    "surprise": 0.5,
+    "compress": 0.5 * (1 + KEEP / LENGTH),
+    "relative_state": 1.0,  # two reads
+    "relative_logits": 1.0,
+}
+# What is put beside the time that a copy of as many bytes takes, and may be less: what it writes stays in the cache.
+COPIED = {"gather": KEEP / LENGTH}
 
 INTRO = f"""# CPU benchmarks
 
-Made by `make bench`; do not edit.
+Made by `make bench`, which keeps the latest results of each machine in `bench/results`; do not edit.
 
-{{machine}}.
+{{machines}}
 
 Median of the rounds, with the interquartile range behind it, in milliseconds; one thread unless said otherwise.
-Compilation and two warm-up calls come before the first round. GPU: no GPU has run the CUDA kernels yet; they are
-*compiled, not run*, and `make gpu` will write their numbers.
+Compilation and two warm-up calls come before the first round; from score_ext 0.2.0 on a rival's output is compared with
+ours before it is timed. GPU figures are in [gpu.md](gpu.md).
 
 **Video:** {FRAMES} frames of {PER_FRAME} tokens, {WIDTH} wide ({LENGTH} tokens), of which {KEEP} are kept; half of the
 places stand still but for small noise. **Scores:** {SCORES:,} normal numbers in one video, of which {SCORES_KEEP:,} are
-kept. **Floor:** the time that moving the least possible bytes takes (tokens read once, what is kept written once) at
-the speed of `copy_` in the same run. All under inference mode. Surprise in torch is written in two ways: with torch's
-own `cosine_similarity`, and from **three sums**, each norm taken once, which fuses better. **compile** is the better of
-the modes default and max-autotune; **engine rule** is argsort and a boolean mask, eager. **policy_logits** has two
-hidden layers of 64, float32."""
+kept. **Floor:** the time that moving the least possible bytes takes (tokens read once, or twice where two passes are
+the least; what is kept written once) at the speed of `copy_` in the same run; **x floor** is how many times that a call
+took. All under inference mode. Surprise in torch is written in two ways: with torch's own `cosine_similarity`, and from
+**three sums**, each norm taken once, which fuses better. **compile** is the better of the modes default and
+max-autotune; **engine rule** is argsort and a boolean mask, eager. **policy_logits** has two hidden layers of 64,
+float32. **default policy** is `Compressor()` and a gather: what people run."""
 
 
 def label(name: str) -> str:
     for pattern, text in (
+        (r"default_policy", "ours, default policy"),
         (r"test_\w+?_ours\[.*systematic", "ours, systematic"),
         (r"test_\w+?_ours\[.*topk", "ours, topk"),
         (r"test_\w+?_ours\[.*l2", "ours, l2"),
@@ -62,56 +71,113 @@ def milliseconds(row: Row) -> str:
     return f"{row['stats']['median'] * 1e3:.2f} ± {row['stats']['iqr'] * 1e3:.2f}"
 
 
-def comparison(group: str, rows: list[Row], copy: float | None) -> list[str]:
-    """One table: each label's best, how many times slower than ours it is, and the ratio to the floor."""
-    best = best_of_each(rows)
-    ours = next(row for name, row in best.items() if name.startswith("ours") and "l2" not in name)
-    share = FLOOR.get(group.split()[0])
-    floor = None if copy is None or share is None else copy * share
-    lines = [f"\n## {group}\n"]
-    if floor is not None:
-        lines.append(f"Floor: {floor * 1e3:.2f} ms.\n")
-    lines.append("| | ms | ours is faster by | times the floor |\n|---|---:|---:|---:|")
+def name_of(machine: Row) -> str:
+    """A machine's name at the head of a column."""
+    return " ".join(re.sub(r"\((R|TM)\)|Processor|CPU", "", str(machine["cpu"])).split())
+
+
+def machines(results: list[Row]) -> list[str]:
+    lines = ["| | processor | vectors | date | versions |", "|---|---|---|---|---|"]
+    for result in results:
+        facts = result["machine"]
+        versions = f"torch {facts['torch']}, Python {facts['python']}, {facts['compiler']}, score_ext {facts['score']}"
+        processor = f"{facts['cpu']}, {facts['cores']} cores"
+        lines.append(f"| {name_of(facts)} | {processor} | {facts['vectors']} | {facts['date']} | {versions} |")
+    return lines
+
+
+def by_group(result: Row) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in result["benchmarks"]:
+        groups[row["group"]].append(row)
+    return groups
+
+
+def cells_of(group: str, result: Row) -> tuple[float | None, dict[str, list[str]]]:
+    """A machine's part of a table: the floor in seconds, if any, and label -> (ms, slower than ours, x floor)."""
+    groups = by_group(result)
+    operation, _, dtype = group.partition(" ")
+    share = FLOOR.get(operation, COPIED.get(operation))
+    floor = None if share is None else groups[f"copy {dtype}"][0]["stats"]["median"] * share
+    best = best_of_each(groups.get(group, []))
+    ours = next((row["stats"]["median"] for name, row in best.items() if name in ("ours", "ours, topk")), 0.0)
+    cells = {}
     for name, row in best.items():
         median = row["stats"]["median"]
-        ratio = "" if name.startswith("ours") else f"{median / ours['stats']['median']:.1f}x"
-        over = "" if floor is None else f"{median / floor:.2f}"
-        lines.append(f"| {name} | {milliseconds(row)} | {ratio} | {over} |")
+        slower = "" if name.startswith("ours") else f"{median / ours:.1f}x"
+        cells[name] = [milliseconds(row), slower, *([] if floor is None else [f"{median / floor:.2f}"])]
+    return floor, cells
+
+
+def comparison(group: str, results: list[Row]) -> list[str]:
+    """One table, the machines side by side; a machine whose run did not have the group is left out."""
+    operation = group.split()[0]
+    parts = {name_of(result["machine"]): cells_of(group, result) for result in results}
+    parts = {name: (floor, cells) for name, (floor, cells) in parts.items() if cells}
+    ratio = ["x floor"] if operation in FLOOR else ["x copy"] if operation in COPIED else []
+    heads = [head for name in parts for head in (f"{name}, ms", "ours is faster by", *ratio)]
+    times = ", ".join(f"{floor * 1e3:.2f} ms ({name})" for name, (floor, _) in parts.items() if floor is not None)
+    lines = [f"\n## {group}\n"]
+    if operation in FLOOR:
+        lines.append(f"Floor: {times}.\n")
+    if operation in COPIED:
+        lines.append(
+            f"Copying as many bytes from and to main memory: {times}. That is no floor: the rows that are written stay "
+            "in the cache.\n"
+        )
+    lines.append(f"| | {' | '.join(heads)} |\n|---|{'---:|' * len(heads)}")
+    for text in dict.fromkeys(name for _, cells in parts.values() for name in cells):
+        row = [cell for _, cells in parts.values() for cell in cells.get(text, [""] * (2 + len(ratio)))]
+        lines.append(f"| {text} | {' | '.join(row)} |")
     return lines
 
 
-def scaling(rows: list[Row]) -> list[str]:
-    lines = ["\n## Two threads\n", "| | one thread, ms | two threads, ms | speed-up |\n|---|---:|---:|---:|"]
+def thread_pairs(result: Row) -> dict[str, dict[str, Row]]:
+    """What was timed with one thread and with two: name -> threads -> row."""
     pairs: dict[str, dict[str, Row]] = defaultdict(dict)
-    for row in rows:
-        found = re.fullmatch(r"test_threads_(\w+)\[(?:(.*)-)?(\d)\]", row["name"])
-        assert found is not None, row["name"]
-        what = {"gumbel_topk_with_log_prob": "gumbel_topk_with_log_prob, 8 draws"}.get(found[1], found[1])
-        pairs[" ".join(filter(None, (what, found[2])))][found[3]] = row
-    for name, pair in pairs.items():
-        gain = pair["1"]["stats"]["median"] / pair["2"]["stats"]["median"]
-        lines.append(f"| {name} | {milliseconds(pair['1'])} | {milliseconds(pair['2'])} | {gain:.2f}x |")
+    for group, rows in by_group(result).items():
+        for row in rows if group.startswith("threads ") else ():
+            found = re.fullmatch(r"test_threads_(\w+)\[(?:(.*)-)?(\d)\]", row["name"])
+            assert found is not None, row["name"]
+            what = {"gumbel_topk_with_log_prob": "gumbel_topk_with_log_prob, 8 draws"}.get(found[1], found[1])
+            pairs[" ".join(filter(None, (what, found[2])))][found[3]] = row
+    return pairs
+
+
+def scaling(results: list[Row]) -> list[str]:
+    lines = [
+        "\n## Two threads\n",
+        "| | machine | one thread, ms | two threads, ms | speed-up |\n|---|---|---:|---:|---:|",
+    ]
+    of_machines = [(name_of(result["machine"]), thread_pairs(result)) for result in results]
+    for what in dict.fromkeys(what for _, pairs in of_machines for what in pairs):
+        for name, pairs in of_machines:
+            if pair := pairs.get(what):
+                gain = pair["1"]["stats"]["median"] / pair["2"]["stats"]["median"]
+                one, two = milliseconds(pair["1"]), milliseconds(pair["2"])
+                lines.append(f"| {what} | {name} | {one} | {two} | {gain:.2f}x |")
     return lines
 
 
-def page(results: Row) -> str:
-    """The whole document, from the JSON that bench/__main__.py keeps."""
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in results["benchmarks"]:
-        groups[row["group"]].append(row)
-    lines = [INTRO.format(machine=results["machine"])]
-    copies = {name.split()[1]: rows[0]["stats"]["median"] for name, rows in groups.items() if name.startswith("copy ")}
-    for group, rows in groups.items():
-        if not group.startswith(("copy", "threads")):
-            lines += comparison(group, rows, copies.get(group.split()[-1]))
-    lines += scaling([row for group, rows in groups.items() if group.startswith("threads") for row in rows])
-    memory = results["memory"]
-    share = memory["extra"] / (memory["input"] + memory["output"])
-    beyond = max(memory["extra"] - memory["output"], 0) / (memory["input"] + memory["output"])
-    lines.append(
-        "\n## Memory\n\n"
-        f"compress of {memory['input'] / 1e6:.0f} MB of float32 tokens raised the process's peak by "
-        f"{memory['extra'] / 1e6:.1f} MB, {memory['output'] / 1e6:.1f} MB of it the output: beyond that, {beyond:.2%} "
-        f"of input and output together (in all {share:.2%})."
-    )
-    return "\n".join(lines) + "\n"
+def memory(results: list[Row]) -> list[str]:
+    lines = ["\n## Memory\n"]
+    for result in results:
+        found = result["memory"]
+        moved = found["input"] + found["output"]
+        lines.append(
+            f"{name_of(result['machine'])}: compress of {found['input'] / 1e6:.0f} MB of float32 tokens raised the "
+            f"process's peak by {found['extra'] / 1e6:.1f} MB, {found['output'] / 1e6:.1f} MB of it the output: beyond "
+            f"that, {(found['extra'] - found['output']) / moved:.2%} of input and output together.\n"
+        )
+    return lines
+
+
+def page(results: list[Row]) -> str:
+    """The whole document, from what bench/__main__.py keeps of each machine."""
+    groups = dict.fromkeys(row["group"] for result in results for row in result["benchmarks"])
+    lines = [INTRO.format(machines="\n".join(machines(results)))]
+    for group in groups:
+        if not group.startswith(("copy ", "threads ")):
+            lines += comparison(group, results)
+    lines += [*scaling(results), *memory(results)]
+    return "\n".join(lines).rstrip() + "\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 import score_ext
+from score_video import Compressor, PackedVideos
 
 FRAMES, PER_FRAME, WIDTH = 64, 196, 3584
 LENGTH = FRAMES * PER_FRAME
@@ -124,15 +126,58 @@ COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
 
 @pytest.fixture
 def timed(benchmark: Any) -> Callable[..., None]:
-    """Times a call: warmed up (compilation included), then a fixed number of rounds of one call each."""
+    """Times a call: checked and warmed up (compilation included), then a fixed number of rounds of one call each."""
 
-    def run(group: str, function: Callable[..., Any], *args: Any, rounds: int = 15) -> None:
+    def run(
+        group: str,
+        function: Callable[..., Any],
+        *args: Any,
+        rounds: int = 15,
+        check: Callable[[Any], None] | None = None,
+    ) -> None:
         benchmark.group = group
         with torch.inference_mode():  # as engines run
-            function(*args)
+            output = function(*args)
+            if check is not None:
+                check(output)
             benchmark.pedantic(function, args=args, rounds=rounds, warmup_rounds=2, iterations=1)
 
     return run
+
+
+# What a rival makes is compared with what ours makes before it is timed.
+
+
+def check_surprise(tokens: Tensor) -> Callable[[Tensor], None]:
+    return lambda output: torch.testing.assert_close(output, score_ext.surprise(tokens, *VIDEO), rtol=1e-3, atol=1e-4)
+
+
+def check_kept(tokens: Tensor) -> Callable[[Tensor], None]:
+    """The same rows but for one in a thousand, whose surprise may have been rounded to the other side."""
+    ours = score_ext.compress(tokens, *VIDEO, int32(KEEP), KEEP).kept
+
+    def check(output: Tensor) -> None:
+        assert output.shape == ours.shape
+        found = torch.isin(output[:, :8].double().sum(1), ours[:, :8].double().sum(1))
+        assert found.float().mean() > 0.999
+
+    return check
+
+
+def check_logits(tokens: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Callable[[Tensor], None]:
+    expected = score_ext.policy_logits(tokens, *VIDEO, layers)
+    return lambda output: torch.testing.assert_close(output, expected, rtol=1e-3, atol=1e-3)
+
+
+def check_selected(scores: Tensor) -> Callable[[Tensor], None]:
+    return lambda output: torch.testing.assert_close(
+        output, score_ext.select(scores, ONE_VIDEO, int32(SCORES_KEEP), SCORES_KEEP, "topk")
+    )
+
+
+def check_draw(output: tuple[Tensor, Tensor]) -> None:
+    """Another draw than ours, of the same form."""
+    assert output[0].shape == (SCORES_KEEP,) and bool((output[0].diff() > 0).all()) and bool(output[1].isfinite())
 
 
 def test_copy(timed: Callable[..., None], tokens: Tensor) -> None:
@@ -147,7 +192,7 @@ def test_surprise_ours(timed: Callable[..., None], tokens: Tensor, metric: str) 
 
 @pytest.mark.parametrize("formula", [torch_surprise, torch_surprise_sums])
 def test_surprise_eager(timed: Callable[..., None], tokens: Tensor, formula: Callable[[Tensor], Tensor]) -> None:
-    timed(f"surprise {dtype_name(tokens)}", formula, tokens, rounds=5)
+    timed(f"surprise {dtype_name(tokens)}", formula, tokens, rounds=5, check=check_surprise(tokens))
 
 
 @pytest.mark.parametrize("mode", COMPILE_MODES)
@@ -155,11 +200,22 @@ def test_surprise_eager(timed: Callable[..., None], tokens: Tensor, formula: Cal
 def test_surprise_compile(
     timed: Callable[..., None], tokens: Tensor, formula: Callable[[Tensor], Tensor], mode: str
 ) -> None:
-    timed(f"surprise {dtype_name(tokens)}", compiled(formula, mode), tokens)
+    timed(f"surprise {dtype_name(tokens)}", compiled(formula, mode), tokens, check=check_surprise(tokens))
 
 
 def test_compress_ours(timed: Callable[..., None], tokens: Tensor) -> None:
     timed(f"compress {dtype_name(tokens)}", score_ext.compress, tokens, *VIDEO, int32(KEEP), KEEP)
+
+
+def test_compress_default_policy(timed: Callable[..., None], tokens: Tensor) -> None:
+    """What people run: the policy of the package, systematic selection, and the rows."""
+    compressor = Compressor()
+    videos = PackedVideos.from_frames([tokens.view(FRAMES, 14, PER_FRAME // 14, WIDTH)])
+    timed(
+        f"compress {dtype_name(tokens)}",
+        lambda: score_ext.gather(videos.tokens, compressor.select(videos).index),
+        rounds=5,
+    )
 
 
 @pytest.mark.parametrize("rule", [torch_compress, engine_compress])
@@ -167,7 +223,7 @@ def test_compress_ours(timed: Callable[..., None], tokens: Tensor) -> None:
 def test_compress_eager(
     timed: Callable[..., None], tokens: Tensor, rule: Callable[..., Tensor], formula: Callable[[Tensor], Tensor]
 ) -> None:
-    timed(f"compress {dtype_name(tokens)}", rule, tokens, formula, rounds=5)
+    timed(f"compress {dtype_name(tokens)}", rule, tokens, formula, rounds=5, check=check_kept(tokens))
 
 
 @pytest.mark.parametrize("mode", COMPILE_MODES)
@@ -175,7 +231,7 @@ def test_compress_eager(
 def test_compress_compile(
     timed: Callable[..., None], tokens: Tensor, formula: Callable[[Tensor], Tensor], mode: str
 ) -> None:
-    timed(f"compress {dtype_name(tokens)}", compiled(torch_compress, mode), tokens, formula)
+    timed(f"compress {dtype_name(tokens)}", compiled(torch_compress, mode), tokens, formula, check=check_kept(tokens))
 
 
 @pytest.fixture(scope="module")
@@ -191,14 +247,22 @@ def test_policy_ours(timed: Callable[..., None], tokens: Tensor, layers: list[tu
 
 
 def test_policy_eager(timed: Callable[..., None], tokens: Tensor, layers: list[tuple[Tensor, Tensor]]) -> None:
-    timed(f"policy_logits {dtype_name(tokens)}", torch_policy, tokens, layers, rounds=5)
+    timed(
+        f"policy_logits {dtype_name(tokens)}",
+        torch_policy,
+        tokens,
+        layers,
+        rounds=5,
+        check=check_logits(tokens, layers),
+    )
 
 
 @pytest.mark.parametrize("mode", COMPILE_MODES)
 def test_policy_compile(
     timed: Callable[..., None], tokens: Tensor, layers: list[tuple[Tensor, Tensor]], mode: str
 ) -> None:
-    timed(f"policy_logits {dtype_name(tokens)}", compiled(torch_policy, mode), tokens, layers, rounds=5)
+    check = check_logits(tokens, layers)
+    timed(f"policy_logits {dtype_name(tokens)}", compiled(torch_policy, mode), tokens, layers, rounds=5, check=check)
 
 
 def test_gather_ours(timed: Callable[..., None], tokens: Tensor) -> None:
@@ -208,7 +272,8 @@ def test_gather_ours(timed: Callable[..., None], tokens: Tensor) -> None:
 
 def test_gather_index_select(timed: Callable[..., None], tokens: Tensor) -> None:
     index = torch.randperm(LENGTH)[:KEEP].sort().values
-    timed(f"gather {dtype_name(tokens)}", torch.index_select, tokens, 0, index, rounds=50)
+    check = partial(torch.testing.assert_close, expected=score_ext.gather(tokens, index))
+    timed(f"gather {dtype_name(tokens)}", torch.index_select, tokens, 0, index, rounds=50, check=check)
 
 
 @pytest.fixture(scope="module")
@@ -222,12 +287,12 @@ def test_select_ours(timed: Callable[..., None], scores: Tensor, selection: str)
 
 
 def test_select_eager(timed: Callable[..., None], scores: Tensor) -> None:
-    timed("select", torch_select, scores, rounds=30)
+    timed("select", torch_select, scores, rounds=30, check=check_selected(scores))
 
 
 @pytest.mark.parametrize("mode", COMPILE_MODES)
 def test_select_compile(timed: Callable[..., None], scores: Tensor, mode: str) -> None:
-    timed("select", compiled(torch_select, mode), scores, rounds=30)
+    timed("select", compiled(torch_select, mode), scores, rounds=30, check=check_selected(scores))
 
 
 def test_gumbel_topk_with_log_prob_ours(timed: Callable[..., None], scores: Tensor) -> None:
@@ -246,12 +311,18 @@ def test_gumbel_topk_with_log_prob_ours(timed: Callable[..., None], scores: Tens
 
 
 def test_gumbel_topk_with_log_prob_eager(timed: Callable[..., None], scores: Tensor) -> None:
-    timed("gumbel_topk_with_log_prob", torch_gumbel_topk_with_log_prob, scores, rounds=30)
+    timed("gumbel_topk_with_log_prob", torch_gumbel_topk_with_log_prob, scores, rounds=30, check=check_draw)
 
 
 @pytest.mark.parametrize("mode", COMPILE_MODES)
 def test_gumbel_topk_with_log_prob_compile(timed: Callable[..., None], scores: Tensor, mode: str) -> None:
-    timed("gumbel_topk_with_log_prob", compiled(torch_gumbel_topk_with_log_prob, mode), scores, rounds=30)
+    timed(
+        "gumbel_topk_with_log_prob",
+        compiled(torch_gumbel_topk_with_log_prob, mode),
+        scores,
+        rounds=30,
+        check=check_draw,
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2])

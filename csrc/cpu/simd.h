@@ -5,8 +5,11 @@
 #include "score/rounding.h"
 #include "score/types.h"
 
-// Compiled once per instruction set and chosen when the library is loaded. Sanitizers start too late for that.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(SCORE_SANITIZE)
+// Compiled once per instruction set and chosen when the library is loaded: by an ifunc, which glibc has and musl has
+// not. Sanitizers start too late for that. clang: tried with 19. On Arm the one version is for NEON, which every
+// machine has.
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(SCORE_SANITIZE) && \
+    (!defined(__clang__) || __clang_major__ >= 19)
 #define SCORE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define SCORE_CLONES

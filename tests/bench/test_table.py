@@ -1,0 +1,68 @@
+"""The tables of `make bench`: every machine beside the others, and the document in step with what is kept."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from bench.__main__ import DOCUMENT, file_of, kept, machine
+from bench.table import comparison, label, page
+
+
+def on_another_machine(results: dict[str, Any], times: float) -> dict[str, Any]:
+    other = copy.deepcopy(results)
+    other["machine"] |= {"cpu": "AMD EPYC", "vectors": "AVX2"}
+    for row in other["benchmarks"]:
+        row["stats"]["median"] *= times
+    return other
+
+
+def test_the_document_is_made_of_what_is_kept() -> None:
+    assert DOCUMENT.read_text() == page(kept())
+
+
+def test_machines_stand_side_by_side_each_with_its_own_floor() -> None:
+    here = kept()[0]
+    there = on_another_machine(here, 2.0)
+    there["benchmarks"] = [row for row in there["benchmarks"] if "engine" not in row["name"]]
+    alone, both = (comparison("compress float32", results) for results in ([here], [here, there]))
+    assert both[1].count(" ms (") == 2
+    ours = next(line for line in both if line.startswith("| ours |"))
+    cells = [cell.strip() for cell in ours.strip("|").split("|")]
+    assert float(cells[4].split()[0]) == pytest.approx(2 * float(cells[1].split()[0]), abs=0.02)
+    assert cells[3] == cells[6]  # as many times the floor
+    lines = [line for line in both if line.startswith("| engine rule, three sums")]
+    assert lines and lines[0].endswith("|  |  |  |")  # what was not run there
+    assert len(both) == len(alone)
+
+
+def test_only_what_is_one_is_called_a_floor() -> None:
+    gather = "\n".join(comparison("gather float32", kept()))
+    assert "x copy" in gather and "no floor" in gather and "x floor" not in gather
+    assert "x floor" in "\n".join(comparison("surprise float32", kept()))
+
+
+def test_a_machine_without_a_group_is_left_out() -> None:
+    here = kept()[0]
+    there = on_another_machine(here, 1.0)
+    there["benchmarks"] = [row for row in there["benchmarks"] if not row["group"].startswith("gather")]
+    assert comparison("gather float32", [here, there]) == comparison("gather float32", [here])
+    assert "gather" in page([there, here])
+
+
+def test_a_file_for_each_kind_of_machine() -> None:
+    facts = machine()
+    assert set(facts) == {"cpu", "cores", "date", "score", "python", "torch", "vectors", "compiler"}
+    names = {
+        "Intel(R) Xeon(R) Processor": "cpu-intel-xeon-processor-2-cores.json",
+        "AMD EPYC": "cpu-amd-epyc-2-cores.json",
+    }
+    for cpu, name in names.items():
+        assert file_of({**facts, "cpu": cpu, "cores": 2}).name == name
+
+
+def test_what_nobody_named_is_refused() -> None:
+    with pytest.raises(ValueError, match="no label for the benchmark test_unheard_of"):
+        label("test_unheard_of")
