@@ -11,6 +11,7 @@
 
 #include "kernels.h"
 #include "parallel.h"
+#include "relative_products.h"
 #include "relative_videos.h"
 #include "score/sums.h"
 #include "simd.h"
@@ -19,7 +20,12 @@ namespace score::cpu {
 namespace {
 
 constexpr int kLanes = 32;
-constexpr int64_t kRunRows = 64;  // rows whose directions are added up in float32
+constexpr int64_t kRunRows = 64;         // rows whose directions are added up in float32
+constexpr int64_t kTogether = 4;         // of them at a time
+constexpr int64_t kRing = 5;             // frames of a slice of columns that are held: this one and four back
+constexpr int64_t kRingBytes = 1 << 20;  // for it: what a large second-level cache holds
+constexpr int64_t kLineFloats = 16;      // of a cache line: a load that straddles two costs as much as two
+constexpr int64_t kAheadRows = 16;  // rows whose slice is fetched before it is needed: the hardware sees no pattern
 
 template <typename T>
 SCORE_INLINE float square_sum(const T* x, int64_t width) {
@@ -37,123 +43,177 @@ SCORE_INLINE float square_sum(const T* x, int64_t width) {
   return lanes[0];
 }
 
-// |x| in double, for rows whose squares, or sums of squares, are no floats.
+// |x|, in double where its square, or squares in it, are no floats.
 template <typename T>
-SCORE_INLINE double wide_norm(const T* x, int64_t width) {
+SCORE_INLINE double row_norm(const T* x, int64_t width) {
+  const float squares = square_sum(x, width);
+  if (sum_is_exact(squares)) return std::sqrt(static_cast<double>(squares));
   double sum = 0.0;
   for (int64_t i = 0; i < width; ++i) sum += static_cast<double>(to_float(x[i])) * static_cast<double>(to_float(x[i]));
   return std::sqrt(sum);
 }
 
-// out[i] = x[i] / |x| - mean[i]; inverse is 1 / |x|, 0 for a zero token.
+// Whether x / |x| can be had by a product in float32; inverse is 1 / |x|, 0 for a zero token.
+SCORE_INLINE bool is_plain(double inverse) { return inverse >= 0x1p-63 && inverse <= 0x1p50; }
+
 template <typename T>
-SCORE_INLINE void direction(const T* x, double inverse, const float* mean, int64_t width, float* out) {
-  if (inverse >= 0x1p-63 && inverse <= 0x1p50) {
-    const float scale = static_cast<float>(inverse);
+SCORE_INLINE float wide_unit(T x, double inverse) {
+  return static_cast<float>(static_cast<double>(to_float(x)) * inverse);
+}
+
+// sum[i] += the direction of each of `count` rows, at most kTogether.
+template <typename T>
+SCORE_INLINE void add_directions(const T* x, int64_t width, int64_t count, const double* inverse, float* sum) {
+  const auto plain = [&](int64_t row) { return is_plain(inverse[row]); };
+  if (count == kTogether && plain(0) && plain(1) && plain(2) && plain(3)) {
+    const float s0 = static_cast<float>(inverse[0]), s1 = static_cast<float>(inverse[1]);
+    const float s2 = static_cast<float>(inverse[2]), s3 = static_cast<float>(inverse[3]);
+    const T *x1 = x + width, *x2 = x1 + width, *x3 = x2 + width;
 #pragma omp simd
-    for (int64_t i = 0; i < width; ++i) out[i] = to_float(x[i]) * scale - mean[i];
-  } else {
     for (int64_t i = 0; i < width; ++i) {
-      out[i] = static_cast<float>(static_cast<double>(to_float(x[i])) * inverse) - mean[i];
+      sum[i] += (to_float(x[i]) * s0 + to_float(x1[i]) * s1) + (to_float(x2[i]) * s2 + to_float(x3[i]) * s3);
     }
+    return;
   }
-}
-
-// Inner products of each token's centred direction c.
-enum Product : int { kAround, kTwoBack = 9, kFourBack, kUp, kLeft, kSelf, kFrame, kVideo, kProducts };
-
-struct Slice {
-  int64_t begin, width;
-};
-
-struct Item {
-  const RelativeVideo& video;
-  int64_t frame_begin, frame_end;
-  const float* mean;      // [width], the video's mean direction m
-  const double* inverse;  // [L]
-  float* products;        // [L, kProducts]
-  float* frame_sums;      // [T, 2]: |f - m|^2 and <m, f - m>
-};
-
-SCORE_INLINE float dot(const float* a, const float* b, int64_t width) {
-  float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < width; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
-constexpr int64_t kRing = 5;  // frames of a slice that are held: this one and four back
-constexpr int64_t kRingBytes = 400 << 10;
-
-int64_t slice_width(const RelativeVideo& video) {
-  const int64_t fits = kRingBytes / (kRing * video.per_frame * static_cast<int64_t>(sizeof(float)));
-  return std::clamp<int64_t>(fits / 16 * 16, 32, 256);
-}
-
-template <typename T>
-SCORE_INLINE void follow(const T* tokens, int64_t width, const Item& item, std::vector<float>& scratch) {
-  const RelativeVideo& video = item.video;
-  const int64_t n = video.per_frame, most = std::min(slice_width(video), width);
-  scratch.assign((kRing * n + 1) * most, 0.0f);
-  float* offset = scratch.data() + kRing * n * most;  // f - m
-  for (int64_t column = 0; column < width; column += most) {
-    const int64_t size = std::min(most, width - column);
-    const float* mean = item.mean + column;
-    for (int64_t frame = std::max<int64_t>(item.frame_begin - 4, 0); frame < item.frame_end; ++frame) {
-      const auto ring = [&](int64_t number) { return scratch.data() + (number % kRing) * n * most; };
-      float* current = ring(frame);
-      const int64_t row = video.begin + frame * n;
-      for (int64_t i = 0; i < n; ++i) {
-        direction(tokens + (row + i) * width + column, item.inverse[row + i], mean, size, current + i * most);
-      }
-      if (frame < item.frame_begin) continue;
-      std::fill_n(offset, size, 0.0f);
-      for (int64_t i = 0; i < n; ++i) {
-#pragma omp simd
-        for (int64_t d = 0; d < size; ++d) offset[d] += current[i * most + d];
-      }
-      for (int64_t d = 0; d < size; ++d) offset[d] /= static_cast<float>(n);
-      float* sums = item.frame_sums + (video.first_frame + frame) * 2;
-      sums[0] += dot(offset, offset, size);
-      sums[1] += dot(offset, mean, size);
-      for (int64_t i = 0; i < n; ++i) {
-        const float* c = current + i * most;
-        float* out = item.products + (row + i) * kProducts;
-        const int64_t down = i / video.columns, right = i % video.columns;
-        const auto add = [&](int product, const float* other) { out[product] += dot(c, other, size); };
-        if (frame >= 1) {
-          for (int k = 0; k < 9; ++k) {
-            const int64_t y = down + k / 3 - 1, x = right + k % 3 - 1;
-            if (y < 0 || y >= video.rows || x < 0 || x >= video.columns) continue;
-            add(kAround + k, ring(frame - 1) + (y * video.columns + x) * most);
-          }
-        }
-        if (frame >= 2) add(kTwoBack, ring(frame - 2) + i * most);
-        if (frame >= 4) add(kFourBack, ring(frame - 4) + i * most);
-        if (down > 0) add(kUp, c - video.columns * most);
-        if (right > 0) add(kLeft, c - most);
-        add(kSelf, c);
-        add(kFrame, offset);
-        add(kVideo, mean);
-      }
-    }
+  for (int64_t row = 0; row < count; ++row, x += width) {
+    for (int64_t i = 0; i < width; ++i) sum[i] += wide_unit(x[i], inverse[row]);
   }
 }
 
 // Norms of rows begin .. end, and the sum of their directions, [width].
 template <typename T>
-SCORE_INLINE void add_directions(
+SCORE_INLINE void run_directions(
     const T* tokens, int64_t width, int64_t begin, int64_t end, double* inverse, float* measures, float* sum) {
   std::fill_n(sum, width, 0.0f);
-  std::vector<float> unit(width), zero(width, 0.0f);
-  for (int64_t row = begin; row < end; ++row) {
-    const T* x = tokens + row * width;
-    const float squares = square_sum(x, width);
-    const double norm = sum_is_exact(squares) ? std::sqrt(static_cast<double>(squares)) : wide_norm(x, width);
-    inverse[row] = norm == 0.0 ? 0.0 : 1.0 / norm;
-    measures[row * kMeasures + kLogNorm] = static_cast<float>(std::log(norm));
-    direction(x, inverse[row], zero.data(), width, unit.data());
-    for (int64_t i = 0; i < width; ++i) sum[i] += unit[i];
+  for (int64_t first = begin; first < end; first += kTogether) {
+    const int64_t last = std::min(first + kTogether, end);
+    for (int64_t row = first; row < last; ++row) {
+      const double norm = row_norm(tokens + row * width, width);
+      inverse[row] = norm == 0.0 ? 0.0 : 1.0 / norm;
+      measures[row * kMeasures + kLogNorm] = static_cast<float>(std::log(norm));
+    }
+    add_directions(tokens + first * width, width, last - first, inverse + first, sum);
+  }
+}
+
+// The mean direction of a video: m as float32, and what rounding took from it.
+struct MeanDirection {
+  const float *high, *low;  // [width] each
+};
+
+// Frames frame_begin .. frame_end of a video.
+struct Item {
+  const RelativeVideo& video;
+  int64_t frame_begin, frame_end;
+  MeanDirection mean;
+  const double* inverse;  // [L]
+  float* products;        // blocks of the video's pairs
+  float* frame_sums;      // [T, 2] of the video: |f - m|^2 and <m, f - m>
+};
+
+// How the places of a frame lie in memory: a row's after each other, with one that is always 0 before and behind them,
+// and such rows above and below. A pair's second token may be one of those.
+struct Grid {
+  explicit Grid(const RelativeVideo& video)
+      : rows(video.rows), columns(video.columns), pairs((columns + 1) / 2), stride(2 * pairs + 1) {}
+  int64_t place(int64_t down, int64_t right) const { return (down + 1) * stride + right + 1; }
+  int64_t places() const { return (rows + 2) * stride + 2; }
+  int64_t rows, columns, pairs, stride;
+};
+
+// Columns of a slice. Fixed by the size of a frame alone, as the order of sums is.
+int64_t slice_width(const Grid& grid) {
+  const int64_t fits = kRingBytes / (kRing * grid.places() * static_cast<int64_t>(sizeof(float)));
+  return std::clamp<int64_t>(fits / kLineFloats * kLineFloats, 32, 256);
+}
+
+// out = x / |x| - mean, sum += out, of one row; columns size .. padded of out are 0.
+template <typename T>
+SCORE_INLINE void centre_row(const T* x, double inverse, const float* mean, int64_t size, float* out, float* sum) {
+  if (is_plain(inverse)) {
+    const float scale = static_cast<float>(inverse);
+#pragma omp simd
+    for (int64_t i = 0; i < size; ++i) {
+      const float c = to_float(x[i]) * scale - mean[i];
+      out[i] = c;
+      sum[i] += c;
+    }
+  } else {
+    for (int64_t i = 0; i < size; ++i) {
+      out[i] = wide_unit(x[i], inverse) - mean[i];
+      sum[i] += out[i];
+    }
+  }
+}
+
+// A slice of one frame: its centred directions, and sum [size], their sum.
+template <typename T>
+SCORE_INLINE void centre_frame(
+    const T* x, int64_t width, const double* inverse, const float* mean, int64_t size, int64_t padded, const Grid& grid,
+    float* out, float* sum) {
+  std::fill_n(sum, size, 0.0f);
+  for (int64_t down = 0; down < grid.rows; ++down) {
+    for (int64_t right = 0; right < grid.columns; ++right, x += width, ++inverse) {
+      const uintptr_t ahead = reinterpret_cast<uintptr_t>(x + kAheadRows * width);  // may lie past the end: only a hint
+      for (size_t line = 0; line < size * sizeof(T); line += 64) {
+        __builtin_prefetch(reinterpret_cast<const void*>(ahead + line));
+      }
+      centre_row(x, *inverse, mean, size, out + grid.place(down, right) * padded, sum);
+    }
+  }
+}
+
+template <typename T>
+SCORE_INLINE void follow(const T* tokens, int64_t width, const Item& item, std::vector<float>& scratch) {
+  const RelativeVideo& video = item.video;
+  const Grid grid(video);
+  const int64_t n = video.per_frame, most = slice_width(grid), frame_floats = grid.places() * most;
+  scratch.assign(kRing * frame_floats + 2 * most + kLineFloats, 0.0f);
+  float* first = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
+  float *offset = first + kRing * frame_floats, *mean = offset + most;
+  for (int64_t column = 0; column < width; column += most) {
+    const int64_t size = std::min(most, width - column), padded = (size + kLineFloats - 1) / kLineFloats * kLineFloats;
+    if (size < most) std::fill_n(first, kRing * frame_floats, 0.0f);  // places begin elsewhere in a last slice
+    std::copy_n(item.mean.high + column, size, mean);
+    std::fill(mean + size, mean + padded, 0.0f);
+    std::fill(offset + size, offset + padded, 0.0f);
+    const auto ring = [&](int64_t number) { return first + (number + kRing) % kRing * frame_floats; };
+    for (int64_t frame = std::max<int64_t>(item.frame_begin - 4, 0); frame < item.frame_end; ++frame) {
+      float* current = ring(frame);
+      const int64_t row = video.begin + frame * n;
+      centre_frame(tokens + row * width + column, width, item.inverse + row, mean, size, padded, grid, current, offset);
+      if (frame < item.frame_begin) continue;
+      float square = 0.0f, along = 0.0f;
+      for (int64_t d = 0; d < size; ++d) {
+        offset[d] = offset[d] / static_cast<float>(n) - item.mean.low[column + d];  // f - m
+        square += offset[d] * offset[d];
+        along += offset[d] * mean[d];
+      }
+      item.frame_sums[2 * frame] += square;
+      item.frame_sums[2 * frame + 1] += along;
+      float* out = item.products + frame * grid.rows * grid.pairs * kPair;
+      for (int64_t down = 0; down < grid.rows; ++down) {
+        for (int64_t pair = 0; pair < grid.pairs; ++pair, out += kPair) {
+          const auto at = [&](const float* of, int64_t y, int64_t x) {
+            return of + grid.place(down + y, 2 * pair + x) * padded;
+          };
+          const float* before = ring(frame - 1);
+          const PairOperands operands{
+              at(current, 0, 0),
+              at(current, -1, 0),
+              {at(before, -1, -1), at(before, 0, -1), at(before, 1, -1)},
+              at(ring(frame - 2), 0, 0),
+              at(ring(frame - 4), 0, 0),
+              offset,
+              mean};
+          if (frame == 0) {
+            add_products<false>(operands, padded, padded, out);
+          } else {
+            add_products<true>(operands, padded, padded, out);
+          }
+        }
+      }
+    }
   }
 }
 
@@ -161,9 +221,9 @@ SCORE_INLINE void add_directions(
   SCORE_CLONES void follow_##name(const void* tokens, int64_t width, const Item& item, std::vector<float>& scratch) { \
     follow(static_cast<const T*>(tokens), width, item, scratch);                                                      \
   }                                                                                                                   \
-  SCORE_CLONES void add_##name(                                                                                       \
+  SCORE_CLONES void run_##name(                                                                                       \
       const void* tokens, int64_t width, int64_t begin, int64_t end, double* inverse, float* measures, float* sum) {  \
-    add_directions(static_cast<const T*>(tokens), width, begin, end, inverse, measures, sum);                         \
+    run_directions(static_cast<const T*>(tokens), width, begin, end, inverse, measures, sum);                         \
   }
 SCORE_RELATIVE(f32, float)
 SCORE_RELATIVE(f16, Float16)
@@ -171,79 +231,97 @@ SCORE_RELATIVE(bf16, BFloat16)
 #undef SCORE_RELATIVE
 
 using Follow = void (*)(const void*, int64_t, const Item&, std::vector<float>&);
-using AddDirections = void (*)(const void*, int64_t, int64_t, int64_t, double*, float*, float*);
+using RunDirections = void (*)(const void*, int64_t, int64_t, int64_t, double*, float*, float*);
 constexpr Follow kFollow[3] = {follow_f32, follow_f16, follow_bf16};  // in the order of DType
-constexpr AddDirections kAddDirections[3] = {add_f32, add_f16, add_bf16};
+constexpr RunDirections kRunDirections[3] = {run_f32, run_f16, run_bf16};
 
 // The larger, NaN if either is.
 SCORE_INLINE float larger(float a, float b) { return b > a || b != b ? b : a; }
 
-// The cosines of one frame's tokens, from the products of it and of the one after.
-void finish_frame(
-    const RelativeVideo& video, int64_t frame, const float* products, const float* frame_sums, float squared_mean,
-    float* measures) {
-  const int64_t n = video.per_frame, columns = video.columns, rows = video.rows;
-  const auto sums = [&](int64_t row) { return products + row * kProducts; };
-  const auto root = [&](int64_t row) { return std::sqrt(sums(row)[kSelf] + kTiny); };
-  const float* of_frame = frame_sums + (video.first_frame + frame) * 2;
-  const float frame_root = std::sqrt(of_frame[0] + kTiny);
-  const float frame_square = of_frame[0] + 2.0f * of_frame[1] + squared_mean;  // |f|^2
-  const float frame_plain_root = std::sqrt(std::max(frame_square, 0.0f) + kTiny);
-  const float video_root = std::sqrt(squared_mean + kTiny);
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t row = video.begin + frame * n + i, down = i / columns, right = i % columns;
-    const float* own = sums(row);
-    const float own_root = root(row), along = own[kVideo] + squared_mean;  // <u, m>
-    float* out = measures + row * kMeasures;
-    std::fill_n(out, kCosines, 0.0f);
-    const auto inside = [&](int64_t y, int64_t x) { return y >= 0 && y < rows && x >= 0 && x < columns; };
-    if (frame >= 1) {
-      const int64_t before = row - n;
-      out[kBack1] = own[kAround + 4] / (own_root * root(before));
-      out[kBack1Plain] = own[kAround + 4] + along + sums(before)[kVideo];
-      float best = kNone;
-      for (int k = 0; k < 9; ++k) {
-        const int64_t y = k / 3 - 1, x = k % 3 - 1;
-        if (inside(down + y, right + x)) {
-          best = larger(best, own[kAround + k] / (own_root * root(before + y * columns + x)));
+// What finish_frame needs to know of a video.
+struct Finish {
+  const RelativeVideo& video;
+  const float* products;      // blocks of the video's pairs
+  const float* inverse_root;  // 1 / sqrt(|c|^2 + e) of the video's tokens
+  const float* frame_sums;    // [T, 2] of the video
+  float squared_mean;         // |m|^2
+};
+
+// The cosines of one frame's tokens, out [N, kMeasures], from the products of it and of the frame after.
+void finish_frame(const Finish& of, int64_t frame, float* out) {
+  const RelativeVideo& video = of.video;
+  const Grid grid(video);
+  const int64_t n = video.per_frame, rows = grid.rows, columns = grid.columns;
+  const auto product = [&](int64_t number, int64_t down, int64_t right, int which) {
+    const float* block = of.products + ((number * rows + down) * grid.pairs + right / 2) * kPair;
+    return block[kPlace[right % 2][which]];
+  };
+  const float to_mean = of.frame_sums[2 * frame], along_mean = of.frame_sums[2 * frame + 1];
+  const float frame_root = std::sqrt(to_mean + kTiny);
+  const float frame_square = std::max(to_mean + 2.0f * along_mean + of.squared_mean, 0.0f);  // |f|^2
+  const float frame_plain_root = std::sqrt(frame_square + kTiny), video_root = std::sqrt(of.squared_mean + kTiny);
+  const float* roots = of.inverse_root + frame * n;
+  for (int64_t down = 0; down < rows; ++down) {
+    for (int64_t right = 0; right < columns; ++right, out += kMeasures) {
+      const int64_t i = down * columns + right;
+      const float root = roots[i];
+      const auto own = [&](int which) { return product(frame, down, right, which); };
+      const float along = own(kVideo) + of.squared_mean;  // <u, m>
+      std::fill_n(out, kCosines, 0.0f);
+      const auto inside = [&](int64_t y, int64_t x) { return y >= 0 && y < rows && x >= 0 && x < columns; };
+      if (frame >= 1) {
+        out[kBack1] = own(kAround + 4) * (root * roots[i - n]);
+        out[kBack1Plain] = own(kAround + 4) + along + product(frame - 1, down, right, kVideo);
+        float best = kNone;
+        for (int k = 0; k < 9; ++k) {
+          const int64_t y = k / 3 - 1, x = k % 3 - 1;
+          if (!inside(down + y, right + x)) continue;
+          best = larger(best, own(kAround + k) * (root * roots[i - n + y * columns + x]));
         }
+        out[kBackBest] = best;
       }
-      out[kBackBest] = best;
-    }
-    if (frame >= 2) out[kBack2] = own[kTwoBack] / (own_root * root(row - 2 * n));
-    if (frame >= 4) out[kBack4] = own[kFourBack] / (own_root * root(row - 4 * n));
-    if (frame + 1 < video.frames) {
-      const int64_t after = row + n;
-      out[kAhead1] = sums(after)[kAround + 4] / (own_root * root(after));
-      float best = kNone;
-      for (int k = 0; k < 9; ++k) {  // the token there sees this one the other way round
-        const int64_t y = 1 - k / 3, x = 1 - k % 3;
-        if (inside(down + y, right + x)) {
-          const int64_t there = after + y * columns + x;
-          best = larger(best, sums(there)[kAround + k] / (own_root * root(there)));
+      if (frame >= 2) out[kBack2] = own(kTwoBack) * (root * roots[i - 2 * n]);
+      if (frame >= 4) out[kBack4] = own(kFourBack) * (root * roots[i - 4 * n]);
+      if (frame + 1 < video.frames) {
+        out[kAhead1] = product(frame + 1, down, right, kAround + 4) * (root * roots[i + n]);
+        float best = kNone;
+        for (int k = 0; k < 9; ++k) {  // the token there sees this one the other way round
+          const int64_t y = 1 - k / 3, x = 1 - k % 3;
+          if (!inside(down + y, right + x)) continue;
+          const float there = product(frame + 1, down + y, right + x, kAround + k);
+          best = larger(best, there * (root * roots[i + n + y * columns + x]));
         }
+        out[kAheadBest] = best;
       }
-      out[kAheadBest] = best;
+      if (n > 1) {
+        float best = kNone, sum = 0.0f, count = 0.0f;
+        const auto see = [&](int64_t neighbour, float value) {
+          const float cosine = value * (root * roots[neighbour]);
+          best = larger(best, cosine);
+          sum += cosine;
+          count += 1.0f;
+        };
+        if (down > 0) see(i - columns, own(kUp));
+        if (right > 0) see(i - 1, own(kLeft));
+        if (down + 1 < rows) see(i + columns, product(frame, down + 1, right, kUp));
+        if (right + 1 < columns) see(i + 1, product(frame, down, right + 1, kLeft));
+        out[kNearMean] = sum / count;
+        out[kNearBest] = best;
+      }
+      out[kToFrame] = own(kFrame) * root / frame_root;
+      out[kFramePlain] = (own(kFrame) + own(kVideo) + along_mean + of.squared_mean) / frame_plain_root;
+      out[kVideoPlain] = along / video_root;
     }
-    if (n > 1) {
-      float best = kNone, sum = 0.0f, count = 0.0f;
-      const auto see = [&](bool there, int64_t neighbour, float product) {
-        if (!there) return;
-        const float cosine = product / (own_root * root(neighbour));
-        best = larger(best, cosine);
-        sum += cosine;
-        count += 1.0f;
-      };
-      see(down > 0, row - columns, own[kUp]);
-      see(right > 0, row - 1, own[kLeft]);
-      if (down + 1 < rows) see(true, row + columns, sums(row + columns)[kUp]);
-      if (right + 1 < columns) see(true, row + 1, sums(row + 1)[kLeft]);
-      out[kNearMean] = sum / count;
-      out[kNearBest] = best;
+  }
+}
+
+// 1 / sqrt(|c|^2 + e) of one frame's tokens, [N], from the blocks of its pairs.
+void inverse_roots(const float* products, const Grid& grid, float* out) {
+  for (int64_t down = 0; down < grid.rows; ++down) {
+    for (int64_t right = 0; right < grid.columns; ++right) {
+      const float* block = products + (down * grid.pairs + right / 2) * kPair;
+      *out++ = 1.0f / std::sqrt(block[kPlace[right % 2][kSelf]] + kTiny);
     }
-    out[kToFrame] = own[kFrame] / (own_root * frame_root);
-    out[kFramePlain] = (own[kFrame] + own[kVideo] + of_frame[1] + squared_mean) / frame_plain_root;
-    out[kVideoPlain] = along / video_root;
   }
 }
 
@@ -256,23 +334,27 @@ struct Group {
   }
 };
 
-Group frame_group(const float* measures, int64_t rows, int measure) {
-  const auto value = [&](int64_t i) { return measures[i * kMeasures + measure]; };
-  const auto missing = [&](int64_t i) { return measure == kLogNorm && value(i) == -INFINITY; };
-  Group group;
-  double sum = 0.0;
+// Of every measure over rows [rows, kMeasures]; of log-norms those that are numbers.
+SCORE_CLONES void frame_groups(const float* measures, int64_t rows, Group* out) {
+  double sums[kMeasures] = {}, means[kMeasures], squares[kMeasures] = {};
+  int64_t zeros = 0;
   for (int64_t i = 0; i < rows; ++i) {
-    if (missing(i)) continue;
-    group.count += 1.0;
-    sum += value(i);
+    const float* row = measures + i * kMeasures;
+    for (int m = 0; m < kCosines; ++m) sums[m] += row[m];
+    const bool zero = row[kLogNorm] == -INFINITY;
+    sums[kLogNorm] += zero ? 0.0 : row[kLogNorm];
+    zeros += zero;
   }
-  group.mean = sum / std::max(group.count, 1.0);
+  const double count = static_cast<double>(rows), numbers = static_cast<double>(rows - zeros);
+  for (int m = 0; m < kCosines; ++m) means[m] = sums[m] / count;
+  means[kLogNorm] = sums[kLogNorm] / std::max(numbers, 1.0);
   for (int64_t i = 0; i < rows; ++i) {
-    if (missing(i)) continue;
-    const double deviation = value(i) - group.mean;
-    group.squares += deviation * deviation;
+    const float* row = measures + i * kMeasures;
+    for (int m = 0; m < kCosines; ++m) squares[m] += (row[m] - means[m]) * (row[m] - means[m]);
+    const double deviation = row[kLogNorm] == -INFINITY ? 0.0 : row[kLogNorm] - means[kLogNorm];
+    squares[kLogNorm] += deviation * deviation;
   }
-  return group;
+  for (int m = 0; m < kMeasures; ++m) out[m] = {m == kLogNorm ? numbers : count, means[m], squares[m]};
 }
 
 // Of all frames' values together. first [frames, kMeasures].
@@ -312,59 +394,86 @@ void relative_measures(const RelativeBatch& batch, float* measures, double* mome
       const int64_t first = video.begin + run * kRunRows;
       const int64_t last = std::min(first + kRunRows, video.begin + video.frames * video.per_frame);
       float* sum = run_sums.data() + (runs.first(number) + run) * width;
-      kAddDirections[dtype](tokens.tokens, width, first, last, inverse.data(), measures, sum);
+      kRunDirections[dtype](tokens.tokens, width, first, last, inverse.data(), measures, sum);
     });
   });
 
-  std::vector<float> mean(num_videos * width), squared_mean(num_videos);
-  parallel_for(num_videos, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t number = begin; number < end; ++number) {
+  std::vector<float> mean(2 * num_videos * width), squared_mean(num_videos);
+  const auto mean_of = [&](int64_t number) {
+    return MeanDirection{mean.data() + 2 * number * width, mean.data() + (2 * number + 1) * width};
+  };
+  parallel_for(num_videos * width, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t number = i / width, column = i % width;
       const double rows = static_cast<double>(videos[number].frames * videos[number].per_frame);
-      double squares = 0.0;
-      for (int64_t i = 0; i < width; ++i) {
-        double sum = 0.0;
-        for (int64_t run = runs.first(number); run < runs.first(number + 1); ++run) sum += run_sums[run * width + i];
-        const float value = static_cast<float>(sum / std::max(rows, 1.0));
-        mean[number * width + i] = value;
-        squares += static_cast<double>(value) * value;
-      }
-      squared_mean[number] = static_cast<float>(squares);
+      double sum = 0.0;
+      for (int64_t run = runs.first(number); run < runs.first(number + 1); ++run) sum += run_sums[run * width + column];
+      const double value = sum / std::max(rows, 1.0);
+      const float high = static_cast<float>(value);
+      mean[2 * number * width + column] = high;
+      mean[(2 * number + 1) * width + column] = static_cast<float>(value - high);
+    }
+  });
+  run_sums = {};
+
+  const ItemsOfVideos blocks(videos, [](const RelativeVideo& video) {
+    const Grid grid(video);
+    return video.frames * grid.rows * grid.pairs;
+  });
+  std::vector<float> products(blocks.count() * kPair, 0.0f), frame_sums(batch.num_frames * 2, 0.0f);
+  const auto products_of = [&](int64_t number) { return products.data() + blocks.first(number) * kPair; };
+  // Shares by tokens; a frame belongs to where it begins.
+  parallel_for(length, 256, [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch;
+    for (int64_t number = 0; number < num_videos; ++number) {
+      const RelativeVideo& video = videos[number];
+      const auto frame_from = [&](int64_t row) {
+        const int64_t within = std::max<int64_t>(row - video.begin, 0);
+        return std::min((within + video.per_frame - 1) / video.per_frame, video.frames);
+      };
+      const Item item{
+          video,
+          frame_from(begin),
+          frame_from(end),
+          mean_of(number),
+          inverse.data(),
+          products_of(number),
+          frame_sums.data() + 2 * video.first_frame};
+      if (item.frame_begin < item.frame_end) kFollow[dtype](tokens.tokens, width, item, scratch);
     }
   });
 
-  std::vector<float> products(length * kProducts, 0.0f), frame_sums(batch.num_frames * 2, 0.0f);
-  constexpr int64_t kChunk = 16;
-  const ItemsOfVideos chunks(videos, [](const RelativeVideo& video) { return (video.frames + kChunk - 1) / kChunk; });
-  parallel_for(chunks.count(), 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch;
-    chunks.each(begin, end, [&](int64_t number, int64_t chunk) {
-      const RelativeVideo& video = videos[number];
-      const Item item{
-          video,
-          chunk * kChunk,
-          std::min((chunk + 1) * kChunk, video.frames),
-          mean.data() + number * width,
-          inverse.data(),
-          products.data(),
-          frame_sums.data()};
-      kFollow[dtype](tokens.tokens, width, item, scratch);
-    });
+  std::vector<float> roots(length);
+  const ItemsOfVideos frames(videos, [](const RelativeVideo& video) { return video.frames; });
+  const auto each_frame = [&](const auto& body) {
+    parallel_for(frames.count(), 1, [&](int64_t begin, int64_t end) { frames.each(begin, end, body); });
+  };
+  each_frame([&](int64_t number, int64_t frame) {
+    const RelativeVideo& video = videos[number];
+    const Grid grid(video);
+    const float* of_frame = products_of(number) + frame * grid.rows * grid.pairs * kPair;
+    inverse_roots(of_frame, grid, roots.data() + video.begin + frame * video.per_frame);
+    if (frame > 0) return;
+    const float* m = mean_of(number).high;
+    double squares = 0.0;
+    for (int64_t i = 0; i < width; ++i) squares += static_cast<double>(m[i]) * m[i];
+    squared_mean[number] = static_cast<float>(squares);
   });
 
   std::vector<Group> groups(batch.num_frames * kMeasures);
-  const ItemsOfVideos frames(videos, [](const RelativeVideo& video) { return video.frames; });
-  parallel_for(frames.count(), 1, [&](int64_t begin, int64_t end) {
-    frames.each(begin, end, [&](int64_t number, int64_t frame) {
-      const RelativeVideo& video = videos[number];
-      finish_frame(video, frame, products.data(), frame_sums.data(), squared_mean[number], measures);
-      Group* of_frame = groups.data() + (video.first_frame + frame) * kMeasures;
-      for (int m = 0; m < kMeasures; ++m) {
-        const bool exists = m == kLogNorm || cosine_exists(m, frame, video.frames, video.per_frame);
-        const float* first = measures + (video.begin + frame * video.per_frame) * kMeasures;
-        of_frame[m] = exists ? frame_group(first, video.per_frame, m) : Group{};
-        of_frame[m].write(moments + ((video.first_frame + frame) * kMeasures + m) * 2);
-      }
-    });
+  each_frame([&](int64_t number, int64_t frame) {
+    const RelativeVideo& video = videos[number];
+    const Finish finish{
+        video, products_of(number), roots.data() + video.begin, frame_sums.data() + 2 * video.first_frame,
+        squared_mean[number]};
+    float* out = measures + (video.begin + frame * video.per_frame) * kMeasures;
+    finish_frame(finish, frame, out);
+    Group* of_frame = groups.data() + (video.first_frame + frame) * kMeasures;
+    frame_groups(out, video.per_frame, of_frame);
+    for (int m = 0; m < kMeasures; ++m) {
+      if (m != kLogNorm && !cosine_exists(m, frame, video.frames, video.per_frame)) of_frame[m] = {};
+      of_frame[m].write(moments + ((video.first_frame + frame) * kMeasures + m) * 2);
+    }
   });
   parallel_for(num_videos, 1, [&](int64_t begin, int64_t end) {
     for (int64_t number = begin; number < end; ++number) {
