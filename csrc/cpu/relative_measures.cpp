@@ -185,7 +185,8 @@ SCORE_INLINE void follow(const T* tokens, int64_t width, const Item& item, std::
       if (frame < item.frame_begin) continue;
       float square = 0.0f, along = 0.0f;
       for (int64_t d = 0; d < size; ++d) {
-        offset[d] = offset[d] / static_cast<float>(n) - item.mean.low[column + d];  // f - m
+        // f - m, which is 0 where the frame is the video
+        offset[d] = video.frames == 1 ? 0.0f : offset[d] / static_cast<float>(n) - item.mean.low[column + d];
         square += offset[d] * offset[d];
         along += offset[d] * mean[d];
       }

@@ -215,6 +215,9 @@ class Compressor:
         assert isinstance(policy, SurprisePolicy)
         if policy.device == device:
             return policy
+        if any(parameter.is_inference() for parameter in policy.parameters()):
+            # made under inference_mode: they keep no count of their changes, so a copy could be out of date
+            return copy.deepcopy(policy).to(device=device)
         copies: dict[torch.device, tuple[list[int], SurprisePolicy]] = self.__dict__["_elsewhere"]
         now = [parameter._version for parameter in policy.parameters()]
         if device not in copies or copies[device][0] != now:

@@ -24,7 +24,6 @@ import score_ext
 from score_ext.ops import SelectionRule
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
-from score_video.policy.cosines import directions
 from score_video.renamed import moved_argument
 
 Scores = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -269,7 +268,7 @@ def _least_varying_half(tokens: Tensor) -> Tensor:
 def _unit_length(tokens: Tensor) -> Tensor:
     """x / |x| of tokens [L, D], float32; 0 for a zero token."""
     units = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
-    directions(tokens, units)
+    _directions(tokens, units)
     return units
 
 
@@ -328,6 +327,16 @@ def _divprune(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep
         for start, end, _, k in _videos(cu_seqlens, tokens_per_frame, keep)
     ]
     return torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64, device=tokens.device)
+
+
+def _directions(tokens: Tensor, out: Tensor) -> Tensor:
+    """Writes x / |x| of tokens [R, D] to float32 out [R, D], 0 for a zero token; returns log |x| [R]. Right for every
+    finite token, also where its squares are no floats."""
+    largest: Tensor = torch.linalg.vector_norm(tokens, torch.inf, dim=1, keepdim=True).float()
+    torch.div(tokens, largest.where(largest > 0, 1.0), out=out)
+    norm: Tensor = torch.linalg.vector_norm(out, dim=1, keepdim=True)
+    out /= norm.clamp_min(1)  # at least 1, unless it is 0
+    return (largest.log() + norm.log()).squeeze(1)
 
 
 def _spread_out(directions: Tensor, keep: int) -> Tensor:

@@ -22,12 +22,15 @@ class PackedVideos:
         cu_seqlens: int32 [B + 1]; video b is rows ``cu_seqlens[b]`` to ``cu_seqlens[b + 1]``.
         tokens_per_frame: int32 [B], N; divides its video's length.
         columns: int32 [B], tokens in a row of a frame; divides ``tokens_per_frame``.
+        num_frames: the frames of all videos together, on the host; None where only the tensors know. With it nothing
+            need wait for a GPU to count them.
     """
 
     tokens: Tensor
     cu_seqlens: Tensor
     tokens_per_frame: Tensor
     columns: Tensor
+    num_frames: int | None = None
 
     @property
     def num_videos(self) -> int:
@@ -80,11 +83,13 @@ class PackedVideos:
         """
         if not batches:
             raise ScoreError("batches must not be empty")
+        frames = [batch.num_frames for batch in batches if batch.num_frames is not None]
         return PackedVideos(
             torch.cat([batch.tokens for batch in batches]),
             offsets(torch.cat([batch.lengths for batch in batches])),
             torch.cat([batch.tokens_per_frame for batch in batches]),
             torch.cat([batch.columns for batch in batches]),
+            sum(frames) if len(frames) == len(batches) else None,
         )
 
     def to(self, device: torch.device | str) -> PackedVideos:
@@ -92,7 +97,8 @@ class PackedVideos:
         if self.tokens.device == torch.device(device):
             return self
         parts = (self.tokens, self.cu_seqlens, self.tokens_per_frame, self.columns)
-        return PackedVideos(*(_moved(part, device) for part in parts))
+        tokens, cu_seqlens, tokens_per_frame, columns = (_moved(part, device) for part in parts)
+        return PackedVideos(tokens, cu_seqlens, tokens_per_frame, columns, self.num_frames)
 
 
 def offsets(lengths: Tensor) -> Tensor:
@@ -116,6 +122,7 @@ def _with_sizes(tokens: Tensor, lengths: Sequence[int], sizes: Sequence[tuple[in
         cu_seqlens.to(device, non_blocking=True),
         per_video[:, 0].contiguous().to(device, non_blocking=True),
         per_video[:, 1].contiguous().to(device, non_blocking=True),
+        sum(length // per_frame for length, (per_frame, _) in zip(lengths, sizes, strict=True) if length),
     )
 
 

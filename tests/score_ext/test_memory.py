@@ -30,7 +30,10 @@ def run(frames, op):
     budget = torch.tensor([keep], dtype=torch.int32)
     layers = [(torch.zeros(64, 7168), torch.zeros(64)), (torch.zeros(1, 64), torch.zeros(1))]
     before = status("VmRSS")
-    if op == "policy_logits":
+    if op == "relative_logits":
+        small = [(torch.zeros(64, 64), torch.zeros(64)), (torch.zeros(1, 64), torch.zeros(1))]
+        result = score_ext.relative_logits(tokens, *packed, torch.tensor([14], dtype=torch.int32), frames, small)
+    elif op == "policy_logits":
         result = score_ext.policy_logits(tokens, *packed, layers)
     else:
         result = score_ext.compress(tokens, *packed, budget, keep, selection=op)[0]
@@ -48,12 +51,8 @@ print(extra - result, both)
     [
         ("topk", "float32", 64, 0.01),
         ("systematic", "bfloat16", 128, 0.01),
-        (
-            "policy_logits",
-            "float32",
-            64,
-            0.2,
-        ),  # some blocks of the state, which as a whole is twice as large as the tokens
+        ("relative_logits", "bfloat16", 128, 0.06),  # sums of directions, products and measures of every token
+        ("policy_logits", "float32", 64, 0.2),  # some blocks of the state, which is twice as large as the tokens
     ],
 )
 def test_peak_beside_input_and_output(op: str, dtype: str, frames: int, share: float) -> None:

@@ -456,3 +456,13 @@ def test_a_policy_is_not_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         model.output.bias.add_(1)
     assert compressor._policy_on(there) is not first
+
+
+def test_a_policy_made_under_inference_mode_goes_to_another_device() -> None:
+    """Its parameters keep no count of their changes: asking them for it is an error of torch's."""
+    with torch.inference_mode():
+        compressor = Compressor(policy(token_width=0, state="relative"))
+        first = compressor._policy_on(torch.device("meta"))
+        assert first.device.type == "meta"
+        moved = compressor._policy_on(torch.device("meta"))
+    assert moved is not first and compressor._policy_on(torch.device("meta")).device.type == "meta"

@@ -13,25 +13,25 @@ from torch import Tensor, nn
 import score_ext
 from score_video.errors import ScoreError
 from score_video.files import output_file
-from score_video.packed import PackedVideos
+from score_video.packed import PackedVideos, check_sizes
 from score_video.policy import storage
 from score_video.policy.change import CHANGE_WIDTH, change_features
 from score_video.policy.config import MODEL_TYPE, SurprisePolicyConfig
 from score_video.policy.position import POSITION_WIDTH, position_features
-from score_video.policy.relative import APPEARANCE_WIDTH, TEMPORAL_WIDTH, relative_state
+from score_video.policy.relative import APPEARANCE_WIDTH, TEMPORAL_WIDTH
 
 _QUESTION_COLUMNS = 16
 _OUTPUT_SPREAD = 0.1  # of the logits before training, at most about
 
 
 class SurprisePolicy(nn.Module):
-    """A small MLP over each token's state; its logits come from :func:`score_ext.policy_logits`, always.
+    """A small MLP over each token's state; its logits come from one op, :func:`score_ext.policy_logits` for the state
+    "residual", :func:`score_ext.relative_logits` for "relative".
 
     The state is [LayerNorm(x) ; LayerNorm(dX) ; size of the change ; position], dX = x_t - x_{t-1}, or the relative
     one, as the config says. Of the state and network SCORE only publishes that inter-frame residuals are in it; the
-    rest is our reading. Where
-    it sees the question, 16 columns made of the question's embedding, LayerNorm and a linear layer, stand beside the
-    position of each token of its video.
+    rest is our reading. Where it sees the question, 16 columns made of the question's embedding, LayerNorm and a linear
+    layer, stand beside the position of each token of its video.
 
     Parameters may have any dtype of :func:`score_ext.policy_logits`, the tokens another one.
     """
@@ -77,30 +77,28 @@ class SurprisePolicy(nn.Module):
         """
         self._check_input(videos, question)
         config = self.config
-        parts = []
+        sizes = videos.cu_seqlens, videos.tokens_per_frame
+        layers = [(layer.weight, layer.bias) for layer in (*self.hidden, self.output)]
+        of_question = [] if question is None else [self._question_columns(videos, question)]
         if config.state == "relative":
-            relative = relative_state(videos)
-            parts += [relative[:, :TEMPORAL_WIDTH]] if config.use_residual else []
-            parts += [relative[:, TEMPORAL_WIDTH:]] if config.use_token else []
-        elif config.use_residual:
-            parts.append(change_features(videos))
-        if config.use_position:
-            parts.append(position_features(videos))
-        if question is not None:
-            question = question.to(self.question.weight.dtype)
-            columns = self.question(nn.functional.layer_norm(question, question.shape[1:])).float()
-            # index_select, because its gradient is summed in a fixed order on the CPU
-            parts.append(columns.index_select(0, videos.video_of_token))
-        direct = config.state == "residual"
-        return score_ext.policy_logits(
-            videos.tokens,
-            videos.cu_seqlens,
-            videos.tokens_per_frame,
-            [(layer.weight, layer.bias) for layer in (*self.hidden, self.output)],
-            torch.cat(parts, dim=1) if parts else None,
-            direct and config.use_token,
-            direct and config.use_residual,
-        )
+            check_sizes(videos)
+            features = of_question[0] if of_question else None
+            parts = config.use_token, config.use_residual, config.use_position
+            frames = videos.columns, videos.num_frames
+            return score_ext.relative_logits(videos.tokens, *sizes, *frames, layers, features, *parts)
+        columns = [change_features(videos)] if config.use_residual else []
+        columns += [position_features(videos)] if config.use_position else []
+        columns += of_question
+        features = torch.cat(columns, dim=1) if columns else None
+        return score_ext.policy_logits(videos.tokens, *sizes, layers, features, config.use_token, config.use_residual)
+
+    def _question_columns(self, videos: PackedVideos, question: Tensor) -> Tensor:
+        """float32 [L, 16], the same for every token of a video."""
+        question = question.to(self.question.weight.dtype)
+        columns = self.question(nn.functional.layer_norm(question, question.shape[1:])).float()
+        # index_select, because its gradient is summed in a fixed order on the CPU
+        of_token: Tensor = columns.index_select(0, videos.video_of_token)
+        return of_token
 
     @staticmethod
     def from_pretrained(source: str | Path, *, revision: str | None = None) -> SurprisePolicy:
