@@ -55,8 +55,9 @@ def measure() -> Path:
     """Runs the benchmarks; returns the file that now has the results."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
-        run("-m", "pytest", "bench/test_cpu.py", "-p", "no:cacheprovider", "--benchmark-enable",
-            "--benchmark-disable-gc", f"--benchmark-json={raw}")  # fmt: skip
+        files = "bench/test_cpu.py", "bench/test_relative.py"
+        options = "--benchmark-enable", "--benchmark-disable-gc", f"--benchmark-json={raw}"
+        run("-m", "pytest", *files, "-p", "no:cacheprovider", *options)
         benchmarks = json.loads(raw.read_text())["benchmarks"]
     facts = machine()
     results = {

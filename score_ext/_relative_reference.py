@@ -32,7 +32,7 @@ def _cosines(a: Tensor, b: Tensor, e_of_a: float = _E) -> Tensor:
 
 
 def _measures(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Of one video [T, R, C, D] float64, not empty: the measures [T, R, C, 13], and whether there are such."""
+    """Of one video [T, R, C, D], not empty: the measures [T, R, C, 13], and whether there are such."""
     frames, rows, columns, _ = tokens.shape
     norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True)
     unit = tokens / torch.where(norm == 0, 1.0, norm)
@@ -82,11 +82,11 @@ def _scores(values: Tensor, exists: Tensor, dims: tuple[int, ...]) -> Tensor:
     return (deviation / (variance + _LEAST_VARIANCE).sqrt()).asinh()
 
 
-def _video_state(tokens: Tensor) -> Tensor:
-    """[T, R, C, 43] of one video [T, R, C, D] float64, not empty."""
+def video_state(tokens: Tensor) -> Tensor:
+    """[T, R, C, 43] of one video [T, R, C, D], not empty, in its dtype: in float32 too, for who wants to time that."""
     values, exists = _measures(tokens)
     parts = values, _scores(values, exists, (0, 1, 2)), _scores(values, exists, (1, 2))
-    there = exists.double()
+    there = exists.to(values.dtype)
     temporal = [*(part[..., :_TEMPORAL] for part in parts), there[..., [0, 1, 2, 4]]]
     appearance = [*(part[..., _TEMPORAL:12] for part in parts), there[..., [_TEMPORAL]]]
     appearance += [part[..., [12]] for part in parts[1:]]
@@ -123,7 +123,7 @@ def relative_state(
     tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, columns: Tensor, num_frames: int | None = None
 ) -> Tensor:
     """See :func:`score_ext.relative_state`."""
-    return _by_video(_video_state, tokens, cu_seqlens, tokens_per_frame, columns)
+    return _by_video(video_state, tokens, cu_seqlens, tokens_per_frame, columns)
 
 
 def relative_logits(
