@@ -98,8 +98,10 @@ def cells_of(group: str, result: Row) -> tuple[float | None, dict[str, list[str]
     groups = by_group(result)
     operation, _, dtype = group.partition(" ")
     share = FLOOR.get(operation, COPIED.get(operation))
+    if group not in groups:
+        return None, {}
     floor = None if share is None else groups[f"copy {dtype}"][0]["stats"]["median"] * share
-    best = best_of_each(groups.get(group, []))
+    best = best_of_each(groups[group])
     ours = next((row["stats"]["median"] for name, row in best.items() if name in ("ours", "ours, topk")), 0.0)
     cells = {}
     for name, row in best.items():

@@ -52,6 +52,18 @@ def test_a_machine_without_a_group_is_left_out() -> None:
     assert "gather" in page([there, here])
 
 
+def test_a_size_that_older_results_do_not_have() -> None:
+    older = kept()[0]
+    newer = on_another_machine(older, 1.0)
+    stats = {"median": 0.008, "iqr": 0.0}
+    for group, name in (("copy", "test_copy"), ("relative_state", "test_relative_state_ours")):
+        newer["benchmarks"].append({"group": f"{group} some size", "name": f"{name}[some size]", "stats": stats})
+    text = page([newer, older])
+    section = text[text.index("## relative_state some size") :].split("\n## ")[0]
+    assert "| ours | 8.00 ± 0.00 |  | 1.00 |" in section
+    assert "Intel" not in section
+
+
 def test_a_file_for_each_kind_of_machine() -> None:
     facts = machine()
     assert set(facts) == {"cpu", "cores", "date", "score", "python", "torch", "vectors", "compiler"}
