@@ -49,7 +49,14 @@ class Cuda {
   void select(
       const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, SelectionRule selection,
       double offset, int64_t* index) {
-    STD_CUDA_CHECK(cuda::select(scores, batch, keep, total_keep, selection, offset, index, stream_));
+    size_t bytes = 0;
+    STD_CUDA_CHECK(cuda::select_workspace(batch, total_keep, selection, &bytes));
+    std::optional<Tensor> workspace;
+    if (bytes > 0) workspace = scratch<uint8_t>(static_cast<int64_t>(bytes));
+    STD_CUDA_CHECK(
+        cuda::select(
+            scores, batch, keep, total_keep, selection, offset, index,
+            workspace ? workspace->mutable_data_ptr() : nullptr, stream_));
   }
 
   void gumbel_topk(

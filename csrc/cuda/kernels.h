@@ -1,4 +1,4 @@
-// What each .cu file offers: one launcher per kernel. Raw device pointers and sizes in; every launch goes to `stream`,
+// What each .cu file offers: a launcher for each op. Raw device pointers and sizes in; every launch goes to `stream`,
 // nothing waits for the device. Arguments were checked as far as the host can see them; values that lie on the device
 // (offsets, budgets, indices) were not, so kernels clamp them and never touch memory outside of their tensors.
 #pragma once
@@ -30,10 +30,13 @@ cudaError_t relative_rows(
     const RelativeBatch& batch, const float* measures, const double* moments, const RelativeParts& parts, int64_t begin,
     int64_t end, DType out_dtype, void* out, cudaStream_t stream);
 
+// How much memory select wants as its workspace; 0: none, null.
+cudaError_t select_workspace(const PackedBatch& batch, int64_t total_keep, SelectionRule selection, size_t* bytes);
+
 // index [total_keep] int64: of each video the keep[b] rows that the rule picks, ascending.
 cudaError_t select(
     const float* scores, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, SelectionRule selection,
-    double offset, int64_t* index, cudaStream_t stream);
+    double offset, int64_t* index, void* workspace, cudaStream_t stream);
 
 // index, order [num_samples, total_keep] int64: Gumbel top-k, ascending and in the order of drawing.
 // seed [num_seeds] with num_seeds 1 (then the video's number is part of the key) or num_videos (then it is not).

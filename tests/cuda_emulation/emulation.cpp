@@ -1,5 +1,6 @@
 // Threads of a block as fibers on one thread of the CPU. A fiber runs until it waits for others; then the next one that
-// can run does. Blocks run one after the other.
+// can run does. Blocks run one after the other; those of a cooperative launch take turns, a block's turn ending when
+// all of its threads wait or look at a counter once more.
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #include <sys/mman.h>
@@ -48,6 +49,7 @@ struct Fiber {
   dim3 index;
   bool done = false;
   bool waiting = false;
+  bool polling = false;                       // was about to look at a counter that another block may change
   std::vector<Copy> copies;                   // not committed yet
   std::deque<std::vector<Copy>> copy_groups;  // committed, the oldest first
 };
@@ -62,7 +64,10 @@ struct Meeting {
 };
 
 struct Block {
-  const std::function<void()>* kernel;
+  dim3 index;
+  Fiber* fibers;
+  std::unique_ptr<void, decltype(&std::free)> dynamic_shared{nullptr, &std::free};
+  std::vector<char> static_shared;  // while another block of a cooperative launch has its turn
   unsigned threads;
   unsigned running;  // not done
   unsigned at_barrier = 0;
@@ -74,18 +79,17 @@ struct Block {
   std::map<const void*, uint64_t> storage_used;               // at how many barriers
 };
 
-Fiber fibers[kMaxThreads];
+const std::function<void()>* running_kernel = nullptr;
 Fiber* current = nullptr;
 ucontext_t scheduler;
 const void* scheduler_stack = nullptr;
 size_t scheduler_stack_bytes = 0;
 Block* block = nullptr;
-void* shared = nullptr;
 cudaError_t last_error = cudaSuccess;
 
 void fiber_main() {
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
-  (*block->kernel)();
+  (*running_kernel)();
   current->done = true;
   for (const auto& group : current->copy_groups) {
     if (!group.empty()) fail("ends without waiting for its asynchronous copies");
@@ -121,7 +125,7 @@ void prepare(Fiber& fiber, dim3 index) {
   }
   __asan_unpoison_memory_region(fiber.stack, kStackBytes);  // what the last thread on it left behind
   fiber.index = index;
-  fiber.done = fiber.waiting = false;
+  fiber.done = fiber.waiting = fiber.polling = false;
   fiber.fake_stack = nullptr;
   fiber.copies.clear();
   fiber.copy_groups.clear();
@@ -148,29 +152,80 @@ void prepare(Fiber& fiber, dim3 index) {
   std::abort();
 }
 
-void run_block(const std::function<void()>& kernel) {
-  Block state{};
-  state.kernel = &kernel;
-  state.threads = state.running = blockDim.x * blockDim.y * blockDim.z;
-  block = &state;
-  unsigned number = 0;
+// The fibers of the number-th of the blocks that run at once. They are kept, because making stacks takes long.
+Fiber* fibers_of(size_t number) {
+  static std::vector<std::unique_ptr<Fiber[]>> all;
+  while (all.size() <= number) all.push_back(std::make_unique<Fiber[]>(kMaxThreads));
+  return all[number].get();
+}
+
+Block make_block(dim3 index, size_t number, size_t shared_bytes) {
+  Block made{};
+  made.index = index;
+  made.fibers = fibers_of(number);
+  made.threads = made.running = blockDim.x * blockDim.y * blockDim.z;
+  // Of exactly the size asked for, filled with what no kernel means.
+  if (shared_bytes > 0) {
+    made.dynamic_shared.reset(std::aligned_alloc(16, (shared_bytes + 15) / 16 * 16));
+    memset(made.dynamic_shared.get(), 0xA5, shared_bytes);
+  }
+  unsigned thread = 0;
   for (unsigned z = 0; z < blockDim.z; ++z) {
     for (unsigned y = 0; y < blockDim.y; ++y) {
-      for (unsigned x = 0; x < blockDim.x; ++x) prepare(fibers[number++], dim3(x, y, z));
+      for (unsigned x = 0; x < blockDim.x; ++x) prepare(made.fibers[thread++], dim3(x, y, z));
     }
   }
-  while (state.running > 0) {
-    bool progress = false;
+  return made;
+}
+
+// Lets the block's threads run until all have ended, wait, or look at a counter once more. Returns whether any came
+// further than to another look.
+bool run_turns(Block& state) {
+  block = &state;
+  blockIdx = state.index;
+  bool any_progress = false;
+  for (unsigned t = 0; t < state.threads; ++t) state.fibers[t].waiting &= !state.fibers[t].polling;
+  for (bool progress = true; progress && state.running > 0;) {
+    progress = false;
     for (unsigned turn = 0; turn < state.threads; ++turn) {
-      Fiber& fiber = fibers[device.backwards ? state.threads - 1 - turn : turn];
+      Fiber& fiber = state.fibers[device.backwards ? state.threads - 1 - turn : turn];
       if (fiber.done || fiber.waiting) continue;
-      progress = true;
+      const bool was_polling = std::exchange(fiber.polling, false);
       resume(fiber);
       state.running -= fiber.done;
+      progress |= !was_polling || !fiber.polling;
     }
-    if (!progress) report_deadlock();
+    any_progress |= progress;
   }
-  block = nullptr;
+  return any_progress;
+}
+
+dim3 index_of(uint64_t number, dim3 grid) {
+  return dim3(
+      static_cast<unsigned>(number % grid.x), static_cast<unsigned>(number / grid.x % grid.y),
+      static_cast<unsigned>(number / grid.x / grid.y));
+}
+
+// All of the kernels' static shared memory, which the linker has put into one place (see __shared__).
+extern "C" char __start_emulated_shared[], __stop_emulated_shared[];
+
+// Between and behind variables AddressSanitizer has forbidden zones: copied by a loop that it does not look into.
+__attribute__((no_sanitize("address"))) void copy_shared(volatile char* to, const volatile char* from, size_t bytes) {
+  for (size_t i = 0; i < bytes; ++i) to[i] = from[i];
+}
+
+bool is_possible(dim3 grid, dim3 block_size) {
+  const uint64_t threads = static_cast<uint64_t>(block_size.x) * block_size.y * block_size.z;
+  const uint64_t blocks = static_cast<uint64_t>(grid.x) * grid.y * grid.z;
+  return threads > 0 && threads <= kMaxThreads && blocks > 0 && grid.x <= 0x7FFFFFFF && grid.y <= 65535 &&
+         grid.z <= 65535;
+}
+
+void prepare_launch(dim3 grid, dim3 block_size, cudaStream_t stream, const std::function<void()>& kernel) {
+  if (stream != kStream) fail("a launch on another stream than the caller's");
+  gridDim = grid;
+  blockDim = block_size;
+  running_kernel = &kernel;
 }
 
 bool is_same_place(const std::source_location& a, const std::source_location& b) {
@@ -180,30 +235,58 @@ bool is_same_place(const std::source_location& a, const std::source_location& b)
 }  // namespace
 
 void launch(dim3 grid, dim3 block_size, size_t shared_bytes, cudaStream_t stream, const std::function<void()>& kernel) {
-  if (stream != kStream) fail("a launch on another stream than the caller's");
-  const uint64_t threads = static_cast<uint64_t>(block_size.x) * block_size.y * block_size.z;
-  const uint64_t blocks = static_cast<uint64_t>(grid.x) * grid.y * grid.z;
-  if (threads == 0 || threads > kMaxThreads || blocks == 0 || grid.x > 0x7FFFFFFF || grid.y > 65535 || grid.z > 65535) {
+  prepare_launch(grid, block_size, stream, kernel);
+  if (!is_possible(grid, block_size)) {
     last_error = cudaErrorInvalidConfiguration;
     return;
   }
-  gridDim = grid;
-  blockDim = block_size;
+  const uint64_t blocks = static_cast<uint64_t>(grid.x) * grid.y * grid.z;
   for (uint64_t turn = 0; turn < blocks; ++turn) {
-    const uint64_t number = device.backwards ? blocks - 1 - turn : turn;
-    blockIdx = dim3(
-        static_cast<unsigned>(number % grid.x), static_cast<unsigned>(number / grid.x % grid.y),
-        static_cast<unsigned>(number / grid.x / grid.y));
-    // Fresh for each block, of exactly the size asked for, filled with what no kernel means.
-    const std::unique_ptr<void, decltype(&std::free)> memory(
-        shared_bytes ? std::aligned_alloc(16, (shared_bytes + 15) / 16 * 16) : nullptr, &std::free);
-    if (memory) memset(memory.get(), 0xA5, shared_bytes);
-    shared = memory.get();
-    run_block(kernel);
+    Block state = make_block(index_of(device.backwards ? blocks - 1 - turn : turn, grid), 0, shared_bytes);
+    while (state.running > 0) {
+      if (!run_turns(state)) report_deadlock();
+    }
   }
+  block = nullptr;
 }
 
-void* dynamic_shared() { return shared; }
+cudaError_t launch_cooperative(dim3 grid, dim3 block_size, cudaStream_t stream, const std::function<void()>& kernel) {
+  prepare_launch(grid, block_size, stream, kernel);
+  if (!is_possible(grid, block_size)) return cudaErrorInvalidConfiguration;
+  const uint64_t count = static_cast<uint64_t>(grid.x) * grid.y * grid.z;
+  if (count > static_cast<uint64_t>(device.multiprocessors)) return cudaErrorCooperativeLaunchTooLarge;
+  const size_t bytes = static_cast<size_t>(__stop_emulated_shared - __start_emulated_shared);
+  std::vector<Block> blocks;
+  for (uint64_t number = 0; number < count; ++number) {
+    blocks.push_back(make_block(index_of(number, grid), number, 0));
+    blocks.back().static_shared.resize(bytes);
+    copy_shared(blocks.back().static_shared.data(), __start_emulated_shared, bytes);
+  }
+  for (bool live = true; live;) {
+    bool progress = live = false;
+    for (uint64_t turn = 0; turn < count; ++turn) {
+      Block& state = blocks[device.backwards ? count - 1 - turn : turn];
+      if (state.running == 0) continue;
+      copy_shared(__start_emulated_shared, state.static_shared.data(), bytes);
+      progress |= run_turns(state);
+      copy_shared(state.static_shared.data(), __start_emulated_shared, bytes);
+      live |= state.running > 0;
+    }
+    if (live && !progress) report_deadlock();
+  }
+  block = nullptr;
+  return cudaSuccess;
+}
+
+void* dynamic_shared() { return block->dynamic_shared.get(); }
+
+void add_release(uint32_t* counter, uint32_t value) { *counter += value; }
+
+uint32_t load_acquire(const uint32_t* counter) {
+  current->polling = true;
+  give_way();
+  return *counter;
+}
 
 void wait_for_block(bool barrier, std::source_location where) {
   if (block->at_barrier == 0) {
@@ -220,7 +303,7 @@ void wait_for_block(bool barrier, std::source_location where) {
   }
   block->at_barrier = 0;
   block->barriers += block->barrier_is_real;
-  for (unsigned t = 0; t < block->threads; ++t) fibers[t].waiting = false;
+  for (unsigned t = 0; t < block->threads; ++t) block->fibers[t].waiting = false;
 }
 
 bool wait_and_vote(bool vote, std::source_location where) {
@@ -251,7 +334,7 @@ const uint64_t* exchange(unsigned mask, uint64_t value, const char* what, std::s
   meeting.arrived = 0;
   memcpy(meeting.results, meeting.values, sizeof(meeting.results));
   for (unsigned other = 0; other < 32; ++other) {
-    if (mask >> other & 1) fibers[warp * 32 + other].waiting = false;
+    if (mask >> other & 1) block->fibers[warp * 32 + other].waiting = false;
   }
   return meeting.results;
 }

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FLAGS = [
     *("-std=c++20", "-O1", "-g", "-ffp-contract=off"),
-    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fsanitize-sections=emulated_shared"),
     *("-Wall", "-Wextra", "-Wno-unknown-pragmas"),
 ]
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # score::DType

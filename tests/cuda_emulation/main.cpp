@@ -192,10 +192,15 @@ const std::map<std::string, Launcher> kLaunchers = {
      }},
     {"select",
      [](Call& c) {
+       const auto selection = static_cast<score::SelectionRule>(c.integer("selection"));
+       size_t bytes = 0;
+       if (cudaError_t error = score::cuda::select_workspace(c.packed(), c.integer("total_keep"), selection, &bytes)) {
+         return error;
+       }
+       const Scratch workspace(bytes);
        return score::cuda::select(
-           c.in<float>("scores"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"),
-           static_cast<score::SelectionRule>(c.integer("selection")), c.number("offset"), c.out<int64_t>("index"),
-           emulation::kStream);
+           c.in<float>("scores"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"), selection,
+           c.number("offset"), c.out<int64_t>("index"), bytes > 0 ? workspace.memory : nullptr, emulation::kStream);
      }},
     {"gumbel_topk",
      [](Call& c) {

@@ -15,12 +15,19 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-// One block runs at a time. What an earlier block left there is still there, as on the device.
-#define __shared__ static
+// One block runs at a time. What an earlier block left there is still there, as on the device. In a section of its own,
+// so that blocks which take turns can be given their own contents; g++ ignores that within templates, so a kernel that
+// is launched cooperatively must not be one.
+#define __shared__ static __attribute__((section("emulated_shared")))
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorCooperativeLaunchTooLarge = 720
+};
 using cudaStream_t = void*;
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrCooperativeLaunch = 95 };
 enum cudaFuncAttribute {
   cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
   cudaFuncAttributePreferredSharedMemoryCarveout = 9
@@ -57,7 +64,12 @@ extern Device device;
 inline const cudaStream_t kStream = &device;
 
 void launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, const std::function<void()>& kernel);
+// With all blocks at once: they may wait for each other with load_acquire.
+cudaError_t launch_cooperative(dim3 grid, dim3 block, cudaStream_t stream, const std::function<void()>& kernel);
 void* dynamic_shared();
+void add_release(uint32_t* counter, uint32_t value);
+// Every look at a counter is a chance for other threads and blocks.
+uint32_t load_acquire(const uint32_t* counter);
 
 // Waits for all threads of the block. `barrier` says whether CUDA promises one here, as opposed to a wait inside of a
 // stand-in, which orders nothing for the kernel.
@@ -84,8 +96,8 @@ inline cudaError_t cudaGetDevice(int* number) {
   *number = 0;
   return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = emulation::device.multiprocessors;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrCooperativeLaunch ? 1 : emulation::device.multiprocessors;
   return cudaSuccess;
 }
 template <typename Kernel>

@@ -55,6 +55,14 @@ class BlockScan {
     total = storage_.total;
   }
 
+  template <typename Op>
+  void ExclusiveScan(
+      const T& in, T& out, T initial, Op op, T& total, std::source_location where = std::source_location::current()) {
+    T ins[1] = {in}, outs[1];
+    ExclusiveScan(ins, outs, initial, op, total, where);
+    out = outs[0];
+  }
+
   void InclusiveSum(T in, T& out, T& total, std::source_location where = std::source_location::current()) {
     InclusiveScan(in, out, Add(), total, where);
   }
@@ -63,6 +71,10 @@ class BlockScan {
     T ins[1] = {in}, outs[1], total;
     ExclusiveScan(ins, outs, T(), Add(), total, where);
     out = outs[0];
+  }
+
+  void ExclusiveSum(T in, T& out, T& total, std::source_location where = std::source_location::current()) {
+    ExclusiveScan(in, out, T(), Add(), total, where);
   }
 
   template <int kItems>
