@@ -15,7 +15,8 @@ EXPERIMENTS = (
     *("full", "methods", "policy", "state", "question", "curriculum"),
     *("advantages", "adaptive", "context-rot", "fidelity", "towers"),
 )
-BOTH = ("systematic", "topk")
+Tests = Sequence[Mapping[str, Any]]
+Changes = Mapping[str, Any]
 STATES: dict[str, dict[str, bool]] = {
     "everything": {},
     "without dX": {"use_residual": False},
@@ -83,23 +84,36 @@ class Plan:
         }
         return Job("method", parameters, self.code, {**tags, "method": name})
 
-    def policy(self, training: Mapping[str, Any], tests: Sequence[Mapping[str, Any]], **tags: Any) -> Job:
-        """A policy trained, and tested by both selections at every retention."""
-        rest = {"tests": list(tests), "retentions": list(self.recipe.retentions), "selections": list(BOTH)}
-        return Job("policy", {"training": training, **rest}, self.code, tags)
+    def policies(
+        self, mixture: Mapping[str, float], tests: Tests, changes: Changes, *, few: bool = False, **tags: Any
+    ) -> list[Job]:
+        """Policies of every seed, tested by both selections at every retention; or at few, by systematic selection.
 
-    def ablation(self, changes: Mapping[str, Any], **tags: Any) -> list[Job]:
-        """Policies of every seed, trained and tested on one split; ``changes`` as :meth:`training` takes them."""
-        split, jobs = self.recipe.one_split, []
-        for seed in self.recipe.seeds:
-            parameters = {
-                "training": self.training(seed, {split: 1.0}, **changes),
-                "tests": [self.test(split)],
-                "retentions": list(self.recipe.few_retentions),
-                "selections": ["systematic"],
-            }
-            jobs.append(Job("policy", parameters, self.code, {**tags, "seed": seed}))
-        return jobs
+        Args:
+            mixture: shares of the splits to learn from.
+            tests: what to test on, of :meth:`test`.
+            changes: of :meth:`training`; ``seeds``, where only those are wanted.
+        """
+        changes = dict(changes)
+        how = {
+            "tests": list(tests),
+            "retentions": list(self.recipe.few_retentions if few else self.recipe.retentions),
+            "selections": ["systematic"] if few else ["systematic", "topk"],
+        }
+        return [
+            Job(
+                "policy",
+                {"training": self.training(seed, mixture, **changes), **how},
+                self.code,
+                {**tags, "seed": seed},
+            )
+            for seed in changes.pop("seeds", self.recipe.seeds)
+        ]
+
+    def ablation(self, changes: Changes, **tags: Any) -> list[Job]:
+        """Policies trained and tested on one split."""
+        split = self.recipe.one_split
+        return self.policies({split: 1.0}, [self.test(split)], changes, few=True, **tags)
 
     def counted(
         self, settings: Mapping[str, Any], videos: tuple[int, int], retentions: Sequence[float], **tags: Any
@@ -116,11 +130,11 @@ def plan_experiments(plan: Plan) -> dict[str, list[Job]]:
     """The jobs of each of ``EXPERIMENTS``."""
     recipe, splits = plan.recipe, plan.recipe.test_videos
     tests = {split: plan.test(split) for split in splits}
-    main = {**recipe.settings, **recipe.policy_settings}
+    main = {"settings": {**recipe.settings, **recipe.policy_settings}}
     policies = [
-        plan.policy(plan.training(seed, mixture, settings=main), list(tests.values()), policy=name, seed=seed)
+        job
         for name, mixture in recipe.policies.items()
-        for seed in recipe.seeds
+        for job in plan.policies(mixture, list(tests.values()), main, policy=name)
     ]
     rewards = {name: {"settings": {**recipe.settings, "reward": name}} for name in REWARDS}
     sees = {"policy": {"question_width": len(TASKS)}, "one_question": True}  # an example is one question then
@@ -177,14 +191,10 @@ def _towers(plan: Plan) -> list[Job]:
     tests = {tower: [plan.test(split, tower) for split in recipe.tower_splits] for tower in recipe.test_towers}
     every = [test for of_tower in tests.values() for test in of_tower]
     several = {"readers": [readers[tower] for tower in recipe.train_towers], "policy": {"state": "relative"}}
-    jobs = []
-    for seed in recipe.seeds:
-        training = plan.training(seed, mixture, settings=settings, **several)
-        jobs.append(plan.policy(training, every, tower="never seen", seed=seed))
+    jobs = plan.policies(mixture, every, {"settings": settings, **several}, tower="never seen")
     for tower, of_tower in tests.items():
-        for seed in recipe.own_tower_seeds:
-            training = plan.training(seed, mixture, settings=settings, readers=[readers[tower]])
-            jobs.append(plan.policy(training, of_tower, tower=tower, seed=seed))
+        own = {"settings": settings, "readers": [readers[tower]], "seeds": recipe.own_tower_seeds}
+        jobs += plan.policies(mixture, of_tower, own, tower=tower)
         for test in of_tower:
             tags = {"tower": tower, "split": test["split"]}
             jobs += [plan.full(test, **tags), *(plan.method(test, name, **tags) for name in recipe.tower_methods)]

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from evaluation.experiments import STATES
 from evaluation.recipe import STRATEGIES
 from evaluation.results import Cells, Results, Training
+from score_video.drawing.charts import spread_labels
 from score_video.files import output_file
 
 # Okabe and Ito's colours, told apart by colour-blind people too
@@ -46,27 +47,6 @@ def draw_figures(results: Results, docs: Path) -> list[Path]:
             with output_file(docs / name) as temporary:
                 draw(results).savefig(temporary, format="png", dpi=130)
     return [docs / name for name in drawn]
-
-
-def spread_labels(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places for labels, in the order given: near their own, at least ``gap`` from each other, from low to high."""
-    order = np.argsort(places, kind="stable")
-    # blocks of labels that touch: (sum of wanted places of the first, how many)
-    blocks: list[list[float]] = []
-    for place in np.asarray(places, float)[order]:
-        blocks.append([place, 1.0])
-        while len(blocks) > 1 and _start(blocks[-2]) + blocks[-2][1] * gap > _start(blocks[-1]):
-            total, count = blocks.pop()
-            blocks[-1] = [blocks[-1][0] + total - count * blocks[-1][1] * gap, blocks[-1][1] + count]
-    moved = [_start(block) + number * gap for block in blocks for number in range(int(block[1]))]
-    steps = gap * np.arange(len(moved))
-    result = np.empty(len(moved))
-    result[order] = np.minimum(np.maximum(moved, low + steps), high - steps[::-1])
-    return [float(place) for place in result]
-
-
-def _start(block: list[float]) -> float:
-    return block[0] / block[1]
 
 
 def _label_ends(axes: Axes, x: float, labels: Sequence[tuple[str, float, str]]) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import score_ext
 from evaluation.jobs import Files, Result
 from evaluation.statistics import Marks, pack, share_out, spearman
 from evaluation.train import environment, train
@@ -80,12 +79,10 @@ def counted(files: Files, training: Mapping[str, Any], test: Test, retentions: S
     env, batches = _encoded_test(files, test)
     with torch.no_grad():
         logits = [trained(batch.videos) for batch in batches]
-    of_batch = {id(batch): logit for batch, logit in zip(batches, logits, strict=True)}
     expected = torch.cat([expected_count(logit, batch.videos) for logit, batch in zip(logits, batches, strict=True)])
     lengths = torch.cat([batch.videos.lengths for batch in batches])
 
-    def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
-        return score_ext.select(of_batch[id(batch)], batch.videos.cu_seqlens, keep, selection="systematic")
+    choose = choose_by_policy(trained)
 
     def at(counts: Tensor) -> dict[str, Any]:
         sizes = [batch.videos.num_videos for batch in batches]

@@ -26,7 +26,6 @@ from evaluation import __main__ as command
 from evaluation import pool, pretrained
 from evaluation.checks import all_checks
 from evaluation.experiments import EXPERIMENTS, SAME_WHEN_COUNTED, Plan, plan_experiments
-from evaluation.figures import spread_labels
 from evaluation.jobs import RESULTS, ROOT, Code, Files, Job, fingerprint, sha256_of, sources
 from evaluation.recipe import FULL, QUICK, Footage
 from evaluation.results import Cell, Results, Sweep, Training
@@ -34,6 +33,7 @@ from evaluation.statistics import Answers, Difference, pack, share_out, spearman
 from evaluation.study import Study, StudyError, find_readers
 from evaluation.text import accuracy, percent, signed, table
 from evaluation.train import SeveralReaders
+from score_video.drawing.charts import spread_labels
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos, shipped_reader
 from score_video.miniature.reader import Reader, ReaderConfig
 from score_video.policy import SurprisePolicy
@@ -236,7 +236,7 @@ def test_all_that_a_job_loads_is_in_the_hash(tmp_path: Path) -> None:
     tiny_reader(0).save(tmp_path / "shipped.safetensors")
     recipe = replace(QUICK, test_videos={"plain": 4}, train_videos=16, retentions=(0.05,))
     plan = Plan(recipe, {"shipped": "shipped@0"}, "code")
-    work = plan.policy(plan.training(0, {"plain": 1.0}), [plan.test("plain")]).parameters
+    work = plan.policies({"plain": 1.0}, [plan.test("plain")], {})[0].parameters
     (tmp_path / "job.py").write_text(
         "import json, sys\n"
         "from pathlib import Path\n"

@@ -79,7 +79,8 @@ def draw_accuracy(
     bottom, top = axes.get_ylim()
     # names stand on the left, where the lines are furthest apart, each at its line as far as there is room
     wanted = {name: 100 * row[0] for name, row in means.items()}
-    for name, height in _spread(wanted, (top - bottom) * 0.036).items():
+    heights = spread_labels(list(wanted.values()), (top - bottom) * 0.036)
+    for name, height in zip(wanted, heights, strict=True):
         axes.annotate(
             name,
             (x[0], wanted[name]),
@@ -105,21 +106,28 @@ def draw_accuracy(
     figure.savefig(path, format="png")
 
 
-def _spread(wanted: Mapping[str, float], distance: float) -> dict[str, float]:
-    """Heights at least ``distance`` apart, in the order of those wanted and as near to them as that allows.
+def spread_labels(places: Sequence[float], gap: float, low: float = -np.inf, high: float = np.inf) -> list[float]:
+    """Places for labels, in the order given: near their own, at least ``gap`` from each other, from low to high.
 
     Neighbours that are too near form a block around the mean of what they want; blocks that touch become one.
     """
-    names = sorted(wanted, key=lambda name: wanted[name])
-    blocks: list[tuple[float, int]] = []  # (mean, how many), from below
-    for name in names:
-        mean, count = wanted[name], 1
-        while blocks and mean - (count - 1) / 2 * distance < blocks[-1][0] + (blocks[-1][1] + 1) / 2 * distance:
-            below, number = blocks.pop()
-            mean, count = (mean * count + below * number) / (count + number), count + number
-        blocks.append((mean, count))
-    heights = [mean + (place - (count - 1) / 2) * distance for mean, count in blocks for place in range(count)]
-    return dict(zip(names, heights, strict=True))
+    order = np.argsort(places, kind="stable")
+    # (sum of wanted places of the first, how many)
+    blocks: list[list[float]] = []
+    for place in np.asarray(places, float)[order]:
+        blocks.append([place, 1.0])
+        while len(blocks) > 1 and _start(blocks[-2]) + blocks[-2][1] * gap > _start(blocks[-1]):
+            total, count = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + total - count * blocks[-1][1] * gap, blocks[-1][1] + count]
+    moved = [_start(block) + number * gap for block in blocks for number in range(int(block[1]))]
+    steps = gap * np.arange(len(moved))
+    result = np.empty(len(moved))
+    result[order] = np.minimum(np.maximum(moved, low + steps), high - steps[::-1])
+    return [float(place) for place in result]
+
+
+def _start(block: list[float]) -> float:
+    return block[0] / block[1]
 
 
 def draw_kept(path: Path, pixels: Tensor, methods: Sequence[Shown], title: str) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from score_video.cli import main
 from score_video.commands import demo as module
-from score_video.drawing.charts import CELL, NAMES, Shown, _spread, draw_accuracy, draw_kept
+from score_video.drawing.charts import CELL, NAMES, Shown, draw_accuracy, draw_kept, spread_labels
 from score_video.methods import METHODS
 from score_video.miniature import environment as miniature
 from score_video.miniature.environment import MiniatureEnvironment
@@ -125,8 +125,7 @@ def test_pictures_of_anything(tmp_path: Path) -> None:
 
 @given(st.dictionaries(st.text(min_size=1), st.floats(-100, 100), min_size=1, max_size=15), st.floats(0.1, 10))
 def test_names_do_not_overlap(wanted: dict[str, float], distance: float) -> None:
-    heights = _spread(wanted, distance)
-    assert heights.keys() == wanted.keys()
+    heights = dict(zip(wanted, spread_labels(list(wanted.values()), distance), strict=True))
     order = sorted(wanted, key=lambda name: wanted[name])
     between = [heights[b] - heights[a] for a, b in pairwise(order)]
     assert all(gap >= distance * (1 - 1e-6) - 1e-9 for gap in between)
