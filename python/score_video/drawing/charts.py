@@ -158,6 +158,6 @@ def draw_kept(path: Path, pixels: Tensor, methods: Sequence[Shown], title: str) 
             said = f"{shown.right} of {shown.asked} answers right"
             draw.text((GAP, top + frames.shape[1] // 2 + 4), said, FAINT, ImageFont.load_default(13))
         for t, frame in enumerate(frames):
-            picture = dim_dropped(frame, shown.kept[t].numpy()) if shown else np.ascontiguousarray(frame)
-            sheet.paste(Image.fromarray(picture), (NAMES + t * step, top))
+            picture = dim_dropped(frame, shown.kept[t].numpy()) if shown else Image.fromarray(frame)
+            sheet.paste(picture, (NAMES + t * step, top))
     sheet.save(path, format="PNG")
