@@ -98,7 +98,7 @@ void relative_rows(
     const RelativeBatch& batch, const float* measures, const double* moments, const RelativeParts& parts, int64_t begin,
     int64_t end, DType out_dtype, void* out) {
   const std::vector<RelativeVideo> videos = relative_videos(batch);
-  const int64_t total_columns = parts.columns(), own_columns = total_columns - parts.num_features;
+  const int64_t total_columns = parts.columns();
   const RoundRow round = kRoundRow[static_cast<int>(out_dtype)];
   parallel_for(end - begin, 64, [&](int64_t range_begin, int64_t range_end) {
     std::vector<float> row_values(total_columns);
@@ -146,7 +146,6 @@ void relative_rows(
       ++number;
     }
   });
-  (void)own_columns;
 }
 
 }  // namespace score::cpu
