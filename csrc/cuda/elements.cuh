@@ -53,6 +53,17 @@ __device__ void unpack(const uint4& vector, float (&values)[kVectorElements<T>])
   }
 }
 
+// Stores elements of a multiple of 8 bytes, where `to` is aligned to as many, up to 16.
+template <typename T, int kElements>
+__device__ void store_vector(const T (&elements)[kElements], T* to) {
+  constexpr int kBytes = kElements * static_cast<int>(sizeof(T));
+  using Unit = std::conditional_t<kBytes % kVectorBytes == 0, uint4, uint2>;
+  Unit units[kBytes / sizeof(Unit)];
+  memcpy(units, elements, kBytes);
+#pragma unroll
+  for (int u = 0; u < static_cast<int>(kBytes / sizeof(Unit)); ++u) reinterpret_cast<Unit*>(to)[u] = units[u];
+}
+
 // True where every row of [.., row_bytes] starts and ends at a multiple of 16 bytes.
 inline bool has_vector_rows(const void* rows, int64_t row_bytes) {
   return reinterpret_cast<uintptr_t>(rows) % kVectorBytes == 0 && row_bytes % kVectorBytes == 0;

@@ -4,14 +4,13 @@
 // consecutive positions compare consecutive rows, and the earlier row is still in registers. Every block takes an equal
 // run of positions, whatever videos they fall into, so ragged batches balance by themselves and the host needs to know
 // no offset; what is read twice is one row per run.
-#include <cuda_pipeline_primitives.h>
-
 #include <cub/block/block_reduce.cuh>
 #include <cub/warp/warp_reduce.cuh>
 
 #include "elements.cuh"
 #include "kernels.h"
 #include "launch.cuh"
+#include "pipeline.cuh"
 #include "score/sums.h"
 #include "videos.cuh"
 #include "walk.cuh"
@@ -109,7 +108,7 @@ __device__ void wide_surprise(const T* x, const T* previous, int64_t width, Wide
 }
 
 constexpr int kWalkThreads = 32 * kMaxWarps;  // at most; no more than a row needs
-constexpr int kMaxVectors = 6;  // of one thread; three stages of such rows fit every architecture's shared memory
+constexpr int kMaxVectors = 6;  // of one thread; three stages of such rows fit the shared memory of all but Turing
 constexpr int kMaxRowVectors = kMaxVectors * kWalkThreads;
 constexpr int kStages = 3;      // rows on their way per block: what keeps a fast memory busy
 constexpr int kFlushRows = 32;  // rows between two barriers
@@ -219,7 +218,7 @@ __global__ void __launch_bounds__(kWalkThreads) surprise_walk(
   if (walk.valid() && !walk.is_first_frame()) {
     copy_row(walk.previous_row(), 0);
     __pipeline_commit();
-    __pipeline_wait_prior(0);
+    wait_for_copies<0>();
     previous_square = warp_sum(compare(0).square);
   }
 #pragma unroll
@@ -227,7 +226,7 @@ __global__ void __launch_bounds__(kWalkThreads) surprise_walk(
 
   int flushed = 0;
   for (int done = 0, stage = 0; done < loaded;) {
-    __pipeline_wait_prior(kStages - 1);
+    wait_for_copies<kStages - 1>();
     Sums sums = compare(stage);
     load_next(stage);
     stage = stage + 1 < kStages ? stage + 1 : 0;
@@ -277,29 +276,6 @@ __global__ void __launch_bounds__(kLoopThreads) surprise_loop(
   }
 }
 
-template <typename T, Metric kMetric, int kVectors>
-cudaError_t launch_walk(
-    const TokenBatch& batch, const PackedBatch& packed, int row_vectors, float first, float* out, cudaStream_t stream) {
-  auto kernel = surprise_walk<T, kMetric, kVectors>;
-  const int threads = static_cast<int>(ceil_div(ceil_div(row_vectors, kVectors), 32) * 32);
-  const int shared_bytes = kStages * kVectors * threads * kVectorBytes;
-  // Rows go past the L1 cache, so all of its memory can be shared memory.
-  if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100)) {
-    return error;
-  }
-  if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes)) {
-    return error;
-  }
-  int64_t resident = 0;
-  if (cudaError_t error = resident_blocks(kernel, threads, shared_bytes, &resident)) return error;
-  const int64_t run = std::max<int64_t>(kMinRun, ceil_div(batch.num_tokens, resident));
-  const unsigned grid = grid_size(ceil_div(batch.num_tokens, run));
-  SCORE_LAUNCH(
-      kernel, grid, threads, shared_bytes, stream, batch.tokens, packed, batch.tokens_per_frame, row_vectors,
-      static_cast<int>(run), first, out);
-  return cudaGetLastError();
-}
-
 template <typename T, Metric kMetric>
 cudaError_t launch_loop(
     const TokenBatch& batch, const PackedBatch& packed, float first, float* out, cudaStream_t stream) {
@@ -310,6 +286,27 @@ cudaError_t launch_loop(
   SCORE_LAUNCH(
       kernel, grid, kLoopThreads, 0, stream, static_cast<const T*>(batch.tokens), packed, batch.tokens_per_frame,
       batch.width, first, out);
+  return cudaGetLastError();
+}
+
+template <typename T, Metric kMetric, int kVectors>
+cudaError_t launch_walk(
+    const TokenBatch& batch, const PackedBatch& packed, int row_vectors, float first, float* out, cudaStream_t stream) {
+  static SharedMemoryLimit limit;
+  auto kernel = surprise_walk<T, kMetric, kVectors>;
+  constexpr int kThreadBytes = kStages * kVectors * kVectorBytes;
+  if (!limit.raise(kernel, kThreadBytes * kWalkThreads)) {  // the widest rows, on Turing with its 64 KB
+    return launch_loop<T, kMetric>(batch, packed, first, out, stream);
+  }
+  const int threads = static_cast<int>(ceil_div(ceil_div(row_vectors, kVectors), 32) * 32);
+  const int shared_bytes = kThreadBytes * threads;
+  int64_t resident = 0;
+  if (cudaError_t error = resident_blocks(kernel, threads, shared_bytes, &resident)) return error;
+  const int64_t run = std::max<int64_t>(kMinRun, ceil_div(batch.num_tokens, resident));
+  const unsigned grid = grid_size(ceil_div(batch.num_tokens, run));
+  SCORE_LAUNCH(
+      kernel, grid, threads, shared_bytes, stream, batch.tokens, packed, batch.tokens_per_frame, row_vectors,
+      static_cast<int>(run), first, out);
   return cudaGetLastError();
 }
 

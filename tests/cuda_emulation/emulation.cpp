@@ -35,6 +35,7 @@ namespace {
 
 constexpr size_t kStackBytes = 256 << 10;
 constexpr int kMaxThreads = 1024;
+constexpr int kStaticSharedBytes = 8 << 10;  // more than any kernel here has; it counts too
 
 struct Copy {
   void* to;
@@ -86,6 +87,7 @@ const void* scheduler_stack = nullptr;
 size_t scheduler_stack_bytes = 0;
 Block* block = nullptr;
 cudaError_t last_error = cudaSuccess;
+std::map<const void*, int> dynamic_limits;  // of kernels
 
 void fiber_main() {
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
@@ -286,6 +288,17 @@ uint32_t load_acquire(const uint32_t* counter) {
   current->polling = true;
   give_way();
   return *counter;
+}
+
+cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int bytes) {
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  if (bytes > device.shared_bytes - kStaticSharedBytes) return last_error = cudaErrorInvalidValue;
+  int& limit = dynamic_limits[kernel];
+  if (bytes < limit) {
+    fail("lowers a kernel's shared memory from %d bytes to %d: another host thread may be launching it", limit, bytes);
+  }
+  limit = bytes;
+  return cudaSuccess;
 }
 
 void wait_for_block(bool barrier, std::source_location where) {

@@ -80,9 +80,10 @@ class Emulator:
             },
         )
 
-    def configure(self, resident_blocks: int, backwards: bool) -> None:
-        """How many blocks the device claims to run at once, and in which order threads and blocks take turns."""
-        self.call("device", resident_blocks=resident_blocks, backwards=int(backwards))
+    def configure(self, resident_blocks: int, backwards: bool, shared_bytes: int) -> None:
+        """How many blocks the device claims to run at once, in which order threads and blocks take turns, and how much
+        shared memory a block may ask for."""
+        self.call("device", resident_blocks=resident_blocks, backwards=int(backwards), shared_bytes=shared_bytes)
 
     def close(self) -> None:
         self._process.communicate()

@@ -147,6 +147,7 @@ const std::map<std::string, Launcher> kLaunchers = {
      [](Call& c) {
        emulation::device.multiprocessors = static_cast<int>(c.integer("resident_blocks"));
        emulation::device.backwards = c.integer("backwards") != 0;
+       emulation::device.shared_bytes = static_cast<int>(c.integer("shared_bytes"));
        return cudaSuccess;
      }},
     {"fault",
@@ -255,6 +256,8 @@ int main(int argc, char** argv) {
     Call call;
     const auto launcher = kLaunchers.find(call.name);
     if (launcher == kLaunchers.end()) emulation::fail("no launcher %s", call.name.c_str());
-    call.reply(launcher->second(call));
+    const cudaError_t error = launcher->second(call);
+    if (cudaGetLastError() != cudaSuccess) emulation::fail("%s leaves an error for the next launch", call.name.c_str());
+    call.reply(error);
   }
 }

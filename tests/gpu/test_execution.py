@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -17,6 +18,11 @@ from score_ext import reference
 
 LONG_SLEEP = 2_000_000_000  # GPU cycles: about a second
 LAYOUT = Layout(((16, 30), (5, 77)))
+
+
+def arguments_of(op: str) -> dict[str, Any]:
+    """A call whose float32 tokens are rows of 16-byte vectors, as those of every real model are."""
+    return op_arguments(width=16)[op]
 
 
 def compress_arguments(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
@@ -46,7 +52,7 @@ def test_compress_in_a_cuda_graph(scored: bool, selection: str) -> None:
 
 @pytest.mark.parametrize("op", [op for op in OPS if op != "policy_logits"])
 def test_op_in_a_cuda_graph(op: str) -> None:
-    arguments = op_arguments()[op]
+    arguments = arguments_of(op)
     on_gpu = moved(arguments)
     call(op, on_gpu)
     torch.cuda.synchronize()
@@ -60,7 +66,7 @@ def test_op_in_a_cuda_graph(op: str) -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_second_stream(op: str) -> None:
     """The input is written, late, on that stream: a kernel on any other would read what was there before."""
-    arguments = op_arguments()[op]
+    arguments = arguments_of(op)
     names = [name for name in tensor_arguments(arguments) if arguments[name].is_floating_point()]
     names = names or tensor_arguments(arguments)[-1:]
     on_gpu = moved(arguments)
@@ -81,7 +87,7 @@ def test_second_stream(op: str) -> None:
 
 @pytest.mark.parametrize("op", OPS)
 def test_nothing_waits_for_the_gpu(op: str) -> None:
-    on_gpu = moved(op_arguments()[op])
+    on_gpu = moved(arguments_of(op))
     call(op, on_gpu)
     torch.cuda.synchronize()
     busy = torch.cuda.Event()
@@ -98,9 +104,33 @@ def test_nothing_waits_for_the_gpu(op: str) -> None:
     torch.cuda.synchronize()
 
 
+def test_host_threads_with_rows_of_two_widths() -> None:
+    """Both widths go through one kernel, whose limit of shared memory is the device's and not the thread's."""
+    calls = {width: moved((LAYOUT.tokens(width, torch.bfloat16), LAYOUT.cu_seqlens, LAYOUT.tokens_per_frame))
+             for width in (1024, 2048)}  # fmt: skip
+    expected = {width: score_ext.surprise(*moved(call, torch.device("cpu"))) for width, call in calls.items()}
+    failures: list[BaseException] = []
+
+    def work(width: int) -> None:
+        try:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                for _ in range(2000):
+                    found = score_ext.surprise(*calls[width])
+                torch.testing.assert_close(found.cpu(), expected[width], rtol=2e-4, atol=2e-5)
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work, args=(width,)) for width in (1024, 2048) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[0]
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_compiles_without_a_graph_break(op: str) -> None:
-    arguments = op_arguments()[op]
+    arguments = arguments_of(op)
     others = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}
 
     @torch.compile(fullgraph=True)
@@ -115,7 +145,7 @@ def test_compiles_without_a_graph_break(op: str) -> None:
 @pytest.mark.parametrize("op", sorted(DIFFERENTIABLE))
 def test_gradient_waits_for_nothing(op: str) -> None:
     name, outputs = DIFFERENTIABLE[op]
-    arguments = moved(op_arguments()[op])
+    arguments = moved(arguments_of(op))
     arguments[name].requires_grad_()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -129,7 +159,7 @@ def test_gradient_waits_for_nothing(op: str) -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @pytest.mark.parametrize("op", OPS)
 def test_other_device_than_the_current_one(op: str) -> None:
-    arguments = op_arguments()[op]
+    arguments = arguments_of(op)
     last = torch.device("cuda", torch.cuda.device_count() - 1)
     results = call(op, moved(arguments, last))
     assert all(result.device == last for result in results)
@@ -139,7 +169,7 @@ def test_other_device_than_the_current_one(op: str) -> None:
 
 @pytest.mark.parametrize("op", OPS)
 def test_tensors_on_two_devices_are_refused(op: str) -> None:
-    arguments = op_arguments()[op]
+    arguments = arguments_of(op)
     names = tensor_arguments(arguments)
     if len(names) > 1:
         with pytest.raises((RuntimeError, ValueError)):

@@ -27,15 +27,17 @@ def linear_layers(sizes: list[int], dtype: torch.dtype = torch.float32, seed: in
     return layers
 
 
-def op_arguments(layout: Layout = LAYOUTS["ragged"], seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Every op of torch.ops.score that a user calls, with arguments for it."""
-    tokens, scores = layout.tokens(WIDTH, seed=seed), layout.scores(seed)
+def op_arguments(
+    layout: Layout = LAYOUTS["ragged"], seed: int = 0, width: int = WIDTH
+) -> dict[str, dict[str, Any]]:
+    """Every op of torch.ops.score that a user calls, with arguments for it; tokens are `width` wide."""
+    tokens, scores = layout.tokens(width, seed=seed), layout.scores(seed)
     keep, total_keep = layout.keep(seed)
     packed = {"cu_seqlens": layout.cu_seqlens}
     frames = {"tokens": tokens, **packed, "tokens_per_frame": layout.tokens_per_frame}
     budget = {"keep": keep, "total_keep": total_keep}
     features = torch.rand(layout.length, 3, generator=generator(seed + 1))
-    (w1, b1), (w2, b2), (w_out, b_out) = linear_layers([2 * WIDTH + 3, 12, 8, 1], seed=seed)
+    (w1, b1), (w2, b2), (w_out, b_out) = linear_layers([2 * width + 3, 12, 8, 1], seed=seed)
     draws = {"num_samples": NUM_SAMPLES, "seed": int64(1234)}
     order = score_ext.gumbel_topk(scores, **packed, **budget, **draws).order
     grad = torch.randn(NUM_SAMPLES, len(layout.videos), generator=generator(seed + 2))

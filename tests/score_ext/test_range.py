@@ -158,3 +158,26 @@ def test_policy_logits_and_their_gradients_of_huge_tokens(scale: float) -> None:
     size = float(wanted_gradient.abs().max())
     assert size > 0.0
     torch.testing.assert_close(gradient / size, wanted_gradient / size, rtol=1e-3, atol=1e-4)
+
+
+def test_flushing_subnormals_changes_no_choice() -> None:
+    """A caller may have set torch.set_flush_denormal(True); CUDA kernels never flush, and pick the same tokens."""
+    length, keep = 4096, int32(500)
+    cu = int32(0, length)
+    subnormal = torch.randn(length, generator=generator(0)).double() * 1e-40
+    for scores in (subnormal.float(), torch.randn(length, generator=generator(1)) * 1e-37):
+
+        def choices(scores: Tensor = scores) -> list[Tensor]:
+            draws = score_ext.gumbel_topk(scores, cu, keep, 2, torch.tensor([3]), 500)
+            mask, _, count = score_ext.sample_bernoulli(scores, cu, 2, torch.tensor([3]))
+            selected = [score_ext.select(scores, cu, keep, 500, selection=rule) for rule in ("topk", "systematic")]
+            return [*selected, *draws, mask, count]
+
+        expected = choices()
+        assert torch.set_flush_denormal(True), "this processor cannot flush"
+        try:
+            flushed = choices()
+        finally:
+            torch.set_flush_denormal(False)
+        for mine, other in zip(flushed, expected, strict=True):
+            assert torch.equal(mine, other)

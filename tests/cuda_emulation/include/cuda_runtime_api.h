@@ -52,11 +52,12 @@ inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
-// The device: how many multiprocessors it claims to have, each running one block at a time, and in which order threads
-// and blocks get their turns.
+// The device: how many multiprocessors it claims to have, each running one block at a time, in which order threads and
+// blocks get their turns, and how much shared memory a block may ask for.
 struct Device {
   int multiprocessors = 1;
   bool backwards = false;
+  int shared_bytes = 99 << 10;  // sm_86, 89 and 120 have the least of all from Ampere on
 };
 extern Device device;
 
@@ -70,6 +71,7 @@ void* dynamic_shared();
 void add_release(uint32_t* counter, uint32_t value);
 // Every look at a counter is a chance for other threads and blocks.
 uint32_t load_acquire(const uint32_t* counter);
+cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value);
 
 // Waits for all threads of the block. `barrier` says whether CUDA promises one here, as opposed to a wait inside of a
 // stand-in, which orders nothing for the kernel.
@@ -106,10 +108,8 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, i
   return cudaSuccess;
 }
 template <typename Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute attribute, int value) {
-  constexpr int kSmallestOptIn = 99 << 10;  // sm_86, 89 and 120; static shared memory counts too
-  const bool fits = attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value <= kSmallestOptIn - (8 << 10);
-  return fits ? cudaSuccess : cudaErrorInvalidValue;
+cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute attribute, int value) {
+  return emulation::set_attribute(reinterpret_cast<const void*>(kernel), attribute, value);
 }
 
 inline void __syncthreads(std::source_location where = std::source_location::current()) {
