@@ -14,7 +14,7 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test test-paths arm fuzz test-vllm lint sanitize cuda gpu bench bench-vllm results compat docs wheel clean
+.PHONY: help demo test test-paths arm fuzz test-vllm lint sanitize cuda cuda-compat gpu bench bench-vllm results compat docs wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,6 +77,10 @@ cuda: $(VENV)/package.stamp  ## compile the CUDA kernels for every architecture 
 	rm -rf build/cuda-site
 	PATH="$(CURDIR)/$(BIN):$$PATH" SCORE_CUDA=ON $(PIP) install -q --no-build-isolation --no-deps --target build/cuda-site .
 	$(BIN)/python tools/show_build.py build/cuda-site
+
+# SM="75 121": only those of nvcc's architectures.
+cuda-compat:  ## compile the CUDA kernels with CUDA 12.4's CUB, with clang, and for every architecture (minutes; not in CI)
+	PYTHON=$(PYTHON) tools/cuda_compat.sh
 
 gpu:  ## on a machine with a GPU: build, test, sanitize, benchmark (no network, no .venv: its own torch)
 	tools/gpu.sh

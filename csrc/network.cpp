@@ -64,6 +64,21 @@ Network::Network(
   w_out_ = aligned(w_out), b_out_ = aligned(b_out);
 }
 
+void Network::pad_columns(int64_t count) { w1_ = torch::stable::pad(w1_, {0, count}); }
+
+NetworkLayers Network::layers() const {
+  return {
+      token_dtype("layers", "w1", w1_.scalar_type()),
+      w1_.const_data_ptr(),
+      b1_.const_data_ptr(),
+      w2_.has_value() ? w2_->const_data_ptr() : nullptr,
+      b2_.has_value() ? b2_->const_data_ptr() : nullptr,
+      w_out_.const_data_ptr(),
+      b_out_.const_data_ptr(),
+      w1_.size(0),
+      w2_.has_value() ? w2_->size(0) : 0};
+}
+
 Tensor Network::logits(const Tensor& state) const {
   Tensor x = gelu(linear(state, w1_, b1_));
   if (w2_.has_value()) x = gelu(linear(x, *w2_, *b2_));

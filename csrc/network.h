@@ -5,6 +5,8 @@
 
 #include <optional>
 
+#include "score/types.h"
+
 namespace score {
 
 class Network {
@@ -18,8 +20,14 @@ class Network {
       const torch::stable::Tensor& w_out, const torch::stable::Tensor& b_out, int64_t columns,
       const torch::stable::Tensor& tokens);
 
+  // For a state that has as many columns of zeros behind its own.
+  void pad_columns(int64_t count);
+
   // state [rows, columns] of the weights' dtype -> [rows], of the same.
   torch::stable::Tensor logits(const torch::stable::Tensor& state) const;
+
+  // Where the layers lie, for a kernel; as long as this network lives.
+  NetworkLayers layers() const;
 
  private:
   torch::stable::Tensor w1_, b1_, w_out_, b_out_;

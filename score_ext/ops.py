@@ -138,7 +138,8 @@ def policy_logits(
     """The policy network's logits, one for each token: a small MLP over :func:`policy_state`.
 
     state -> linear -> GELU [-> linear -> GELU] -> linear -> logit. SCORE's network is not published; our reading. The
-    state is formed a block at a time and recomputed in the backward pass, so memory stays far below that of the tokens.
+    state is formed a block at a time on a GPU and in the backward pass, and never on a CPU: memory stays far below that
+    of the tokens.
 
     Args:
         tokens: [L, D] float32, float16 or bfloat16. Differentiable.
@@ -146,7 +147,7 @@ def policy_logits(
         tokens_per_frame: int32 [B].
         layers: (weight [outputs, inputs], bias [outputs]) of one or two hidden layers and of the output layer (one
             output), as in torch.nn.Linear. One dtype, float32, float16 or bfloat16, in which the state and the
-            products are. Differentiable.
+            products are on a GPU; on a CPU they are float32. Differentiable.
         features: float32 [L, P], appended to the state, or None. Differentiable.
         use_token, use_residual, epsilon: as in :func:`policy_state`.
 

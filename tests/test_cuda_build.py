@@ -39,8 +39,7 @@ def compiled(flag: str, source: Path) -> subprocess.CompletedProcess[str]:
     if shutil.which("nvcc") is None:
         pytest.skip("no nvcc")
     source.write_text(
-        '#include "score/rounding.h"\n'
-        "__global__ void add(float* x) { x[0] = score::add_rn(x[1], x[2]); }\n"
+        '#include "score/rounding.h"\n__global__ void add(float* x) { x[0] = score::add_rn(x[1], x[2]); }\n'
     )
     command = ["nvcc", "-std=c++20", "-arch=sm_90", "-cubin", f"-I{ROOT}/csrc/include", source.name]
     environment = {**os.environ, "NVCC_APPEND_FLAGS": flag}

@@ -15,6 +15,9 @@ void surprise(const TokenBatch& batch, Metric metric, float first, float* out);
 void policy_state(
     const TokenBatch& batch, const StateParts& parts, int64_t begin, int64_t end, DType out_dtype, void* out);
 
+// logits [num_tokens] float: the network on that state, which is never formed.
+void policy_logits(const TokenBatch& batch, const StateParts& parts, const NetworkLayers& layers, float* logits);
+
 // measures [num_tokens, kMeasures]; a cosine to what is not there is 0. moments [num_frames + num_videos, kMeasures,
 // 2]: mean and 1 / sqrt(variance + kLeastVariance) over those tokens of each frame, then of each video, that have it.
 void relative_measures(const RelativeBatch& batch, float* measures, double* moments);

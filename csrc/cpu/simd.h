@@ -10,6 +10,7 @@
 // call, which shows when the library is loaded: it compiles one version, for what -march says. So do compilers for Arm,
 // where NEON is always there.
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && !defined(SCORE_SANITIZE)
+#define SCORE_HAS_CLONES
 #define SCORE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define SCORE_CLONES

@@ -80,7 +80,7 @@ class Emulator:
             },
         )
 
-    def configure(self, resident_blocks: int, backwards: bool, shared_bytes: int) -> None:
+    def configure(self, resident_blocks: int, backwards: bool, shared_bytes: int = 99 << 10) -> None:
         """How many blocks the device claims to run at once, in which order threads and blocks take turns, and how much
         shared memory a block may ask for."""
         self.call("device", resident_blocks=resident_blocks, backwards=int(backwards), shared_bytes=shared_bytes)

@@ -35,9 +35,7 @@ def test_one_width_does_not_lower_the_limit_of_another(ops: Ops) -> None:
 
 
 @pytest.mark.parametrize(("width", "dtype"), [(6144, torch.float32), (12_288, torch.bfloat16)], ids=str)
-def test_rows_that_do_not_fit_the_shared_memory_of_turing(
-    ops_on_turing: Ops, width: int, dtype: torch.dtype
-) -> None:
+def test_rows_that_do_not_fit_the_shared_memory_of_turing(ops_on_turing: Ops, width: int, dtype: torch.dtype) -> None:
     for _ in range(2):  # the second call finds the answer of the first
         check_surprise(ops_on_turing, width, dtype)
 

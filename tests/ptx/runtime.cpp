@@ -48,8 +48,7 @@ void fail(const char* format, ...) {
 
 namespace {
 
-constexpr int kShared = 48 << 10;      // of a block, unless it asked for more
-constexpr int kMostShared = 99 << 10;  // that it can ask for: sm_86, 89 and 120, the least of what is built for
+constexpr int kShared = 48 << 10;  // of a block, unless it asked for more
 
 struct Configuration {
   dim3 grid, block;
@@ -155,7 +154,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
       *value = 1;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = kMostShared;
+      *value = emulation::device.shared_bytes;
       return cudaSuccess;
     default:
       ptx::fail("the device's attribute %d, which the interpreter does not know", static_cast<int>(attribute));
@@ -176,7 +175,7 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
   const std::string& name = name_of(function);
-  if (value + ptx::find_entry(name).shared_bytes > kMostShared) return report(cudaErrorInvalidValue);
+  if (value + ptx::find_entry(name).shared_bytes > emulation::device.shared_bytes) return report(cudaErrorInvalidValue);
   most_dynamic[name] = value;
   return cudaSuccess;
 }

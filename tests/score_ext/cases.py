@@ -27,9 +27,7 @@ def linear_layers(sizes: list[int], dtype: torch.dtype = torch.float32, seed: in
     return layers
 
 
-def op_arguments(
-    layout: Layout = LAYOUTS["ragged"], seed: int = 0, width: int = WIDTH
-) -> dict[str, dict[str, Any]]:
+def op_arguments(layout: Layout = LAYOUTS["ragged"], seed: int = 0, width: int = WIDTH) -> dict[str, dict[str, Any]]:
     """Every op of torch.ops.score that a user calls, with arguments for it; tokens are `width` wide."""
     tokens, scores = layout.tokens(width, seed=seed), layout.scores(seed)
     keep, total_keep = layout.keep(seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from batches import LAYOUTS, TOKEN_DTYPES, Layout, generator, int32, layouts, seeds, token_dtypes, widths
@@ -172,6 +174,83 @@ def test_nearly_static_video(dtype: torch.dtype) -> None:
     wanted = gradients(reference.policy_logits, tokens.float(), packed, layers, None, parts, weight)
     for mine, other in zip(actual, wanted, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+
+
+def in_float64(tokens: Tensor, tokens_per_frame: int, layers: Layers, epsilon: float = 1e-5) -> Tensor:
+    """The logits of one video, by hand."""
+    x = tokens.double()
+    residual = torch.zeros_like(x)
+    residual[tokens_per_frame:] = x[tokens_per_frame:] - x[:-tokens_per_frame]
+    width = (x.shape[1],)
+    hidden = torch.cat([torch.nn.functional.layer_norm(half, width, eps=epsilon) for half in (x, residual)], dim=1)
+    for weight, bias in layers[:-1]:
+        hidden = torch.nn.functional.gelu(hidden @ weight.double().T + bias.double())
+    return (hidden @ layers[-1][0].double().T + layers[-1][1].double())[:, 0]
+
+
+@pytest.mark.parametrize("width", [300, 1500])
+@pytest.mark.parametrize("offset", ["constant", "first columns", "all but the first columns", "ramp"])
+def test_means_far_larger_than_deviations(offset: str, width: int) -> None:
+    """Products of the tokens themselves, less mean times sum of weights, would cancel; so would a first guess at the
+    mean that is far off. 256 columns make a slice (csrc/cpu/policy_logits.cpp)."""
+    tokens = torch.randn(35, width, generator=generator(0))
+    column = torch.arange(width)
+    tokens += {
+        "constant": torch.full((width,), 3e4),
+        "first columns": torch.where(column < 256, 3e4, 0.0),
+        "all but the first columns": torch.where(column < 256, 0.0, 3e4),
+        "ramp": 3e4 + column,
+    }[offset]
+    tokens[20:] += 1e4  # from a frame on, so that the residual has a mean too
+    layers = network(width, (True, True), 0, [64], torch.float32)
+    logits = score_ext.policy_logits(tokens, int32(0, 35), int32(5), layers)
+    close(logits, in_float64(tokens, 5, layers), torch.float32)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3e38, -3e38])
+def test_one_token_out_of_range_leaves_the_others_alone(value: float) -> None:
+    """Also those of its tile; the next frame's token at its place sees it through the residual."""
+    layout = Layout(((4, 7),))
+    tokens = layout.tokens(40)
+    layers = network(40, (True, True), 0, [8, 8], torch.float32)
+    packed = layout.cu_seqlens, layout.tokens_per_frame, layers
+    expected = score_ext.policy_logits(tokens, *packed)
+    tokens[9, 3] = value
+    changed = score_ext.policy_logits(tokens, *packed)
+    others = [row for row in range(28) if row not in (9, 16)]
+    assert torch.equal(changed[others], expected[others])
+    if math.isfinite(value):
+        close(changed, in_float64(tokens, 7, layers), torch.float32)
+    else:
+        assert changed[[9, 16]].isnan().all()
+
+
+def test_same_bits_in_any_batch() -> None:
+    layouts = [Layout(((9, 11),)), Layout(((1, 5),)), Layout(((3, 50),))]
+    tokens = [layout.tokens(300, seed=number) for number, layout in enumerate(layouts)]
+    layers = network(300, (True, True), 0, [64, 16], torch.float32)
+    alone = [
+        score_ext.policy_logits(rows, layout.cu_seqlens, layout.tokens_per_frame, layers)
+        for rows, layout in zip(tokens, layouts, strict=True)
+    ]
+    together = score_ext.policy_logits(torch.cat(tokens), int32(0, 99, 104, 254), int32(11, 5, 50), layers)
+    assert torch.equal(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("dtype", TOKEN_DTYPES)
+@pytest.mark.parametrize("num_features", [0, 3])
+def test_the_form_for_other_devices(num_features: int, dtype: torch.dtype) -> None:
+    """A GPU takes torch's products of a state with rows of whole vectors: here on the CPU, of 8 * 2 + 0 or 3 columns
+    and of 9 * 2 + 0 or 3."""
+    other = torch._C.DispatchKeySet(torch._C.DispatchKey.XLA)
+    for width in (8, 9):
+        layout = LAYOUTS["ragged"]
+        features = torch.rand(layout.length, num_features, generator=generator(5)) if num_features else None
+        (w1, b1), (w2, b2), (w_out, b_out) = network(width, (True, True), num_features, [8, 6], dtype)
+        packed = layout.tokens(width), layout.cu_seqlens, layout.tokens_per_frame
+        arguments = (*packed, w1, b1, w2, b2, w_out, b_out, features)
+        logits = torch.ops.score.policy_logits.default.redispatch(other, *arguments)
+        close(logits, torch.ops.score.policy_logits(*arguments), dtype)
 
 
 def test_gradients_over_several_blocks_of_rows() -> None:

@@ -30,4 +30,13 @@ struct StateParts {
   int64_t columns(int64_t width) const { return (token ? width : 0) + (residual ? width : 0) + features_width; }
 };
 
+// The layers of the policy's network, row-major without gaps, in one dtype.
+struct NetworkLayers {
+  DType dtype;
+  const void *w1, *b1;        // [hidden1, columns of the state], [hidden1]
+  const void *w2, *b2;        // [hidden2, hidden1], [hidden2]; null where there is one hidden layer
+  const void *w_out, *b_out;  // [1, hidden2 or hidden1], [1]
+  int64_t hidden1, hidden2;
+};
+
 }  // namespace score

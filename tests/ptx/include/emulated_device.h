@@ -8,10 +8,11 @@
 namespace emulation {
 
 // How many multiprocessors the device claims to have, each running one block at a time, and in which order threads and
-// blocks get their turns where that is not left to chance.
+// blocks get their turns where that is not left to chance; how much shared memory a block may ask for.
 struct Device {
   int multiprocessors = 1;
   bool backwards = false;
+  int shared_bytes = 99 << 10;  // sm_86, 89 and 120 have the least of all from Ampere on
 };
 extern Device device;
 
