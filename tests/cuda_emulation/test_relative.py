@@ -43,14 +43,18 @@ def batch(videos: list[tuple[int, int, int]], width: int, dtype: torch.dtype, no
 RAGGED = [(5, 3, 4), (0, 2, 2), (2, 1, 7), (3, 6, 1), (4, 1, 1), (1, 2, 2), (10, 2, 3)]
 
 
-def assert_equals_cpu(ops: Ops, given: Batch, misalignment: int = 0, tolerance: float = 2e-5) -> None:
-    expected = torch.ops.score.relative_measures(*given)
-    found = ops.relative_measures(*given, misalignment=misalignment)
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=tolerance, equal_nan=True)
+def assert_equals_cpu(ops: Ops, given: Batch, misalignment: int = 0, tolerance: float = 1e-4) -> None:
+    measures, moments = torch.ops.score.relative_measures(*given)
+    found_measures, found_moments = ops.relative_measures(*given, misalignment=misalignment)
+    slack = torch.full((13,), tolerance)
+    slack[9] = max(tolerance, 5e-4)  # a cosine to the frame's mean is rounding where that is the video's
+    infinite = (measures == -math.inf) & (found_measures == -math.inf)
+    assert bool((((found_measures - measures).abs() <= slack + 1e-6 * measures.abs()) | infinite).all())
+    mean, inverse = moments.unbind(2)
+    found_mean, found_inverse = found_moments.unbind(2)
+    assert bool(((found_mean - mean).abs() <= slack + 1e-6 * mean.abs()).all())
     # the reciprocal of a deviation is off by as much more as that is smaller than 1
-    slack = 10 * tolerance * expected[1][..., 1].square()
-    assert bool(((found[1][..., 1] - expected[1][..., 1]).abs() <= slack).all())
-    torch.testing.assert_close(found[1][..., 0], expected[1][..., 0], rtol=1e-6, atol=tolerance, equal_nan=True)
+    assert bool(((found_inverse - inverse).abs() <= 10 * slack * inverse.square()).all())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -109,7 +113,7 @@ def test_measures_of_any_size_equal_cpu(ops: Ops, width: int, dtype: torch.dtype
     given = batch([(4, 2, 3), (2, 3, 2)], width, torch.float32)
     sizes = torch.tensor([1.0, 1e30, 1e-30, 0.0, 1e-42, 3e37]).repeat(6)
     tokens = (given.tokens.clamp(-3, 3).double() * sizes[:, None]).to(dtype)
-    assert_equals_cpu(ops, given._replace(tokens=tokens), tolerance=5e-5)
+    assert_equals_cpu(ops, given._replace(tokens=tokens))
 
 
 def test_nan_and_infinity_stay_in_their_video(ops: Ops) -> None:
@@ -149,7 +153,7 @@ def test_rows_of_many_videos_equal_cpu(ops_on_devices: Ops) -> None:
 
 @pytest.mark.parametrize("cu", [int32(0, 50, 20, 100), int32(-5, 7, 2_000_000_000, 60), int32(0, 0, 0, 0)], ids=str)
 @pytest.mark.parametrize("num_frames", [0, 1, 25, 100])
-def test_wrong_sizes_stay_inside(ops: Ops, cu: Tensor, num_frames: int) -> None:
+def test_wrong_offsets_and_sizes_stay_inside(ops: Ops, cu: Tensor, num_frames: int) -> None:
     """AddressSanitizer watches."""
     tokens = torch.randn(100, 8)
     for per_frame in (int32(4, 4, 4), int32(0, -7, 2**31 - 1), int32(1, 1, 1)):

@@ -18,6 +18,9 @@ EXACT = {
     "kept_offsets": (0,),
     "compress": (0, 1, 2),
 }
+# How far results may be from the CPU's where that is more than rounding: a score is a difference of measures over at
+# least 1e-3, and a cosine to the frame's mean is itself rounding where that is the video's.
+ABSOLUTE = {"relative_state": 2e-2, "relative_logits": 2e-2}
 
 
 def moved(value: Any, device: torch.device = CUDA) -> Any:
@@ -38,4 +41,4 @@ def assert_agree(op: str, found: tuple[Tensor, ...], expected: tuple[Tensor, ...
         if place in EXACT.get(op, ()):
             assert torch.equal(mine, cpu), f"{op}: result {place} differs from the CPU's"
         else:
-            torch.testing.assert_close(mine, cpu, rtol=2e-4, atol=2e-5, equal_nan=True)
+            torch.testing.assert_close(mine, cpu, rtol=2e-4, atol=ABSOLUTE.get(op, 2e-5), equal_nan=True)
