@@ -79,7 +79,7 @@ cuda: $(VENV)/package.stamp  ## compile the CUDA kernels for every architecture 
 	$(BIN)/python tools/show_build.py build/cuda-site
 
 # SM="75 121": only those of nvcc's architectures.
-cuda-compat:  ## compile the CUDA kernels with CUDA 12.4's CUB, with clang, and for every architecture (minutes; not in CI)
+cuda-compat:  ## compile the CUDA kernels with CUDA 12.5's CUB, with clang, and for every architecture (minutes; not in CI)
 	PYTHON=$(PYTHON) tools/cuda_compat.sh
 
 gpu:  ## on a machine with a GPU: build, test, sanitize, benchmark (no network, no .venv: its own torch)

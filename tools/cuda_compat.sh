@@ -2,9 +2,9 @@
 # Compiles every CUDA kernel in ways that the build itself does not, and runs nothing (`make cuda-compat`):
 #
 #   nvcc         on PATH, for each architecture from sm_75 to sm_121 that it knows
-#   CUB 12.4     nvcc on PATH with the CUB of CUDA 12.4, from PyPI's wheels
-#   clang        for sm_75 and sm_90, with the headers and the assembler of CUDA 12.4: a second front end. clang++ 19 on
-#                PATH, or Debian's packages, unpacked under build/ (nothing is installed)
+#   CUB 12.5     nvcc on PATH with the CUB of CUDA 12.5, from PyPI's wheels: those of 12.4 lack some of its headers
+#   clang        for sm_75 and sm_90, with that CUB and the other headers and the assembler of CUDA 12.4: a second front
+#                end. clang++ 19 on PATH, or Debian's packages, unpacked under build/ (nothing is installed)
 #
 # What cannot be had here is said, and skipped. Takes minutes: it is not part of CI.
 set -uo pipefail
@@ -29,11 +29,11 @@ each() {
 
 skip() { echo "$1: skipped, $2"; }
 
-wheels() { # CUDA 12.4's headers, CUB and assembler, once
+wheels() { # CUDA 12.4's headers and assembler and CUDA 12.5's CUB, once
   [ -e "$work/ready" ] && return
   rm -rf "$work/wheels" "$work/cuda"
   "$python" -m pip --disable-pip-version-check install -q --no-deps --target "$work/wheels" \
-    nvidia-cuda-nvcc-cu12==12.4.131 nvidia-cuda-runtime-cu12==12.4.127 nvidia-cuda-cccl-cu12==12.4.127 \
+    nvidia-cuda-nvcc-cu12==12.4.131 nvidia-cuda-runtime-cu12==12.4.127 nvidia-cuda-cccl-cu12==12.5.39 \
     nvidia-curand-cu12==10.3.5.147 > "$work/pip.log" 2>&1 || return 1
   mkdir -p "$work/cuda"
   for part in "$work"/wheels/nvidia/*/; do cp -r "$part". "$work/cuda/"; done
@@ -69,12 +69,12 @@ else
 fi
 
 if ! wheels; then
-  skip "CUB 12.4 and clang" "PyPI's wheels of CUDA 12.4 cannot be had: $(tail -n 1 "$work/pip.log")"
+  skip "CUB 12.5 and clang" "PyPI's wheels cannot be had: $(tail -n 1 "$work/pip.log")"
 else
   if [ -n "$nvcc" ]; then
     mkdir -p "$work/cub"
     for folder in cub thrust cuda nv; do ln -sfn "$work/cuda/include/$folder" "$work/cub/$folder"; done
-    each "nvcc with CUB 12.4, sm_90" "$nvcc" "${flags[@]}" -I"$work/cub" -arch=sm_90 -c
+    each "nvcc with CUB 12.5, sm_90" "$nvcc" "${flags[@]}" -I"$work/cub" -arch=sm_90 -c
   fi
   if clang=$(find_clang); then
     for number in 75 90; do
