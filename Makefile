@@ -77,6 +77,7 @@ cuda: $(VENV)/package.stamp  ## compile the CUDA kernels for every architecture 
 	rm -rf build/cuda-site
 	PATH="$(CURDIR)/$(BIN):$$PATH" SCORE_CUDA=ON $(PIP) install -q --no-build-isolation --no-deps --target build/cuda-site .
 	$(BIN)/python tools/show_build.py build/cuda-site
+	$(BIN)/python tools/cuda_lint.py
 
 # SM="75 121": only those of nvcc's architectures.
 cuda-compat:  ## compile the CUDA kernels with CUDA 12.5's CUB, with clang, and for every architecture (minutes; not in CI)

@@ -25,17 +25,25 @@ SEED = int(os.environ.get("SCORE_PTX_SEED", "0"))
 def server() -> Sequence[str | Path]:
     if reason := ptx_build.missing():
         pytest.skip(reason)
-    return ptx_build.build_server()
+    program, *modules = ptx_build.build_server()
+    # mutate.py: a module of the same name instead.
+    mutant = Path(os.environ.get("SCORE_PTX_MUTANT", "none"))
+    return [program, *(mutant if module.name == mutant.name else module for module in modules)]
 
 
 @pytest.fixture
 def settings(request: pytest.FixtureRequest) -> dict[str, str]:
     """Turns and landings at random, by a seed that is the test's own."""
-    seed = {"PTX_SEED": str(zlib.crc32(request.node.nodeid.encode()) + SEED)}
-    if "wrong_offsets" not in request.node.name:
-        return seed
-    # Videos overlap and their blocks write the same rows, or none: meaningless, but inside of the tensors.
-    return {**seed, "PTX_RACES": "0", "PTX_UNDEFINED": "0"}
+    name = request.node.nodeid
+    number = zlib.crc32(name.encode())
+    chosen = {"PTX_SEED": str(number + SEED)}
+    if folder := os.environ.get("SCORE_PTX_COVERAGE"):  # mutate.py: where to leave what the test runs
+        (Path(folder) / f"{number}.test").write_text(name)
+        chosen["PTX_COVERAGE"] = f"{folder}/{number}.coverage"
+    if "wrong_offsets" in name:
+        # Videos overlap and their blocks write the same rows, or none: meaningless, but inside of the tensors.
+        chosen |= {"PTX_RACES": "0", "PTX_UNDEFINED": "0"}
+    return chosen
 
 
 @pytest.fixture

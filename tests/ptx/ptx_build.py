@@ -102,6 +102,13 @@ def ptx_of(kernel: Path) -> Path:
     return BUILD / kernel.stem / f"{kernel.stem}.ptx"
 
 
+def build_ptx() -> list[Path]:
+    """The PTX of every kernel file."""
+    with _alone():
+        _compile_all(KERNELS)
+    return [ptx_of(kernel) for kernel in KERNELS]
+
+
 def build_server() -> list[Path]:
     """The command of the server of tests/cuda_emulation/main.cpp, on the interpreter."""
     kernels = [*KERNELS, EMULATION / "faults.cu"]

@@ -37,7 +37,8 @@ void read_settings() {
   options.check_races = setting("PTX_RACES", "1") != "0";
   options.check_undefined = setting("PTX_UNDEFINED", "1") != "0";
   options.most_instructions = std::stoull(setting("PTX_LIMIT", "4000000000"));
-  ptx::random_engine.seed(std::stoull(setting("PTX_SEED", "1")));
+  options.seed = std::stoull(setting("PTX_SEED", "1"));
+  ptx::random_engine.seed(options.seed);
   std::atexit(write_coverage);
 }
 

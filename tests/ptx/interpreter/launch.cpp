@@ -182,10 +182,10 @@ const Entry& find_entry(const std::string& name) {
 uint64_t executed_instructions() { return executed; }
 
 void report_coverage(FILE* to) {
-  for (const auto& [name, entry] : entries) {
+  for (const auto& [plain, entry] : entries) {
     for (size_t i = 0; i < entry.code.size(); ++i) {
       std::fprintf(
-          to, "%s:%d\t%llu\t%s\n", name.c_str(), entry.code[i].line,
+          to, "%s:%d\t%llu\t%s\n", entry.name.c_str(), entry.code[i].line,
           static_cast<unsigned long long>(entry.code[i].runs), entry.texts[i].c_str());
     }
   }
@@ -206,6 +206,7 @@ void fail(const char* format, ...) {
         block.index.y, thread.index.x, thread.index.y, block.entry->code[at].line, block.entry->texts[at].c_str());
   }
   std::fprintf(stderr, "\n");
+  if (options.random) std::fprintf(stderr, "  PTX_SEED=%llu\n", static_cast<unsigned long long>(options.seed));
   std::fflush(stderr);
   std::_Exit(1);
 }

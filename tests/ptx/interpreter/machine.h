@@ -55,6 +55,7 @@ struct Block {
 
 struct Options {
   bool random = false;     // threads, blocks and the lengths of their turns
+  uint64_t seed = 1;       // of random_engine: messages name it
   int turn = 64;           // instructions, at most
   bool backwards = false;  // threads and blocks, where not at random
   enum Landing { kAtWait, kAtOnce, kAtRandom } copies_land = kAtWait;
