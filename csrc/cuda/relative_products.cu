@@ -314,6 +314,7 @@ __global__ void __launch_bounds__(kThreads, 2) tile_products(const T* tokens, in
   for (int64_t item = blockIdx.x; item < tiles * slices; item += gridDim.x) {
     const int64_t slice = item / tiles;
     const Tile tile(layout, item % tiles, kFrames);
+    if (tile.shape.frames == 0) continue;  // of a video that a wrong T leaves no frames
     TileFiller<T, kVector, kFrames> filler(tokens, width, layout, tile, memory);
     __syncthreads();
     const int64_t end = (slice + 1) * columns < width ? (slice + 1) * columns : width;
