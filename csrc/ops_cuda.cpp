@@ -51,12 +51,9 @@ class Cuda {
       double offset, int64_t* index) {
     size_t bytes = 0;
     STD_CUDA_CHECK(cuda::select_workspace(batch, total_keep, selection, &bytes));
-    std::optional<Tensor> workspace;
-    if (bytes > 0) workspace = scratch<uint8_t>(static_cast<int64_t>(bytes));
+    const std::optional<Tensor> workspace = workspace_of(bytes);
     STD_CUDA_CHECK(
-        cuda::select(
-            scores, batch, keep, total_keep, selection, offset, index,
-            workspace ? workspace->mutable_data_ptr() : nullptr, stream_));
+        cuda::select(scores, batch, keep, total_keep, selection, offset, index, address(workspace), stream_));
   }
 
   void gumbel_topk(
@@ -77,9 +74,11 @@ class Cuda {
       const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
       const int64_t* order, float* log_prob) {
     const Tensor rank = scratch<int32_t>(num_samples * batch.num_tokens);
+    const std::optional<Tensor> workspace = workspace_of(cuda::plackett_luce_workspace(batch, num_samples));
     STD_CUDA_CHECK(
         cuda::plackett_luce_log_prob(
-            logits, batch, keep, total_keep, num_samples, order, data<int32_t>(rank), log_prob, stream_));
+            logits, batch, keep, total_keep, num_samples, order, data<int32_t>(rank), log_prob, address(workspace),
+            stream_));
   }
 
   void plackett_luce_log_prob_backward(
@@ -87,16 +86,20 @@ class Cuda {
       int64_t num_samples, const int64_t* order, float* grad_logits) {
     const Tensor rank = scratch<int32_t>(num_samples * batch.num_tokens);
     const Tensor log_shares = scratch<double>(num_samples * total_keep);
+    const std::optional<Tensor> workspace = workspace_of(cuda::plackett_luce_workspace(batch, num_samples));
     STD_CUDA_CHECK(
         cuda::plackett_luce_log_prob_backward(
             grad, logits, batch, keep, total_keep, num_samples, order, data<int32_t>(rank), data<double>(log_shares),
-            grad_logits, stream_));
+            grad_logits, address(workspace), stream_));
   }
 
   void sample_bernoulli(
       const float* logits, const PackedBatch& batch, int64_t num_samples, const int64_t* seed, int64_t num_seeds,
       bool* mask, float* log_prob, int32_t* count) {
-    STD_CUDA_CHECK(cuda::sample_bernoulli(logits, batch, num_samples, seed, num_seeds, mask, log_prob, count, stream_));
+    const std::optional<Tensor> workspace = workspace_of(cuda::sample_bernoulli_workspace(batch, num_samples));
+    STD_CUDA_CHECK(
+        cuda::sample_bernoulli(
+            logits, batch, num_samples, seed, num_seeds, mask, log_prob, count, address(workspace), stream_));
   }
 
   void gather(
@@ -113,6 +116,16 @@ class Cuda {
   template <typename T>
   Tensor scratch(int64_t count) const {
     return new_empty(tensor_, {count * static_cast<int64_t>(sizeof(T))}, ScalarType::Byte);
+  }
+
+  // Of so many bytes; none where a kernel wants none.
+  std::optional<Tensor> workspace_of(size_t bytes) const {
+    if (bytes == 0) return std::nullopt;
+    return scratch<uint8_t>(static_cast<int64_t>(bytes));
+  }
+
+  static void* address(const std::optional<Tensor>& workspace) {
+    return workspace ? workspace->mutable_data_ptr() : nullptr;
   }
 
   Tensor tensor_;

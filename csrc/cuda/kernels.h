@@ -46,23 +46,29 @@ cudaError_t gumbel_topk(
     const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order, void* workspace, size_t* workspace_bytes,
     cudaStream_t stream);
 
+// How much memory the two below want as their workspace; 0: none, null.
+size_t plackett_luce_workspace(const PackedBatch& batch, int64_t num_samples);
+
 // log_prob [num_samples, num_videos]: of drawing `order` [num_samples, total_keep] without replacement.
 // rank [num_samples, num_tokens] is scratch.
 cudaError_t plackett_luce_log_prob(
     const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
-    const int64_t* order, int32_t* rank, float* log_prob, cudaStream_t stream);
+    const int64_t* order, int32_t* rank, float* log_prob, void* workspace, cudaStream_t stream);
 
 // grad_logits [num_tokens], from grad [num_samples, num_videos]. rank is scratch as above, log_shares
 // [num_samples, total_keep] too.
 cudaError_t plackett_luce_log_prob_backward(
     const float* grad, const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep,
-    int64_t num_samples, const int64_t* order, int32_t* rank, double* log_shares, float* grad_logits,
+    int64_t num_samples, const int64_t* order, int32_t* rank, double* log_shares, float* grad_logits, void* workspace,
     cudaStream_t stream);
+
+// How much memory sample_bernoulli wants as its workspace; 0: none, null.
+size_t sample_bernoulli_workspace(const PackedBatch& batch, int64_t num_samples);
 
 // mask [num_samples, num_tokens], log_prob [num_samples, num_videos], count [num_samples, num_videos].
 cudaError_t sample_bernoulli(
     const float* logits, const PackedBatch& batch, int64_t num_samples, const int64_t* seed, int64_t num_seeds,
-    bool* mask, float* log_prob, int32_t* count, cudaStream_t stream);
+    bool* mask, float* log_prob, int32_t* count, void* workspace, cudaStream_t stream);
 
 // out [num_rows, row_bytes]: row index[i] of tokens [num_tokens, row_bytes]; zeros where index[i] is no row of it.
 cudaError_t gather(

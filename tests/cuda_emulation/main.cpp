@@ -133,9 +133,11 @@ class Call {
 
 // What an op allocates for itself: nothing in it until a kernel writes it.
 struct Scratch {
-  explicit Scratch(size_t bytes) : memory(emulation::allocate(bytes)) {}
+  explicit Scratch(size_t bytes) : memory(bytes > 0 ? emulation::allocate(bytes) : nullptr) {}
   Scratch(const Scratch&) = delete;
-  ~Scratch() { emulation::release(memory); }
+  ~Scratch() {
+    if (memory != nullptr) emulation::release(memory);
+  }
 
   void* const memory;
 };
@@ -201,7 +203,7 @@ const std::map<std::string, Launcher> kLaunchers = {
        const Scratch workspace(bytes);
        return score::cuda::select(
            c.in<float>("scores"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"), selection,
-           c.number("offset"), c.out<int64_t>("index"), bytes > 0 ? workspace.memory : nullptr, emulation::kStream);
+           c.number("offset"), c.out<int64_t>("index"), workspace.memory, emulation::kStream);
      }},
     {"gumbel_topk",
      [](Call& c) {
@@ -218,22 +220,27 @@ const std::map<std::string, Launcher> kLaunchers = {
      }},
     {"plackett_luce_log_prob",
      [](Call& c) {
+       const Scratch workspace(score::cuda::plackett_luce_workspace(c.packed(), c.integer("num_samples")));
        return score::cuda::plackett_luce_log_prob(
            c.in<float>("logits"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"), c.integer("num_samples"),
-           c.in<int64_t>("order"), c.out<int32_t>("rank"), c.out<float>("log_prob"), emulation::kStream);
+           c.in<int64_t>("order"), c.out<int32_t>("rank"), c.out<float>("log_prob"), workspace.memory,
+           emulation::kStream);
      }},
     {"plackett_luce_log_prob_backward",
      [](Call& c) {
+       const Scratch workspace(score::cuda::plackett_luce_workspace(c.packed(), c.integer("num_samples")));
        return score::cuda::plackett_luce_log_prob_backward(
            c.in<float>("grad"), c.in<float>("logits"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"),
            c.integer("num_samples"), c.in<int64_t>("order"), c.out<int32_t>("rank"), c.out<double>("log_shares"),
-           c.out<float>("grad_logits"), emulation::kStream);
+           c.out<float>("grad_logits"), workspace.memory, emulation::kStream);
      }},
     {"sample_bernoulli",
      [](Call& c) {
+       const Scratch workspace(score::cuda::sample_bernoulli_workspace(c.packed(), c.integer("num_samples")));
        return score::cuda::sample_bernoulli(
            c.in<float>("logits"), c.packed(), c.integer("num_samples"), c.in<int64_t>("seed"), c.integer("num_seeds"),
-           c.out<bool>("mask"), c.out<float>("log_prob"), c.out<int32_t>("count"), emulation::kStream);
+           c.out<bool>("mask"), c.out<float>("log_prob"), c.out<int32_t>("count"), workspace.memory,
+           emulation::kStream);
      }},
     {"gather",
      [](Call& c) {
