@@ -1,9 +1,8 @@
 // gumbel_topk: the k largest of logit + Gumbel number. A team per sample of a video perturbs the logits, picks the k
 // highest ranks and sorts them.
 //
-// Predictions, not measured, for an H100 or H200, 8 samples of one video of 40,000 tokens, 4,000 kept of each: teams of
-// 16 blocks; plan 2 us, launch 3 us, perturbing 2 us, search and compaction 9 us, sorting lists 2 us, merging them 4
-// us; 22 us in all. In a block per task it is 4 bytes of ranks written and read 4 times per token, from cache.
+// Measured on an H200 in a CUDA graph, 8 samples of one video, a tenth kept: 40,000 tokens 35 us, a million 479. Beside
+// what select does, ranks are 4 bytes written and read 4 times per token, from cache.
 #include "kernels.h"
 #include "launch.cuh"
 #include "score/ordering.h"
