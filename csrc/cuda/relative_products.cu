@@ -354,15 +354,12 @@ __global__ void __launch_bounds__(kThreads, 2) tile_products(const T* tokens, in
   }
 }
 
-// Lets a kernel have the shared memory that it wants, always the same. What is read goes there: all that the L1 cache
-// can spare should be shared memory, for two blocks at a time.
+// Lets a kernel have the shared memory that it wants, always the same. The carveout is left to the driver, which makes
+// room for two blocks and leaves the L1 cache the rest.
 template <typename T, bool kVector, int kFrames>
 cudaError_t ask_for_shared_memory() {
   auto kernel = tile_products<T, kVector, kFrames>;
   constexpr int kBytes = static_cast<int>(sizeof(TileMemory<kFrames>));
-  if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100)) {
-    return error;
-  }
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
 }
 
