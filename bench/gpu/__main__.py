@@ -44,6 +44,8 @@ def main() -> None:
             failed.append(f"{measure.__name__}: {type(error).__name__}: {error}")
             print(failed[-1], file=sys.stderr)
         torch.cuda.empty_cache()
+    if to.disagree:
+        failed.append("a rival does something else than ours")
     if failed:
         sys.exit(f"bench.gpu: failed: {'; '.join(failed)}")
 

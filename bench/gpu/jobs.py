@@ -105,16 +105,17 @@ def measure_policies(to: Measurements) -> None:
             return score_ext.relative_state(packed.tokens, *sizes, packed.num_frames)
 
         to.add(f"relative_state, {size}", "ours", state, videos, moved)
-        plain = [(packed.tokens.view(*grid, width),) for (packed,) in videos]
-        cosines = (lambda x, packed=videos[0][0]: rivals.cosines_of(state(packed))), rivals.close
-        to.add(f"relative_state, {size}", "eager cosines alone", rivals.cosines, plain, moved, like=cosines)
-        to.add_compiled(f"relative_state, {size}", "cosines alone", rivals.cosines, plain, moved, cosines)
         to.add(f"default policy, {size}", "ours", pretrained, videos, moved)
 
         torch.manual_seed(0)
         residual = SurprisePolicy(SurprisePolicyConfig(token_width=width)).to("cuda")
         to.add(f"residual policy, {size}", "ours, float32", residual, videos, moved)
         to.add(f"residual policy, {size}", "ours, bfloat16", deepcopy(residual).bfloat16(), videos, moved)
+
+        plain = [(packed.tokens.view(*grid, width),) for (packed,) in videos]
+        cosines = (lambda x, packed=videos[0][0]: rivals.cosines_of(state(packed))), rivals.close
+        to.add(f"relative_state, {size}", "eager cosines alone", rivals.cosines, plain, moved, like=cosines)
+        to.add_compiled(f"relative_state, {size}", "cosines alone", rivals.cosines, plain, moved, cosines)
 
 
 def measure_scores(to: Measurements) -> None:

@@ -61,6 +61,7 @@ class Measurements:
     def __init__(self, path: Path, run: Row) -> None:
         self._path, self._run = path, run
         self.rows: list[Row] = []
+        self.disagree = False  # whether a rival did something else than ours
         if path.exists():
             found = json.loads(path.read_text())
             rows = found.pop("rows")
@@ -91,14 +92,24 @@ class Measurements:
             # a rival that does not run here is no reason to stop
             row["failed"] = str(error).partition("\n")[0]
         else:
-            if like is not None:
-                ours, check = like
-                check(found, ours(*inputs[0]))
-            row.update(measured(function, inputs, graph))
+            row.update(self._checked_and_measured(found, function, inputs, graph, like))
         self.rows.append(row)
         with output_file(self._path) as file:
             file.write_text(json.dumps({**self._run, "rows": self.rows}, indent=1) + "\n")
         print(json.dumps(row), flush=True)
+
+    def _checked_and_measured(
+        self, found: Any, function: Callable[..., Any], inputs: Inputs, graph: bool,
+        like: tuple[Callable[..., Any], Check] | None,
+    ) -> Row:  # fmt: skip
+        if like is not None:
+            ours, check = like
+            try:
+                check(found, ours(*inputs[0]))
+            except AssertionError as error:
+                self.disagree = True
+                return {"failed": "does something else than ours: " + " ".join(str(error).split())}
+        return measured(function, inputs, graph)
 
     def add_compiled(
         self, job: str, name: str, function: Callable[..., Any], inputs: Inputs, moved: int | None = None,

@@ -12,7 +12,7 @@ import typer
 from packaging.version import Version
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.prefill.findings import targets
+from bench.prefill.findings import TARGET_TOKENS, targets
 from bench.prefill.geometry import QUICK, REAL, REDUCED
 from bench.prefill.measure import OUT_OF_MEMORY, Bench, Recipe, Record, all_jobs
 from bench.prefill.report import table, write_document
@@ -39,7 +39,7 @@ def main(
 ) -> None:
     """Measures vision tower, compression and prefill, with all visual tokens and with few.
 
-    On a GPU: five real models' shapes at 8k to 64k visual tokens, about seven minutes on an H200. On a CPU: two reduced
+    On a GPU: three real models' shapes at 8k to 64k visual tokens, some five minutes on an H200. On a CPU: two reduced
     shapes, less than four minutes; on all cores, unless OMP_NUM_THREADS says otherwise. Each record is written to
     build/prefill as soon as it is there, and a run that was stopped goes on from there; a run that is whole replaces
     bench/results/prefill-cpu.json or prefill-gpu-NAME.json, of which docs/prefill.md is made. What fails, for want of
@@ -91,7 +91,10 @@ def _recipe(device: torch.device, only: str | None, vision: bool, quick: bool) -
             raise typer.BadParameter(f"there is no {only!r} for this machine; there are {', '.join(names)}")
         geometries = tuple(geometry for geometry in geometries if geometry.name == only)
     warmups, repeats = (1, 2) if quick else (2, 5 if device.type == "cuda" else 7)
-    return Recipe(geometries, _RETENTIONS, warmups, repeats, compiled=not quick, vision=vision)
+    # On a GPU each length is compiled for anew: there only the one that the targets are for.
+    lengths = {TARGET_TOKENS} if device.type == "cuda" else {length for one in geometries for length in one.lengths}
+    compiled = frozenset() if quick else frozenset(lengths)
+    return Recipe(geometries, _RETENTIONS, warmups, repeats, compiled=compiled, vision=vision)
 
 
 def _failed(record: Record) -> bool:

@@ -41,7 +41,7 @@ class Recipe:
         geometries: of which models.
         retentions: fractions kept; 1 is the stock model.
         warmups, repeats: calls before the clock runs, and with it.
-        compiled: whether the baselines are measured with torch.compile too.
+        compiled: the lengths at which the baselines are measured with torch.compile too.
         vision: whether the vision tower is run.
     """
 
@@ -49,7 +49,7 @@ class Recipe:
     retentions: tuple[float, ...]
     warmups: int
     repeats: int
-    compiled: bool
+    compiled: frozenset[int]
     vision: bool
 
 
@@ -84,12 +84,11 @@ class Job:
 
 def all_jobs(recipe: Recipe) -> list[Job]:
     """In the order in which they run: models and prompts are made once."""
-    methods = list(METHODS)
-    if recipe.compiled:
-        methods += [baseline.name + COMPILED for baseline in BASELINES]
+    compiled = [baseline.name + COMPILED for baseline in BASELINES]
     jobs = []
     for geometry in recipe.geometries:
         for tokens in geometry.lengths:
+            methods = [*METHODS, *(compiled if tokens in recipe.compiled else ())]
             jobs += [Job(geometry, tokens, "prefill", retention) for retention in recipe.retentions]
             for retention in recipe.retentions:
                 if retention < 1:

@@ -74,7 +74,7 @@ def test_the_document_has_a_table_and_a_figure_and_claims_nothing_of_gpus(writte
 
 def small_recipe(**changes: Any) -> Recipe:
     recipe = {"geometries": QUICK[:1], "retentions": (1.0, 0.1), "warmups": 1, "repeats": 1}
-    return Recipe(**{**recipe, "compiled": False, "vision": False, **changes})
+    return Recipe(**{**recipe, "compiled": frozenset(), "vision": False, **changes})
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
