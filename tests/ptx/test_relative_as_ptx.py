@@ -1,5 +1,5 @@
-"""tests/cuda_emulation/test_relative.py once more: the same calls and comparisons, on the PTX that nvcc makes."""
+"""tests/cuda_emulation/test_relative_kernels.py once more: the same calls and comparisons, on the PTX that nvcc makes."""
 
 from __future__ import annotations
 
-from test_relative import *  # noqa: F403
+from test_relative_kernels import *  # noqa: F403
