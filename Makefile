@@ -73,9 +73,10 @@ lint: $(VENV)/package.stamp  ## ruff, mypy, clang-format, zizmor
 sanitize: $(VENV)/package.stamp  ## the op tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python tools/sanitize.sh
 
-cuda: $(VENV)/package.stamp  ## compile the CUDA kernels for every architecture (needs nvcc, no GPU)
+cuda: $(VENV)/package.stamp  ## compile the CUDA kernels, for all architectures or ARCHITECTURES="80-real;90" (needs nvcc, no GPU)
 	rm -rf build/cuda-site
-	PATH="$(CURDIR)/$(BIN):$$PATH" SCORE_CUDA=ON $(PIP) install -q --no-build-isolation --no-deps --target build/cuda-site .
+	PATH="$(CURDIR)/$(BIN):$$PATH" SCORE_CUDA=ON \
+	  CMAKE_ARGS="$(if $(ARCHITECTURES),-DCMAKE_CUDA_ARCHITECTURES=$(ARCHITECTURES))" $(PIP) install -q --no-build-isolation --no-deps --target build/cuda-site .
 	$(BIN)/python tools/show_build.py build/cuda-site
 	$(BIN)/python tools/cuda_lint.py
 

@@ -1,4 +1,4 @@
-"""tests/cuda_emulation/test_relative_kernels.py once more: the same calls and comparisons, on the PTX that nvcc makes."""
+"""tests/cuda_emulation/test_relative_kernels.py once more: the same calls, on the PTX that nvcc makes."""
 
 from __future__ import annotations
 
