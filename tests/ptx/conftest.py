@@ -15,6 +15,7 @@ sys.path.append(str(ptx_build.EMULATION))
 
 from emulated_ops import Ops
 from emulator import Emulator
+from some_cases import keep_some
 
 # "all": every case of every test; else as many as it takes for each value of each parameter to occur.
 CASES = os.environ.get("SCORE_PTX_CASES", "some")
@@ -63,18 +64,6 @@ def ops_on_devices(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if CASES == "all":
-        return
-    seen: set[tuple[str, str, str]] = set()
-    kept = []
-    for item in items:
-        if item.path.parent != Path(__file__).parent or not item.path.name.endswith("_as_ptx.py"):
-            kept.append(item)
-            continue
-        values = getattr(item, "callspec", None)
-        ids = values.id.split("-") if values else [""]
-        new = {(item.name.split("[")[0], str(place), value) for place, value in enumerate(ids)}
-        if not new <= seen:
-            kept.append(item)
-            seen |= new
-    items[:] = kept
+    if CASES != "all":
+        here = Path(__file__).parent
+        keep_some(items, lambda item: item.path.parent == here and item.path.name.endswith("_as_ptx.py"))
