@@ -14,7 +14,7 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test test-paths arm fuzz test-vllm lint sanitize cuda cuda-compat gpu bench bench-vllm results compat docs wheel clean
+.PHONY: help demo test test-paths arm fuzz test-vllm lint sanitize cuda mutate cuda-compat gpu bench bench-vllm results compat docs wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -79,6 +79,10 @@ cuda: $(VENV)/package.stamp  ## compile the CUDA kernels, for all architectures 
 	  CMAKE_ARGS="$(if $(ARCHITECTURES),-DCMAKE_CUDA_ARCHITECTURES=$(ARCHITECTURES))" $(PIP) install -q --no-build-isolation --no-deps --target build/cuda-site .
 	$(BIN)/python tools/show_build.py build/cuda-site
 	$(BIN)/python tools/cuda_lint.py
+
+# KERNELS="surprise_walk topk_by_team": only those.
+mutate: $(VENV)/package.stamp  ## take the barriers out of the CUDA kernels' PTX, one by one: which does no test miss? (nvcc; an hour; not in CI)
+	$(BIN)/python tests/ptx/mutate.py $(KERNELS)
 
 # SM="75 121": only those of nvcc's architectures.
 cuda-compat:  ## compile the CUDA kernels with CUDA 12.5's CUB, with clang, and for every architecture (minutes; not in CI)
