@@ -37,6 +37,7 @@ from score_video.renamed import renamed_arguments, renamed_fields, with_new_name
 if TYPE_CHECKING:
     from score_video.mllm.adapter import VisualLayout
     from score_video.mllm.compress import CompressedInputs
+    from score_video.mllm.wrapping import Wrapping
 
 MODEL_TYPE = "score_compressor"
 """What config.json calls a compressor."""
@@ -163,6 +164,12 @@ class Compressor:
         from score_video.mllm.compress import compress_inputs  # it builds on this module
 
         return compress_inputs(model, inputs, self, visual_layout=visual_layout)
+
+    def wrap(self, model: Any) -> Wrapping:
+        """Makes a model compress by itself: :func:`score_video.mllm.wrap`. ``with compressor.wrap(model): ...``"""
+        from score_video.mllm.wrapping import wrap  # it builds on this module
+
+        return wrap(model, self)
 
     @torch.no_grad()
     def select(

@@ -25,9 +25,10 @@ FLOORS = (
 """From the ground up: the modules and packages of ``score_video``. Rooms of one floor may use each other."""
 
 UPWARDS = {
-    # compressor(model, **inputs), for short
+    # compressor(model, **inputs) and compressor.wrap(model), for short
     ("score_video.compressor", "score_video.mllm.adapter"),
     ("score_video.compressor", "score_video.mllm.compress"),
+    ("score_video.compressor", "score_video.mllm.wrapping"),
 }
 
 Arrow = tuple[str, str]

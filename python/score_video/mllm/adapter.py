@@ -62,12 +62,15 @@ class Adapter(ABC):
         consumed: names of inputs that only the vision side reads; the compressed inputs are without them.
         gaps: whether positions of dropped tokens leave gaps that attention kernels could take for the borders of
             packed sequences (families with one row of positions).
+        flash_by_mask: whether FlashAttention must be told a single prompt's length by a mask: the stock model shows its
+            kernels several rows of positions, which they take for packed sequences.
         mixes_pictures: whether the processor hands over images and frames of videos alike, so that ``visual_layout``
             may have to say which is which.
     """
 
     consumed: tuple[str, ...]
     gaps: bool = True
+    flash_by_mask: bool = False
     mixes_pictures: bool = False
 
     @abstractmethod
@@ -179,7 +182,7 @@ def supported_models() -> tuple[str, ...]:
 _ADAPTERS = {
     "glm46v": ("glm4v", "Glm4V"),
     "glm4v": ("glm4v", "Glm4V"),
-    "glm4v_moe": ("glm4v", "Glm4V"),
+    "glm4v_moe": ("glm4v", "Glm4VMoe"),
     "internvl": ("frame_by_frame", "InternVL"),
     "llava_next_video": ("llava", "LlavaNextVideo"),
     "llava_onevision": ("llava", "LlavaOnevision"),

@@ -25,6 +25,7 @@ class CompressedInputs(Mapping[str, Any]):
     Attributes:
         videos: what was there to choose from, V videos in the order of the prompts; None: none, nothing was changed.
         selected: which rows of ``videos`` are kept, and how many of each.
+        places: bool [B, S], which places of the whole prompts are kept (padding is not); None: nothing was changed.
         prompt_length: how many of the tokens that ``generate`` returns are the prompt's; 0 for families that take
             embeddings, where it returns the new ones alone.
     """
@@ -35,6 +36,7 @@ class CompressedInputs(Mapping[str, Any]):
         videos: PackedVideos | None = None,
         selected: Selection | None = None,
         before_use: Callable[[], None] | None = None,
+        places: Tensor | None = None,
     ) -> None:
         """Made by :func:`compress_inputs` and :meth:`EncodedInputs.compress`.
 
@@ -44,6 +46,7 @@ class CompressedInputs(Mapping[str, Any]):
         self._before_use = before_use
         self.videos = videos
         self.selected = selected
+        self.places = places
         ids = self._arguments.get("input_ids")
         self.prompt_length = 0 if ids is None else ids.shape[1]
 
@@ -121,7 +124,7 @@ class EncodedInputs:
         rows, *deepstack = (score_ext.gather(part, selected.index) for part in (features.rows, *features.deepstack))
         videos = Features(rows, features.placeholders, tuple(deepstack))
         arguments, before_use = shorten_prompts(self.model, self.adapter, prompt, kept, videos, fixed)
-        return CompressedInputs({**self.others, **arguments}, self.visuals.videos, selected, before_use)
+        return CompressedInputs({**self.others, **arguments}, self.visuals.videos, selected, before_use, kept)
 
 
 def shorten_prompts(
@@ -138,7 +141,9 @@ def shorten_prompts(
     Returns:
         The arguments; and what is to be called before they are used, or None.
     """
-    shortening = Shortening(kept)
+    flash = "flash" in str(model.config.get_text_config()._attn_implementation)
+    # a masked column, so that generate() keeps the mask
+    shortening = Shortening(kept, padding=int(flash and adapter.flash_by_mask and len(kept) == 1))
     shorter = prompt.shorten(shortening, _pad_token_id(model))
     before_use = adapter.before_use(model, prompt, shorter)
     shorter = replace(shorter, position_ids=adapter.finish_positions(shorter))
@@ -188,7 +193,7 @@ def encode_inputs(
     visuals = adapter.encode(model, inputs, prompt, visual_layout)
     if visuals is None:
         return None
-    _check_attention(model, adapter)
+    _check_attention(model)
     _check_rotation(model, prompt)
     last = prompt.attention_mask.shape[1] - 1 - prompt.attention_mask.flip(1).argmax(1, keepdim=True)  # [B, 1]
     if visuals.features.placeholders.gather(1, last).any():
@@ -223,16 +228,9 @@ def compress_inputs(
     return CompressedInputs(inputs) if encoded is None else encoded.compress(encoded.select(selector))
 
 
-def _check_attention(model: Any, adapter: Adapter) -> None:
+def _check_attention(model: Any) -> None:
     """Raises ValueError where the model's attention goes by something else than positions and the mask."""
     config = model.config.get_text_config()
-    attention = str(config._attn_implementation)
-    if adapter.gaps and "flash" in attention:
-        raise ScoreError(
-            f"model must run with attn_implementation='sdpa', got {attention!r}: the positions of "
-            f"{model.config.model_type} have gaps where tokens are dropped, which flash attention takes for the "
-            "borders of packed sequences"
-        )
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         kinds = ["full_attention" if getattr(config, "sliding_window", None) is None else "sliding_attention"]

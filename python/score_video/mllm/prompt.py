@@ -18,10 +18,10 @@ IGNORED = -100
 class Shortening:
     """Moves what is kept of each row of a batch to the right end of a shorter row."""
 
-    def __init__(self, kept: Tensor) -> None:
-        """kept: bool [B, S], True for what stays. Waits for the device."""
+    def __init__(self, kept: Tensor, padding: int = 0) -> None:
+        """kept: bool [B, S], True for what stays. padding: columns in front of the longest. Waits for the device."""
         lengths = kept.sum(1)
-        self.width = int(lengths.max())
+        self.width = int(lengths.max()) + padding
         self._rows, self._columns = kept.nonzero(as_tuple=True)
         self._places = kept.cumsum(1)[kept] - 1 + (self.width - lengths)[self._rows]
 

@@ -164,18 +164,6 @@ def test_a_video_across_prompts_is_refused() -> None:
         THIRD(family.model, **{**inputs, "input_ids": halves, "attention_mask": mask})
 
 
-@pytest.mark.parametrize("name", ["llava_next_video", "internvl"])
-def test_flash_attention_is_refused_where_positions_have_gaps(name: str) -> None:
-    family, inputs = inputs_of(name, [2, CLIP, 3])
-    config = family.model.config.get_text_config()
-    config._attn_implementation = "flash_attention_2"  # the kernels are not here to be loaded
-    try:
-        with pytest.raises(ValueError, match=r"attn_implementation='sdpa', got 'flash_attention_2'.* have gaps"):
-            THIRD(family.model, **inputs, visual_layout=[[CLIP]] if family.told else None)
-    finally:
-        config._attn_implementation = "sdpa"
-
-
 @pytest.mark.parametrize("changes", [{"layer_types": ["full_attention", "sliding_attention"]}, {"sliding_window": 8}])
 def test_sliding_windows_are_refused(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     family, inputs = inputs_of("llava_next_video", [2, CLIP, 3])

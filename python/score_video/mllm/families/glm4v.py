@@ -26,3 +26,9 @@ class Glm4V(Qwen2VL):
 
     def hand_over(self, model: Any, input_ids: Tensor, parts: Sequence[Features | None]) -> dict[str, Any]:
         return Adapter.hand_over(self, model, input_ids, parts)
+
+
+class Glm4VMoe(Glm4V):
+    """Its layers hand time, height and width to the attention kernels, where the others hand the text's positions."""
+
+    flash_by_mask = True

@@ -1,0 +1,306 @@
+"""A model whose ``generate()`` and forward pass compress by themselves, until it is unwrapped.
+
+``compressor.wrap(model)`` replaces two attributes of one model object, ``generate`` and ``forward``, and nothing of its
+class or of the modules in it: what its processor made goes in, what the stock model returns comes out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from score_video.errors import ScoreError
+from score_video.mllm.adapter import VisualLayout, find_adapter
+from score_video.mllm.compress import CompressedInputs, encode_inputs
+from score_video.mllm.later_turn import CACHES, FirstTurn, cached_length, given_cache
+from score_video.mllm.whole_prompt import WholePrompt
+from score_video.packed import Selector
+from score_video.progress import Phases
+
+_PATCHED = ("generate", "forward")
+
+
+def wrap(model: Any, selector: Selector) -> Wrapping:
+    """Makes a model compress the videos of its prompts by itself.
+
+    Afterwards ``model.generate(**inputs)`` and ``model(**inputs)`` take what the processor made and return what they
+    always do: ids that begin with the whole prompt, logits with a row for each of its tokens. What has no video goes to
+    the stock model as it is. Both take ``visual_layout`` too (:func:`~score_video.mllm.encode_inputs`).
+
+    Args:
+        model: one of :func:`~score_video.mllm.supported_models`, also as peft, a quantiser, accelerate (``device_map``)
+            or ``torch.compile`` made another of it: the object that will be called.
+        selector: decides what is kept: a :class:`score_video.Compressor` or an object of your own.
+
+    Returns:
+        what undoes it: ``with wrap(model, selector): ...``, or ``unwrap()``.
+
+    Raises:
+        TypeError: the model is not supported, or ``selector`` has no ``select``.
+        ScoreError: the model, or one inside of it, is wrapped already.
+    """
+    return Wrapping(model, selector)
+
+
+class Wrapping:
+    """What :func:`wrap` returns: ends it, and tells of the latest call.
+
+    Not for several threads at once: the model itself remembers its latest prompt (``rope_deltas``), and so does this.
+    One call at a time from any thread is fine, as when a streamer's ``generate`` runs in one of its own.
+
+    Attributes:
+        model: what is wrapped.
+        selector: decides what is kept. May be replaced, by a compressor of another retention, say.
+        latest: what the model got at the latest call that began a conversation; None before, and where there was no
+            video in it. Holds the video's features; set it to None to free them.
+        milliseconds: of its phases, "vision tower", "compression" and, of ``generate``, "generate".
+    """
+
+    def __init__(self, model: Any, selector: Selector) -> None:
+        """As :func:`wrap`."""
+        if not callable(getattr(selector, "select", None)):
+            raise TypeError(f"selector must have a method select (a Compressor has), got {type(selector).__name__}")
+        self._adapter = find_adapter(model)
+        if any(isinstance(module.__dict__.get(name), _Patch) for module in model.modules() for name in _PATCHED):
+            raise ScoreError("model must not be wrapped already, which it is: unwrap() that first")
+        self.model = model
+        self.selector = selector
+        self.latest: CompressedInputs | None = None
+        self.milliseconds: dict[str, float] = {}
+        self._busy: set[int] = set()  # threads that are inside of a call
+        self._turns: WeakKeyDictionary[Any, FirstTurn] = WeakKeyDictionary()  # by cache
+        self._patches = {
+            "generate": _Patch(model.generate, self._generate, _parameters(model, "generate")),
+            "forward": _Patch(model.forward, self._forward, _parameters(model, "forward")),
+        }
+        self._before = {name: model.__dict__[name] for name in _PATCHED if name in model.__dict__}  # accelerate's
+        model.__dict__.update(self._patches)
+
+    @property
+    def retention(self) -> float | None:
+        """Which fraction of the latest call's visual tokens was kept; None where there is no such call."""
+        if self.latest is None or self.latest.selected is None or self.latest.videos is None:
+            return None
+        return len(self.latest.selected.index) / len(self.latest.videos.tokens)
+
+    @property
+    def kept(self) -> list[Tensor]:
+        """:attr:`CompressedInputs.kept` of the latest call."""
+        return [] if self.latest is None else self.latest.kept
+
+    def unwrap(self) -> None:
+        """The model is as it was. Once more does nothing.
+
+        Raises:
+            ScoreError: something else was put over the model's ``generate`` or ``forward`` since.
+        """
+        if not self._patches:
+            return
+        attributes = self.model.__dict__
+        if over := [name for name, patch in self._patches.items() if attributes.get(name) is not patch]:
+            raise ScoreError(f"model.{over[0]} must be as wrap() left it, but was replaced since: undo that first")
+        for name in _PATCHED:
+            del attributes[name]
+        attributes.update(self._before)
+        self._patches = {}
+
+    def __enter__(self) -> Wrapping:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.unwrap()
+
+    # --- generate
+
+    def _generate(self, original: Callable[..., Any], given: dict[str, Any], layout: VisualLayout | None) -> Any:
+        if given.get("inputs") is not None:
+            given["input_ids"] = given.pop("inputs")
+        ids, cache = given.get("input_ids"), given_cache(given)
+        if (
+            isinstance(ids, Tensor)
+            and cache is not None
+            and (turn := self._turns.get(cache)) is not None
+            and cached_length(cache)
+        ):
+            changed, prompt = turn.rows(len(ids)).later_inputs(given, self._adapter.consumed)
+            output = self._original_on(prompt, original, changed)
+            self._remember(output, turn)
+            return output
+        with torch.no_grad():
+            compressed = self._compress(given, layout)
+        if compressed is None:
+            return original(**given)
+        assert isinstance(ids, Tensor)
+        turn = FirstTurn.of(ids, given.get("attention_mask"), compressed)
+        # generate gets ids, which it shows to criteria, processors, streamers and assistants; embeddings come in later
+        arguments = {**compressed, **_caches(given), "input_ids": turn.shorter}
+        embeds = arguments.pop("inputs_embeds", None)
+        phases = self._phases()
+        with phases("generate"), _first_pass(_inner(self.model), embeds, self._adapter.gaps):
+            output = self._original_on(WholePrompt(ids, turn.shorter), original, arguments)
+        self.milliseconds |= phases.milliseconds
+        self._remember(output, turn, cache)
+        return output
+
+    def _original_on(self, prompt: WholePrompt, original: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+        """The stock ``generate`` on shorter prompts; what it returns begins with the whole ones."""
+        defaults = (given.get("generation_config"), getattr(self.model, "generation_config", None))
+        output = original(**prompt.options(given, defaults))
+        if isinstance(output, Tensor):
+            return prompt.restore(output)
+        output["sequences"] = prompt.restore(output.sequences)
+        return output
+
+    # --- a forward pass
+
+    def _forward(self, original: Callable[..., Any], given: dict[str, Any], layout: VisualLayout | None) -> Any:
+        cache = given_cache(given)
+        if (turn := self._turn_of(cache)) is not None:
+            return original(**turn.later_step(given))
+        compressed = self._compress(given, layout)
+        if compressed is None:
+            return original(**given)
+        turn = FirstTurn.of(given["input_ids"], given.get("attention_mask"), compressed)
+        options = {**compressed, **_caches(given), "return_dict": True}
+        columns = turn.columns_of_logits(last := given.get("logits_to_keep") or 0)  # [B, N]
+        if last:
+            width = turn.shorter.shape[1]
+            options["logits_to_keep"] = width - int(columns.min())
+            columns = columns - (width - options["logits_to_keep"])
+        as_tuple = given.get("return_dict") is False
+        output = original(**options)
+        self._remember(output, turn, cache)
+        output["logits"] = output.logits.gather(1, columns[..., None].expand(-1, -1, output.logits.shape[-1]))
+        return output.to_tuple() if as_tuple else output
+
+    # --- both
+
+    def _compress(self, given: Mapping[str, Any], layout: VisualLayout | None) -> CompressedInputs | None:
+        """The arguments in ``given``, but for an empty cache, with the videos compressed; None: there is none."""
+        self.latest, self.milliseconds, phases = None, {}, self._phases()
+        pictures = set(self._adapter.consumed) - {"mm_token_type_ids"}
+        if not any(given.get(name) is not None for name in pictures):
+            return None  # text, steps of decoding
+        inputs = {name: value for name, value in given.items() if name not in CACHES or cached_length(value)}
+        with phases("vision tower"):
+            encoded = encode_inputs(self.model, inputs, visual_layout=layout)
+        if encoded is None:
+            return None
+        with phases("compression"):
+            compressed = encoded.compress(encoded.select(self.selector))
+        self.latest, self.milliseconds = compressed, phases.milliseconds
+        return compressed
+
+    def _turn_of(self, cache: Any) -> FirstTurn | None:
+        """What a cache begins with; None: it is of no compressed prompt, or was emptied."""
+        return self._turns.get(cache) if cached_length(cache) else None
+
+    def _remember(self, output: Any, turn: FirstTurn, cache: Any = None) -> None:
+        """So that later turns on the cache in ``output``, or on ``cache``, are known for what they are."""
+        for name in CACHES:
+            if not isinstance(output, (Tensor, tuple)) and output.get(name) is not None:
+                self._turns[output[name]] = turn
+        if cache is not None:
+            self._turns[cache] = turn
+
+    def _phases(self) -> Phases:
+        device = self.model.device
+
+        def synchronize() -> None:
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
+
+        return Phases(None, synchronize)
+
+    @contextmanager
+    def inside(self) -> Iterator[bool]:
+        """Whether this thread is inside of a call already: then whatever the stock model calls is the stock's."""
+        me = threading.get_ident()
+        if me in self._busy:
+            yield True
+            return
+        self._busy.add(me)
+        try:
+            yield False
+        finally:
+            self._busy.discard(me)
+
+
+def _caches(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in CACHES if given.get(name) is not None}
+
+
+def _inner(model: Any) -> Any:
+    """The model whose ``generate`` runs: inside of what torch.compile or peft made."""
+    model = getattr(model, "_orig_mod", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def _first_pass(model: Any, embeds: Tensor | None, gaps: bool) -> Iterator[None]:
+    """Forward passes of a model take a prompt's embeddings [B, W, D], ready-made, in the place of its ids.
+
+    Passes on a cache that holds the prompt are left alone. Where positions have gaps, passes without a cache get a
+    mask, which ``generate`` drops if it is 1 all over: positions would be taken for those of packed sequences.
+    """
+
+    def fill(module: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        ids, cache = given["input_ids"], given_cache(given)  # [B * n, N], of which the cache has the first few
+        if gaps and cache is None and given.get("attention_mask") is None:
+            given["attention_mask"] = torch.ones_like(ids)
+        if embeds is not None:
+            start = cached_length(cache)
+            ready = embeds[:, start : start + ids.shape[1]].repeat_interleave(len(ids) // len(embeds), 0)
+            others = model.get_input_embeddings()(ids[:, ready.shape[1] :])
+            given |= {"input_ids": None, "inputs_embeds": torch.cat([ready, others.to(ready.dtype)], 1)}
+        if cache is not None and (embeds is None or start + ids.shape[1] >= embeds.shape[1]):
+            hook.remove()
+        return args, given
+
+    hook = model.register_forward_pre_hook(fill, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _parameters(model: Any, method: str) -> list[str]:
+    """The names of a method's arguments, which wrappers around a model may not tell."""
+    for one in (model, _inner(model)):
+        parameters = inspect.signature(getattr(one, method)).parameters
+        if not any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values()):
+            return list(parameters)
+    return ["inputs" if method == "generate" else "input_ids"]
+
+
+class _Patch:
+    """What stands in the place of a method of one object, and has its signature (``generate`` reads ``forward``'s)."""
+
+    def __init__(self, original: Callable[..., Any], run: Callable[..., Any], parameters: Sequence[str]) -> None:
+        """run: called with the original, the arguments by name, and the visual layout. parameters: the names."""
+        self._original = original
+        self._run = run
+        self._parameters = parameters
+        self.__name__ = getattr(original, "__name__", "forward")
+        self.__doc__ = original.__doc__
+        self.__signature__ = inspect.signature(original)
+
+    @torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call,untyped-decorator] # inside stays compiled
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        wrapping: Wrapping = self._run.__self__  # type: ignore[attr-defined]
+        with wrapping.inside() as already:
+            if already:
+                return self._original(*args, **kwargs)
+            layout = kwargs.pop("visual_layout", None)
+            given = dict(zip(self._parameters, args, strict=False))
+            return self._run(self._original, {**given, **kwargs}, layout)
