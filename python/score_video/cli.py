@@ -223,6 +223,53 @@ def ask(
             print(f"  {one_line(str(pictures / picture))}")
 
 
+@app.command("app")
+def page(
+    compressor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Shown first, up to three: a rule, or a policy's folder or id; repeat it. "
+            "[default: pretrained and evs; the page offers the others]",
+            callback=_text,
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.", callback=_text)] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 7860,
+    share_password: Annotated[
+        str | None, typer.Option(help="What those who open the page from elsewhere have to give.", callback=_text)
+    ] = None,
+    share_without_password: Annotated[
+        bool, typer.Option("--share-without-password", help="Let anybody in who can reach --host.")
+    ] = False,
+    max_upload: Annotated[int, typer.Option(help="Largest upload, in megabytes.", min=1, max=4096)] = 256,
+    browse: Annotated[bool, typer.Option("--browse", help="Open a browser there.")] = False,
+) -> None:
+    """Open a page to try, compare and explain what is kept of a clip. Nothing leaves this machine.
+
+    On a page of this machine's own:
+
+        score app
+
+    Beside two rules:
+
+        score app --compressor run --compressor evs-dithered --compressor divprune
+    """
+    try:
+        with quick_imports():
+            from score_video.app.serve import Listen, serve
+            from score_video.app.studio import Studio, find_compressors
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn", "anyio"):
+            raise
+        raise ScoreError(f'score app needs {error.name}: pip install "score-video[app]"') from None
+    listen = Listen(host, port, share_password, share_without_password)
+    studio = Studio(find_compressors(compressor or []), max_bytes=max_upload * 2**20)
+    try:
+        serve(studio, listen, lambda address: print(f"score: the page is at {address} (Ctrl-C ends it)"), browse=browse)
+    finally:
+        studio.pages.shut()
+
+
 @app.command("eval")
 def evaluate(
     policy: Policy = None,

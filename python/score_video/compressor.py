@@ -191,7 +191,7 @@ class Compressor:
         """
         method, rule, logits = self.method, self._rule, None
         if isinstance(method, SurprisePolicy):
-            logits = self._policy_on(videos.tokens.device)(videos, question)
+            logits = self.logits(videos, question)
         elif question is not None and (rule is not None or not self._selects):
             raise ScoreError(f"question must be None: {method!r} does not see it")
         counts = self._counts(videos, logits) if keep is None else _given_counts(videos, keep)
@@ -215,6 +215,18 @@ class Compressor:
                 )
             scores = scores.float().log() if how == "systematic" else scores.float()
         return Selection(score_ext.select(scores, videos.cu_seqlens, kept, sum(counts), how or "topk"), kept)
+
+    @torch.no_grad()
+    def logits(self, videos: PackedVideos, question: Tensor | None = None) -> Tensor:
+        """What a policy makes of the tokens, float32 [L], whatever the retention: :meth:`select` goes by it.
+
+        Raises:
+            TypeError: the method is no policy.
+        """
+        if not isinstance(self.method, SurprisePolicy):
+            raise TypeError(f"method must be a policy to have logits, got {self.method!r}")
+        logits: Tensor = self._policy_on(videos.tokens.device)(videos, question)
+        return logits
 
     def _policy_on(self, device: torch.device) -> SurprisePolicy:
         """The policy; where it is on another device, a copy of it as it is now. The user's own is never moved."""

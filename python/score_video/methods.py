@@ -243,11 +243,9 @@ def _vidcom2(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep:
     """
     frame_ends, frame_keep, typicality = [0], [], []
     for start, end, n, k in _videos(cu_seqlens, tokens_per_frame, keep):
-        frames = _least_varying_half(tokens[start:end].float()).view((end - start) // n, n, -1)
-        to_video = _closeness(frames, frames.mean((0, 1), keepdim=True))  # [T, N]
-        to_frame = _closeness(frames, frames.mean(1, keepdim=True))
-        typicality.append((to_video + to_frame).flatten())
-        frame_keep += frame_budgets((-to_video.mean(1)).tolist(), n, k)
+        of_tokens, uniqueness = vidcom2_measures(tokens[start:end], n)
+        typicality.append(of_tokens)
+        frame_keep += frame_budgets(uniqueness, n, k)
         frame_ends += range(start + n, end + 1, n)
     if not typicality:
         return torch.empty(0, dtype=torch.int64, device=tokens.device)
@@ -257,15 +255,32 @@ def _vidcom2(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep:
     return score_ext.select(-torch.cat(typicality), cu_frames, keep_frames, sum(frame_keep))
 
 
+def vidcom2_measures(tokens: Tensor, tokens_per_frame: int) -> tuple[Tensor, list[float]]:
+    """What VidCom2 goes by, whatever the budget.
+
+    Args:
+        tokens: [T * N, D], of one video.
+        tokens_per_frame: N.
+
+    Returns:
+        typicality: float32 [T * N]; in each frame the least typical tokens are kept.
+        uniqueness: T numbers, what :func:`frame_budgets` shares a budget by.
+    """
+    frames = _least_varying_half(tokens.float()).view(len(tokens) // tokens_per_frame, tokens_per_frame, -1)
+    to_video = _closeness(frames, frames.mean((0, 1), keepdim=True))  # [T, N]
+    to_frame = _closeness(frames, frames.mean(1, keepdim=True))
+    return (to_video + to_frame).flatten(), (-to_video.mean(1)).tolist()
+
+
 def _least_varying_half(tokens: Tensor) -> Tensor:
     """[L, D] -> [L, max(1, D // 2)], each row of unit length."""
     largest = _largest(tokens, 0)
     deviation = (tokens / largest).std(0, correction=0) * largest[0]
     channels = deviation.argsort(stable=True)[: max(1, tokens.shape[1] // 2)]
-    return _unit_length(tokens[:, channels.sort().values])
+    return unit_length(tokens[:, channels.sort().values])
 
 
-def _unit_length(tokens: Tensor) -> Tensor:
+def unit_length(tokens: Tensor) -> Tensor:
     """x / |x| of tokens [L, D], float32; 0 for a zero token."""
     units = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
     _directions(tokens, units)
@@ -323,7 +338,7 @@ def _divprune(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep
     normalised float32 copy of one video, never L * L.
     """
     rows = [
-        start + _spread_out(_unit_length(tokens[start:end]), k)
+        start + _spread_out(unit_length(tokens[start:end]), k)
         for start, end, _, k in _videos(cu_seqlens, tokens_per_frame, keep)
     ]
     return torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64, device=tokens.device)
@@ -341,16 +356,32 @@ def _directions(tokens: Tensor, out: Tensor) -> Tensor:
 
 def _spread_out(directions: Tensor, keep: int) -> Tensor:
     """Rows of [L, D] unit vectors, each furthest from those before it; int64 [keep], ascending."""
-    directions = directions.nan_to_num()
-    chosen = torch.empty(keep, dtype=torch.int64, device=directions.device)
-    distance = 1 - directions @ directions.mean(0)  # [L], only for the first
-    nearest = torch.full_like(distance, torch.inf)
-    for i in range(keep):
-        chosen[i] = latest = distance.argmax()  # ties go to the lower row
-        nearest = torch.minimum(nearest, 1 - directions @ directions[latest])
-        nearest[latest] = -torch.inf  # never again
-        distance = nearest
-    return chosen.sort().values
+    return FarthestFirst(directions).order(keep).sort().values
+
+
+class FarthestFirst:
+    """DivPrune's order of one video's tokens, made as far as it is asked for: a larger budget goes on from it."""
+
+    def __init__(self, directions: Tensor) -> None:
+        """directions: float32 [L, D], of unit length, or 0 (:func:`unit_length`)."""
+        self._directions = directions.nan_to_num()
+        self._chosen = torch.empty(0, dtype=torch.int64, device=directions.device)
+        self._distance = 1 - self._directions @ self._directions.mean(0)  # [L], only for the first
+        self._nearest = torch.full_like(self._distance, torch.inf)
+
+    def order(self, keep: int) -> Tensor:
+        """int64 [keep], keep at most L: the first tokens, the very first at the front."""
+        known = len(self._chosen)
+        if keep > known:
+            chosen = torch.empty(keep, dtype=torch.int64, device=self._chosen.device)
+            chosen[:known] = self._chosen
+            for i in range(known, keep):
+                chosen[i] = latest = self._distance.argmax()  # ties go to the lower row
+                self._nearest = torch.minimum(self._nearest, 1 - self._directions @ self._directions[latest])
+                self._nearest[latest] = -torch.inf  # never again
+                self._distance = self._nearest
+            self._chosen = chosen
+        return self._chosen[:keep]
 
 
 def _videos(cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Iterator[tuple[int, int, int, int]]:

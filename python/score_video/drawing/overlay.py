@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 import score_ext
+from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
 
 PICTURES = ("contact.png", "overlay.mp4")
@@ -31,6 +33,8 @@ BACKGROUND = (18, 20, 24)
 TEXT = (214, 218, 224)
 FAINT = (134, 140, 150)
 OUTLINE = (96, 214, 190)
+RULE_COLOURS = (OUTLINE, (250, 178, 84), (142, 170, 255))  # of the rules that are compared, in order
+CURVE = 56  # height of the curve of how many are kept of each frame
 
 # Colours of rising surprise, from nearly black over violet and orange to pale yellow; lightness rises evenly, so that
 # the picture also reads in grey.
@@ -53,6 +57,15 @@ class Compressed:
     """bool [T, gh, gw]: which patches were kept."""
     surprise: npt.NDArray[np.float32]
     """float32 [T, gh, gw]; not finite where there is no frame before."""
+    name: str = ""
+    """Of what decided."""
+    others: tuple[tuple[str, npt.NDArray[np.bool_]], ...] = ()
+    """Further rules to compare it with, at most two: the name and what it keeps, as ``kept``."""
+
+    @property
+    def rules(self) -> tuple[tuple[str, npt.NDArray[np.bool_]], ...]:
+        """All that are shown, the first first."""
+        return ((self.name, self.kept), *self.others)
 
 
 def write_pictures(
@@ -63,6 +76,7 @@ def write_pictures(
     timestamps: npt.NDArray[np.float64],
     video: PackedVideos,
     index: Tensor,
+    others: Sequence[tuple[str, Tensor]] = (),
 ) -> None:
     """Writes ``PICTURES``: a sheet of some frames, and a video of all.
 
@@ -74,30 +88,51 @@ def write_pictures(
         video: one video on the CPU, of T frames of tokens; or of ceil(T / m), where a model makes one frame of tokens
             of each m frames.
         index: int64 [K], the tokens that are kept.
+        others: further rules to show beside it, at most two: the name, and the tokens that it keeps.
 
     Raises:
         OSError: a file cannot be written.
     """
-    per_frame, columns = int(video.tokens_per_frame[0]), int(video.columns[0])
-    grid = len(video.tokens) // per_frame, per_frame // columns, columns
-    together = -(-len(frames) // grid[0])  # frames to a token
-    kept = np.zeros(len(video.tokens), dtype=np.bool_)
-    kept[index.numpy()] = True
-    surprise = score_ext.surprise(video.tokens, video.cu_seqlens, video.tokens_per_frame).numpy()
-    of_frame = np.arange(len(frames)) // together
-    facts = (
-        f"{how}: kept {len(index)} of {len(kept)} tokens ({len(index) / len(kept):.2%}), "
-        f"{len(frames)} frames of {grid[1]}x{grid[2]} patches"
-    )
-    if together > 1:
-        facts += f", {together} frames to a token"
-    pictured = Compressed(frames, timestamps, kept.reshape(grid)[of_frame], surprise.reshape(grid)[of_frame])
+    pictured, facts = compressed(how, frames, timestamps, video, index, others)
     # level 2 of 9: on pictures of real frames a tenth larger than the default of 6, in a quarter of the time
     contact_sheet(pictured, name, facts).save(folder / PICTURES[0], compress_level=2)
     write_overlay(folder / PICTURES[1], pictured)
 
 
-def dim_dropped(frame: Image8, kept: npt.NDArray[np.bool_]) -> Image.Image:
+def compressed(
+    how: str,
+    frames: npt.NDArray[np.uint8],
+    timestamps: npt.NDArray[np.float64],
+    video: PackedVideos,
+    index: Tensor,
+    others: Sequence[tuple[str, Tensor]] = (),
+) -> tuple[Compressed, str]:
+    """What is drawn, and a line of facts; arguments as of :func:`write_pictures`."""
+    if len(others) >= len(RULE_COLOURS):
+        raise ScoreError(f"others must be at most {len(RULE_COLOURS) - 1} rules, got {len(others)}")
+    per_frame, columns = int(video.tokens_per_frame[0]), int(video.columns[0])
+    grid = len(video.tokens) // per_frame, per_frame // columns, columns
+    together = -(-len(frames) // grid[0])  # frames to a token
+    surprise = score_ext.surprise(video.tokens, video.cu_seqlens, video.tokens_per_frame).numpy()
+    of_frame = np.arange(len(frames)) // together
+
+    def places(rows: Tensor) -> npt.NDArray[np.bool_]:
+        kept = np.zeros(len(video.tokens), dtype=np.bool_)
+        kept[rows.numpy()] = True
+        return kept.reshape(grid)[of_frame]
+
+    total = len(video.tokens)
+    facts = (
+        f"{' / '.join([how, *(name for name, _ in others)])}: kept {len(index)} of {total} tokens "
+        f"({len(index) / total:.2%}), {len(frames)} frames of {grid[1]}x{grid[2]} patches"
+    )
+    if together > 1:
+        facts += f", {together} frames to a token"
+    further = tuple((name, places(rows)) for name, rows in others)
+    return Compressed(frames, timestamps, places(index), surprise.reshape(grid)[of_frame], how, further), facts
+
+
+def dim_dropped(frame: Image8, kept: npt.NDArray[np.bool_], colour: tuple[int, int, int] = OUTLINE) -> Image.Image:
     """A frame uint8 [H, W, 3] with the patches that were dropped (bool [gh, gw]) dark and nearly grey.
 
     What was kept is outlined where it borders on what was not, so that it shows in dark scenes too.
@@ -111,7 +146,7 @@ def dim_dropped(frame: Image8, kept: npt.NDArray[np.bool_]) -> Image.Image:
     inner[:, 2:] &= shown[:, :-2]
     inner[:, :-2] &= shown[:, 2:]
     mixed = Image.composite(picture, dark, _mask(shown))
-    mixed.paste(OUTLINE, mask=_mask(shown & ~inner))
+    mixed.paste(colour, mask=_mask(shown & ~inner))
     return mixed
 
 
@@ -135,7 +170,8 @@ def heat_scale(surprise: npt.NDArray[np.float32]) -> float:
 
 
 def contact_sheet(video: Compressed, title: str, facts: str) -> Image.Image:
-    """Up to ``CONTACT_FRAMES`` frames, evenly chosen, in a grid: above what was kept, below the surprise as heat."""
+    """Up to ``CONTACT_FRAMES`` frames, evenly chosen, in a grid: above what was kept, rule by rule, below the surprise
+    as heat. Over the grid, how many each rule kept of every frame, as a curve."""
     count = min(len(video.frames), CONTACT_FRAMES)
     chosen = np.linspace(0, len(video.frames) - 1, count).round().astype(int)
     scale = heat_scale(video.surprise)
@@ -146,19 +182,22 @@ def contact_sheet(video: Compressed, title: str, facts: str) -> Image.Image:
     shrink = min(CONTACT_WIDTH / width, CONTACT_WIDTH / height)
     cell_width, cell_height = max(1, round(width * shrink)), max(1, round(height * shrink))
     step_x = max(cell_width, CONTACT_WIDTH // 2) + GAP
-    step_y = LABEL + 2 * cell_height + 4 + GAP
-    strip = 84
+    step_y = LABEL + (1 + len(video.rules)) * (cell_height + 4) - 4 + GAP
+    curve = CURVE + 2 * GAP if len(video.frames) > 1 else 0
+    strip = 84 + curve
     sheet_width = max(columns * step_x + GAP, 900)
     sheet = Image.new("RGB", (sheet_width, strip + rows * step_y + GAP // 2), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     _write(draw, (GAP, 12), title, 26, TEXT, sheet_width - 260)
     _write(draw, (GAP, 50), facts, 15, FAINT, sheet_width - 260)
     _draw_legend(sheet, draw, scale)
+    if curve:
+        _draw_curve(draw, video, (GAP, 84, sheet_width - GAP, 84 + CURVE))
     left = (sheet_width - columns * step_x + GAP) // 2
     for place, t in enumerate(chosen):
         x, y = left + place % columns * step_x, strip + place // columns * step_y
         _write(draw, (x, y), _label(video, int(t)), 14, FAINT, step_x - GAP)
-        for line, picture in enumerate(_pair(video, int(t), scale)):
+        for line, picture in enumerate(_shown(video, int(t), scale)):
             small = picture.resize((cell_width, cell_height), Image.Resampling.LANCZOS)
             sheet.paste(small, (x, y + LABEL + line * (cell_height + 4)))
     return sheet
@@ -171,11 +210,13 @@ def write_overlay(path: Path, video: Compressed) -> None:
         OSError: the file cannot be written, or this build of PyAV has no libx264.
     """
     height, width = video.frames.shape[1:3]
-    shrink = min(1.0, OVERLAY_WIDTH / max(width, height))
+    # three or four pictures beside each other are as wide as two
+    shrink = min(1.0, OVERLAY_WIDTH * 2 / (1 + len(video.rules)) / max(width, height))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     scale = heat_scale(video.surprise)
     hold = max(OVERLAY_SHORTEST, min(OVERLAY_HOLD, Fraction(OVERLAY_SECONDS, len(video.frames))))
-    canvas_size = _even(max(2 * size[0] + 3 * GAP, 320)), _even(size[1] + LABEL + 2 * GAP)
+    across = 1 + len(video.rules)
+    canvas_size = _even(max(across * (size[0] + GAP) + GAP, 320)), _even(size[1] + LABEL + 2 * GAP)
     try:
         with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
             stream = container.add_stream("libx264", rate=1 / hold, options={"crf": "20", "preset": "veryfast"})
@@ -184,7 +225,7 @@ def write_overlay(path: Path, video: Compressed) -> None:
             for t in range(len(video.frames)):
                 canvas = Image.new("RGB", canvas_size, BACKGROUND)
                 _write(ImageDraw.Draw(canvas), (GAP, 6), _label(video, t), 15, TEXT, canvas_size[0] - 2 * GAP)
-                for place, picture in enumerate(_pair(video, t, scale)):
+                for place, picture in enumerate(_shown(video, t, scale)):
                     canvas.paste(
                         picture.resize(size, Image.Resampling.LANCZOS), (GAP + place * (size[0] + GAP), LABEL + GAP)
                     )
@@ -194,14 +235,33 @@ def write_overlay(path: Path, video: Compressed) -> None:
         raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
 
 
-def _pair(video: Compressed, t: int, scale: float) -> tuple[Image.Image, Image.Image]:
-    """What was kept of a frame, and its heat."""
+def _shown(video: Compressed, t: int, scale: float) -> list[Image.Image]:
+    """What each rule kept of a frame, and its heat."""
     frame = video.frames[t]
-    return dim_dropped(frame, video.kept[t]), heat(frame, video.surprise[t], scale)
+    kept = [dim_dropped(frame, kept[t], colour) for (_, kept), colour in zip(video.rules, RULE_COLOURS, strict=False)]
+    return [*kept, heat(frame, video.surprise[t], scale)]
 
 
 def _label(video: Compressed, t: int) -> str:
-    return f"{video.timestamps[t]:.2f} s    kept {int(video.kept[t].sum())} of {video.kept[t].size}"
+    counts = " / ".join(str(int(kept[t].sum())) for _, kept in video.rules)
+    return f"{video.timestamps[t]:.2f} s    kept {counts} of {video.kept[t].size}"
+
+
+def _draw_curve(draw: ImageDraw.ImageDraw, video: Compressed, box: tuple[int, int, int, int]) -> None:
+    """How many tokens each rule keeps of each frame, in a box (left, top, right, bottom)."""
+    left, top, right, bottom = box
+    counts = [kept.sum(axis=(1, 2)) for _, kept in video.rules]
+    most = max(1, *(int(count.max()) for count in counts))
+    draw.line([(left, bottom), (right, bottom)], fill=FAINT)
+    xs = np.linspace(left, right, len(video.frames))
+    for number, (count, colour) in enumerate(zip(counts, RULE_COLOURS, strict=False)):
+        ys = bottom - count / most * (bottom - top - 4)
+        draw.line([(float(x), float(y)) for x, y in zip(xs, ys, strict=True)], fill=colour, width=2)
+        if len(counts) > 1:
+            _write(draw, (left + 6 + 190 * number, bottom + 3), video.rules[number][0], 12, colour, 180)
+    note = f"kept per frame, 0 to {most}"
+    width = int(draw.textlength(note, ImageFont.load_default(12))) + 2
+    _write(draw, (right - width, bottom + 3), note, 12, FAINT, width)
 
 
 def _grey(picture: Image.Image) -> Image.Image:

@@ -6,11 +6,15 @@ vision tower. A model's own tokens take its place wherever a model is used.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from score_video.errors import ScoreError
+
+if TYPE_CHECKING:
+    import torch
 
 # Pixels p in 0..255 become (p / 255 - MEAN) / STD, that is, lie in [-1, 1]: the normalisation that SigLIP-style vision
 # towers (LLaVA-OneVision, Qwen3-VL) apply to each colour channel.
@@ -61,6 +65,8 @@ def to_patches(frames: npt.NDArray[np.uint8], patch: int) -> tuple[torch.Tensor,
     """
     if frames.ndim != 4 or frames.shape[3] != 3:
         raise ScoreError(f"frames must be [T, H, W, 3], got {list(frames.shape)}")
+    import torch  # the process that only reads frames does without it
+
     t, height, width, _ = frames.shape
     if patch < 1 or height % patch or width % patch:
         raise ScoreError(f"frames of {width}x{height} pixels cannot be cut into patches of {patch}")

@@ -1,0 +1,170 @@
+"""A clip cut into frames and tokens, as the page shows it; made once, chosen from as often as the slider moves."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+import score_ext
+from score_video.app.choosing import Chooser
+from score_video.app.decoding import Cut
+from score_video.commands.options import Chosen
+from score_video.errors import ScoreError
+from score_video.packed import PackedVideos
+from score_video.progress import Phases
+from score_video.video.patches import to_patches
+from score_video.video.sampling import SampledVideo
+
+MAX_TOKENS = 32_768
+"""Of one clip."""
+
+MAX_BYTES = 2**31
+"""Of all clips' tokens together; those not used for the longest are put away."""
+
+SPRITE_PIXELS = 12_000_000
+"""Of all frames in one picture; browsers on telephones draw no larger ones."""
+
+
+@dataclass
+class Encoded:
+    """One clip, cut one way.
+
+    Attributes:
+        clip, name: the clip's key, and what it is called on the page and in exports.
+        cut: how it was cut.
+        sampled: its frames; H and W multiples of the rows and columns of tokens.
+        videos: its tokens, a batch of one.
+        grid: frames of tokens, rows, columns.
+        milliseconds: of decoding and of the vision side, by phase.
+        extra: what a model needs for questions about it (:mod:`score_video.app.answers`).
+    """
+
+    clip: str
+    name: str
+    cut: Cut
+    sampled: SampledVideo
+    videos: PackedVideos
+    grid: tuple[int, int, int]
+    milliseconds: dict[str, float]
+    extra: Any = None
+    surprise: npt.NDArray[np.float32] = field(init=False)
+    """float32 [L]; inf where there is no frame before."""
+    _choosers: dict[str, Chooser] = field(init=False, default_factory=dict)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        videos = self.videos
+        surprise = score_ext.surprise(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame)
+        self.surprise = surprise.cpu().numpy()
+
+    @property
+    def together(self) -> int:
+        """Frames to a frame of tokens."""
+        return -(-len(self.sampled.frames) // self.grid[0])
+
+    def chooser(self, chosen: Chosen) -> Chooser:
+        """What chooses among these tokens; the same each time."""
+        with self._lock:
+            if chosen.name not in self._choosers:
+                question = self.extra.question() if self.extra is not None else None
+                self._choosers[chosen.name] = Chooser(chosen, self.videos, question)
+            return self._choosers[chosen.name]
+
+    def sprite(self) -> bytes:
+        """All frames as one JPEG, in rows of :func:`sprite_columns`."""
+        frames = self.sampled.frames
+        count, height, width, _ = frames.shape
+        shrink = min(1.0, math.sqrt(SPRITE_PIXELS / (count * height * width)))
+        size = max(1, int(width * shrink)), max(1, int(height * shrink))
+        columns = sprite_columns(count)
+        sheet = Image.new("RGB", (columns * size[0], -(-count // columns) * size[1]))
+        for number, frame in enumerate(frames):
+            picture = Image.fromarray(frame)
+            if picture.size != size:
+                picture = picture.resize(size, Image.Resampling.LANCZOS)
+            sheet.paste(picture, (number % columns * size[0], number // columns * size[1]))
+        buffer = io.BytesIO()
+        sheet.save(buffer, "JPEG", quality=88)
+        return buffer.getvalue()
+
+
+def sprite_columns(frames: int) -> int:
+    """In how many columns so many frames are laid out."""
+    return math.ceil(math.sqrt(frames))
+
+
+Encode = Callable[[SampledVideo, Phases], tuple[SampledVideo, PackedVideos, Any]]
+"""What makes tokens of frames. Gives the frames back (as the model sees them), and ``Encoded.extra``."""
+
+
+def encode_pixels(sampled: SampledVideo, phases: Phases, *, patch: int) -> tuple[SampledVideo, PackedVideos, None]:
+    """Patches of pixels, no model: :mod:`score_video.video.patches`."""
+    with phases("patches"):
+        tokens, grid = to_patches(sampled.frames, patch)
+        videos = PackedVideos.from_frames([tokens.view(*grid, -1)])
+    return sampled, videos, None
+
+
+def grid_of(videos: PackedVideos) -> tuple[int, int, int]:
+    """Frames, rows and columns of tokens of a batch of one."""
+    per_frame, columns = int(videos.tokens_per_frame[0]), int(videos.columns[0])
+    return len(videos.tokens) // per_frame, per_frame // columns, columns
+
+
+class Shelf:
+    """Clips that are cut already, by any hashable key; those not used for the longest make room for others."""
+
+    def __init__(self, capacity: int = MAX_BYTES) -> None:
+        self._capacity = capacity
+        self._kept: OrderedDict[Any, Encoded] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any) -> Encoded | None:
+        """The clip, now used last."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: Any, encoded: Encoded) -> None:
+        """Keeps one more."""
+        with self._lock:
+            self._kept[key] = encoded
+            self._kept.move_to_end(key)
+            while len(self._kept) > 1 and sum(map(_bytes_of, self._kept.values())) > self._capacity:
+                self._kept.popitem(last=False)
+
+    def drop_clip(self, clip: str) -> None:
+        """Forgets all of a clip that was deleted."""
+        with self._lock:
+            for key in [key for key, encoded in self._kept.items() if encoded.clip == clip]:
+                del self._kept[key]
+
+
+def _bytes_of(encoded: Encoded) -> int:
+    # divprune keeps a copy of the directions, as float32
+    return 2 * encoded.videos.tokens.nbytes + encoded.sampled.frames.nbytes
+
+
+def check_cut(cut: Cut) -> None:
+    """Raises ScoreError for what the page does not offer."""
+    if not 1 <= cut.frames <= 128:
+        raise ScoreError(f"frames must be 1 to 128, got {cut.frames}")
+    if not 112 <= cut.size <= 896:
+        raise ScoreError(f"size must be 112 to 896 pixels, got {cut.size}")
+    if not 8 <= cut.patch <= 56:
+        raise ScoreError(f"patch must be 8 to 56 pixels, got {cut.patch}")
+    if (most := cut.frames * (cut.size // cut.patch) ** 2) > MAX_TOKENS:
+        raise ScoreError(
+            f"{cut.frames} frames of up to {cut.size} pixels may be {most:,} tokens, more than {MAX_TOKENS:,}: "
+            "take fewer or smaller frames"
+        )

@@ -1,0 +1,69 @@
+"""Starts the page: what ``score app`` runs."""
+
+from __future__ import annotations
+
+import socket
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from score_video.app.decoding import Cut
+from score_video.app.guard import check_address, is_loopback
+from score_video.app.server import Server
+from score_video.app.studio import Studio
+from score_video.errors import ScoreError
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where the page can be opened, and by whom.
+
+    Attributes:
+        host, port: an address of this machine; port 0: any that is free.
+        password: what others have to give; None: only this machine can open the page.
+        without_password: whether it may be opened from elsewhere by anybody.
+
+    Raises:
+        ScoreError: others could open the page without having been let.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    password: str | None = None
+    without_password: bool = False
+
+    def __post_init__(self) -> None:
+        check_address(self.host, self.password, self.without_password)
+        if not 0 <= self.port <= 65535:
+            raise ScoreError(f"--port must be 0 to 65535, got {self.port}")
+
+
+def serve(studio: Studio, listen: Listen, said: Callable[[str], None], *, browse: bool = False) -> None:
+    """Serves until it is interrupted.
+
+    Args:
+        said: is told the address once the page can be opened.
+        browse: whether a browser is opened there.
+
+    Raises:
+        ScoreError: the address cannot be listened on.
+    """
+    import uvicorn
+
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((listen.host, listen.port))
+        except OSError as error:
+            raise ScoreError(f"--host {listen.host} --port {listen.port}: {error.strerror or error}") from None
+        first = studio.pages.examples[0]
+        studio.encode(first, studio.cut(Cut().frames, Cut().size, Cut().patch))  # so that the page shows it at once
+        server = Server(studio, local=is_loopback(listen.host), password=listen.password)
+        host = f"[{listen.host}]" if ":" in listen.host else listen.host
+        address = f"http://{host}:{listening.getsockname()[1]}"
+        said(address)
+        if browse:
+            webbrowser.open(address)
+        config = uvicorn.Config(server.app, log_level="warning", access_log=False, server_header=False)
+        uvicorn.Server(config).run(sockets=[listening])

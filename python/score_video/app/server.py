@@ -1,0 +1,289 @@
+"""The routes of the page. Every one of them answers JSON (or a file), errors too: one line under "error"."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from functools import partial
+from importlib.resources import files
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import anyio
+import numpy as np
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from score_video.app import exports
+from score_video.app.encoded import Encoded, check_cut, sprite_columns
+from score_video.app.guard import Guard
+from score_video.app.pages import BusyError, GoneError, TooLargeError
+from score_video.app.studio import Studio
+from score_video.errors import ScoreError
+
+STATIC = {
+    "app.css": "text/css",
+    "api.js": "text/javascript",
+    "app.js": "text/javascript",
+    "ask.js": "text/javascript",
+    "clip.js": "text/javascript",
+    "draw.js": "text/javascript",
+    "state.js": "text/javascript",
+    "take.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+"""Every file that can be asked for by name; no name is ever made a path."""
+
+WAITING = 12
+"""Long jobs that may wait; more are turned away."""
+
+MAX_JSON = 65_536
+"""Bytes of a request."""
+
+T = TypeVar("T")
+
+
+class Server:
+    """The application, :attr:`app`."""
+
+    def __init__(self, studio: Studio, *, local: bool = True, password: str | None = None) -> None:
+        """local, password: as for :class:`score_video.app.guard.Guard`."""
+        self._studio = studio
+        self._long = anyio.CapacityLimiter(2)
+        self._waiting = 0
+        static = files("score_video.app") / "static"
+        self._static = {name: (static / name).read_bytes() for name in STATIC}
+        self._index = (static / "index.html").read_bytes()
+        routes = [
+            Route("/", self._page),
+            Route("/login", self._page),
+            Route("/static/{name}", self._file),
+            *(
+                Route(f"/api/{name}", _errors(function), methods=["POST"])
+                for name, function in {
+                    "page": self._open,
+                    "leave": self._leave,
+                    "upload": self._upload,
+                    "encode": self._encode,
+                    "sprite": self._sprite,
+                    "select": self._select,
+                    "patch": self._patch,
+                    "export": self._export,
+                }.items()
+            ),
+        ]
+        self.app = Starlette(
+            routes=routes, middleware=[Middleware(Guard, local=local, password=password)], lifespan=self._lifespan
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        async def sweep() -> None:
+            while True:
+                await asyncio.sleep(60)
+                self._studio.pages.sweep()
+
+        task = asyncio.create_task(sweep())
+        try:
+            yield
+        finally:
+            task.cancel()
+            self._studio.pages.shut()
+
+    async def _page(self, request: Request) -> Response:
+        return Response(self._index, media_type="text/html")
+
+    async def _file(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in STATIC:
+            return JSONResponse({"error": "there is no such file"}, 404)
+        return Response(self._static[name], media_type=STATIC[name])
+
+    async def _open(self, request: Request) -> Response:
+        studio = self._studio
+        return JSONResponse({"page": studio.pages.open(), **studio.offer()})
+
+    async def _leave(self, request: Request) -> Response:
+        # sendBeacon can set no header
+        self._studio.pages.close((await _json(request)).get("page", ""))
+        return JSONResponse({})
+
+    async def _upload(self, request: Request) -> Response:
+        page = self._known(request)
+        upload = self._studio.pages.new_upload(page, unquote(request.headers.get("score-name", "")))
+        try:
+            async for part in request.stream():
+                upload.write(part)
+            clip = upload.finish()
+        except BaseException:
+            upload.abandon()
+            raise
+        return JSONResponse({"clip": clip.key, "name": clip.name})
+
+    async def _encode(self, request: Request) -> Response:
+        page, body = self._known(request), await _json(request)
+        clip = self._studio.pages.clip(page, _text(body, "clip"))
+        cut = self._studio.cut(_integer(body, "frames"), _integer(body, "size"), _integer(body, "patch"))
+        check_cut(cut)
+        encoded = await self._in_turn(partial(self._studio.encode, clip, cut))
+        return JSONResponse(_described(encoded))
+
+    async def _sprite(self, request: Request) -> Response:
+        encoded = await self._encoded(request, await _json(request))
+        return Response(await anyio.to_thread.run_sync(encoded.sprite), media_type="image/jpeg")
+
+    async def _select(self, request: Request) -> Response:
+        body = await _json(request)
+        encoded = await self._encoded(request, body)
+        chooser = encoded.chooser(self._studio.chosen(_text(body, "compressor")))
+        retention = _fraction(body)
+        choice = await anyio.to_thread.run_sync(partial(chooser.at, retention))
+        kept = np.zeros(len(encoded.videos.tokens), np.bool_)
+        kept[choice.index.numpy()] = True
+        return JSONResponse(
+            {
+                "kept": base64.b64encode(np.packbits(kept, bitorder="little").tobytes()).decode(),
+                "count": len(choice.index),
+                "milliseconds": round(choice.milliseconds, 2),
+                "first": choice.first,
+            }
+        )
+
+    async def _patch(self, request: Request) -> Response:
+        body = await _json(request)
+        encoded = await self._encoded(request, body)
+        row, retention = _integer(body, "row"), _fraction(body)
+        facts = []
+        for name in _names(body):
+            chooser = encoded.chooser(self._studio.chosen(name))
+            facts.append(asdict(await anyio.to_thread.run_sync(partial(chooser.patch, row, retention))))
+        for fact in facts:
+            if fact["score"] is not None and not np.isfinite(fact["score"]):
+                fact["score"] = "before all others" if fact["score"] > 0 else "after all others"
+        return JSONResponse({"facts": facts})
+
+    async def _export(self, request: Request) -> Response:
+        body = await _json(request)
+        encoded = await self._encoded(request, body)
+        chosen = [self._studio.chosen(name) for name in _names(body)]
+        kind, retention = _text(body, "kind"), _fraction(body)
+        make = partial(exports.export, kind, encoded, chosen, retention, self._studio.source)
+        file = await self._in_turn(make)
+        return Response(file.content, media_type=file.media_type, headers={"score-name": file.name})
+
+    async def _encoded(self, request: Request, body: dict[str, Any]) -> Encoded:
+        """The clip that a request is about, cut again where it was put away to make room."""
+        page = self._known(request)
+        clip = self._studio.pages.clip(page, _text(body, "clip"))
+        cut = self._studio.cut(_integer(body, "frames"), _integer(body, "size"), _integer(body, "patch"))
+        if (encoded := self._studio.shelf.get((clip.key, cut))) is not None:
+            return encoded
+        check_cut(cut)
+        return await self._in_turn(partial(self._studio.encode, clip, cut))
+
+    def _known(self, request: Request) -> str:
+        page = request.headers.get("score-page", "")
+        self._studio.pages.check(page)
+        return page
+
+    async def _in_turn(self, job: Callable[[], T]) -> T:
+        """A long job, of which two run at a time."""
+        if self._waiting >= WAITING:
+            raise BusyError("too many are waiting: try again in a minute")
+        self._waiting += 1
+        try:
+            return await anyio.to_thread.run_sync(job, limiter=self._long)
+        finally:
+            self._waiting -= 1
+
+
+STATUS: tuple[tuple[type[Exception], int], ...] = ((GoneError, 404), (TooLargeError, 413), (BusyError, 503))
+
+
+def _errors(function: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """What goes wrong becomes a line on the page; what is a bug of ours also a traceback on the server's terminal."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await function(request)
+        except (ScoreError, OSError) as error:
+            status = next((number for kind, number in STATUS if isinstance(error, kind)), 400)
+            said = str(error) if isinstance(error, ScoreError) else f"the server could not: {error.strerror or error}"
+            return JSONResponse({"error": " ".join(said.split())}, status)
+        except ClientDisconnect:
+            return JSONResponse({"error": "interrupted"}, 400)
+        except Exception as error:
+            if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+                return JSONResponse({"error": "not enough memory: take fewer or smaller frames"}, 507)
+            traceback.print_exception(error)
+            return JSONResponse({"error": "something went wrong here, which the server's terminal tells"}, 500)
+
+    return answer
+
+
+def _described(encoded: Encoded) -> dict[str, Any]:
+    """What the page needs to draw."""
+    sampled, source = encoded.sampled, encoded.sampled.source
+    surprise = np.nan_to_num(encoded.surprise.astype("<f4"), posinf=-1.0, neginf=-1.0)
+    return {
+        "grid": encoded.grid,
+        "frames": len(sampled.frames),
+        "together": encoded.together,
+        "columns": sprite_columns(len(sampled.frames)),
+        "height": sampled.frames.shape[1],
+        "width": sampled.frames.shape[2],
+        "timestamps": sampled.timestamps.tolist(),
+        "surprise": base64.b64encode(surprise.tobytes()).decode(),
+        "fewer": sampled.why_fewer(encoded.cut.frames),
+        "source": {"width": source.width, "height": source.height, "seconds": source.duration, "codec": source.codec},
+        "milliseconds": {phase: round(time, 1) for phase, time in encoded.milliseconds.items()},
+    }
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_JSON:
+            raise TooLargeError("the request is too long")
+    with contextlib.suppress(ValueError, RecursionError):
+        import json
+
+        if isinstance(value := json.loads(body), dict):
+            return value
+    raise ScoreError("the request must be a JSON object")
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    if not isinstance(value := body.get(name), str):
+        raise ScoreError(f"{name} must be text, got {value!r:.40}")
+    return value
+
+
+def _integer(body: dict[str, Any], name: str) -> int:
+    value = body.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ScoreError(f"{name} must be a whole number, got {value!r:.40}")
+    return value
+
+
+def _fraction(body: dict[str, Any]) -> float:
+    value = body.get("retention")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise ScoreError(f"retention must be above 0 and at most 1, got {value!r:.40}")
+    return float(value)
+
+
+def _names(body: dict[str, Any]) -> list[str]:
+    value = body.get("compressors")
+    if not isinstance(value, list) or not 1 <= len(value) <= 3 or not all(isinstance(name, str) for name in value):
+        raise ScoreError(f"compressors must be one to three names, got {value!r:.80}")
+    return value

@@ -1,0 +1,120 @@
+"""What the server works with: the compressors it offers, where its tokens come from, and the clips it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from score_video.app import decoding
+from score_video.app.decoding import Cut
+from score_video.app.encoded import MAX_TOKENS, Encode, Encoded, Shelf, encode_pixels, grid_of
+from score_video.app.pages import ClipFile, Pages
+from score_video.commands.options import PRETRAINED_NAME, Chosen, chosen_by_options
+from score_video.errors import ScoreError
+from score_video.methods import METHODS
+from score_video.progress import Phases
+
+MAX_COLUMNS = 3
+MAX_SECONDS = 3600.0
+"""Of a clip."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where tokens come from.
+
+    Attributes:
+        kind: "pixels", "tower" or "model".
+        name: the tower's or model's folder or id; "" for pixels.
+        encode: makes tokens of frames; None: patches of pixels.
+        extra: a loaded model (:class:`score_video.app.answers.Model`); None: no questions can be asked.
+    """
+
+    kind: str = "pixels"
+    name: str = ""
+    encode: Encode | None = None
+    extra: Any = None
+
+
+def find_compressors(names: Sequence[str]) -> list[Chosen]:
+    """What ``--compressor`` names: "pretrained", a method, "package.module:name", or a policy's folder or id.
+
+    Raises:
+        ScoreError, OSError: there is no such thing; one name twice.
+    """
+    found: list[Chosen] = []
+    for name in names:
+        if name in ("pretrained", PRETRAINED_NAME):
+            chosen = chosen_by_options(None, None)
+        elif name in METHODS or ":" in name:
+            chosen = chosen_by_options(None, name)
+        else:
+            chosen = chosen_by_options(name, None)
+        if any(chosen.name == other.name for other in found):
+            raise ScoreError(f"--compressor must name each once, got {name} twice")
+        found.append(chosen)
+    return found
+
+
+class Studio:
+    """Shared by all pages. Its methods may be called from several threads."""
+
+    def __init__(self, given: Sequence[Chosen] = (), source: Source | None = None, *, max_bytes: int = 2**28) -> None:
+        """given: compressors besides those that are always there; the first three of them are shown first.
+        max_bytes: of one upload."""
+        self.source = source or Source()
+        self._chosen = {chosen.name: chosen for chosen in given}
+        self._first = list(self._chosen)[:MAX_COLUMNS] or [PRETRAINED_NAME, "evs"]
+        for name in (PRETRAINED_NAME, *METHODS):
+            if name not in self._chosen:
+                self._chosen[name] = chosen_by_options(None, None if name == PRETRAINED_NAME else name)
+        self.shelf = Shelf()
+        self.pages = Pages(max_bytes, self.shelf.drop_clip)
+
+    def offer(self) -> dict[str, Any]:
+        """What the page can choose from, as JSON."""
+        return {
+            "compressors": list(self._chosen),
+            "first": self._first,
+            "examples": [{"clip": clip.key, "name": clip.name, "credit": clip.credit} for clip in self.pages.examples],
+            "source": {"kind": self.source.kind, "name": self.source.name},
+            "maxBytes": self.pages.max_bytes,
+            "questions": self.source.extra is not None,
+        }
+
+    def chosen(self, name: str) -> Chosen:
+        """The compressor of that name. Raises ScoreError."""
+        if name not in self._chosen:
+            raise ScoreError(f"there is no compressor {name!r:.80} here")
+        return self._chosen[name]
+
+    def cut(self, frames: int, size: int, patch: int) -> Cut:
+        """As the page asks for it; a model cuts its patches itself."""
+        return Cut(frames, size, patch if self.source.kind == "pixels" else 8)
+
+    def encode(self, clip: ClipFile, cut: Cut) -> Encoded:
+        """Frames and tokens of a clip, from the shelf where they are there.
+
+        Raises:
+            ScoreError: the clip cannot be used.
+        """
+        if (known := self.shelf.get((clip.key, cut))) is not None:
+            return known
+        phases = Phases()
+        with phases("decode"):
+            sampled = decoding.sample(clip.path, cut) if clip.trusted else decoding.read(clip.path, cut)
+        if sampled.source.duration > MAX_SECONDS:
+            raise ScoreError(
+                f"the clip is {sampled.source.duration / 60:.0f} minutes long: take one of at most an hour"
+            )
+        make: Encode = self.source.encode or partial(encode_pixels, patch=cut.patch)
+        sampled, videos, extra = make(sampled, phases)
+        if len(videos.tokens) > MAX_TOKENS:
+            raise ScoreError(
+                f"the clip makes {len(videos.tokens):,} tokens, more than {MAX_TOKENS:,}: take fewer frames"
+            )
+        encoded = Encoded(clip.key, clip.name, cut, sampled, videos, grid_of(videos), dict(phases.milliseconds), extra)
+        self.shelf.put((clip.key, cut), encoded)
+        return encoded

@@ -1,0 +1,356 @@
+"""What the page's server answers, and what it refuses: without a browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("starlette", reason="score-video[app] is not installed")
+pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
+
+from starlette.testclient import TestClient
+
+from score_video import Compressor, PackedVideos
+from score_video.app import decoding, pages
+from score_video.app.choosing import Chooser
+from score_video.app.decoding import Cut
+from score_video.app.guard import TRIES, check_address
+from score_video.app.server import Server
+from score_video.app.studio import Studio, find_compressors
+from score_video.commands.options import PRETRAINED_NAME, chosen_by_options
+from score_video.errors import ScoreError
+from score_video.methods import METHODS
+
+SMALL = {"frames": 8, "size": 112, "patch": 28}
+EXAMPLE = {"clip": "example-bunny", **SMALL}
+
+
+class Page:
+    """An open page."""
+
+    def __init__(self, client: TestClient) -> None:
+        self.client = client
+        self.offer = client.post("/api/page", json={}).json()
+        self.key = self.offer["page"]
+
+    def __call__(self, name: str, body: dict[str, Any], key: str | None = None) -> Any:
+        return self.client.post(f"/api/{name}", json=body, headers={"score-page": key or self.key})
+
+    def upload(self, content: bytes, name: str = "clip.mp4") -> Any:
+        headers = {"score-page": self.key, "score-name": name}
+        return self.client.post("/api/upload", content=content, headers=headers)
+
+
+@pytest.fixture(scope="module")
+def studio() -> Iterator[Studio]:
+    studio = Studio(max_bytes=200_000)
+    yield studio
+    studio.pages.shut()
+
+
+@pytest.fixture(scope="module")
+def client(studio: Studio) -> TestClient:
+    # not entered: that would shut the studio afterwards, which tests share
+    return TestClient(Server(studio).app, base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
+
+
+@pytest.fixture
+def page(client: TestClient) -> Iterator[Page]:
+    page = Page(client)
+    yield page
+    page("leave", {"page": page.key})
+
+
+def kept_rows(answer: dict[str, Any], length: int) -> list[int]:
+    packed = np.frombuffer(base64.b64decode(answer["kept"]), np.uint8)
+    return np.flatnonzero(np.unpackbits(packed, bitorder="little")[:length]).tolist()
+
+
+@pytest.mark.parametrize("name", [PRETRAINED_NAME, *METHODS])
+def test_what_is_kept_is_what_the_compressor_keeps(name: str) -> None:
+    """At any retention, in any order: what is found once is not found for one retention alone."""
+    generator = torch.Generator().manual_seed(1)
+    frame = torch.randn(1, 4, 5, 32, generator=generator)
+    videos = PackedVideos.from_frames([frame + 0.3 * torch.randn(6, 4, 5, 32, generator=generator)])
+    chosen = chosen_by_options(None, None if name == PRETRAINED_NAME else name)
+    chooser = Chooser(chosen, videos)
+    for retention in (0.2, 0.05, 0.5, 0.1, 1.0):
+        expected = Compressor(chosen.compressor.method, retention=retention).select(videos).index
+        assert torch.equal(chooser.at(retention).index, expected), retention
+
+
+def test_the_facts_of_a_patch() -> None:
+    videos = PackedVideos.from_frames([torch.randn(3, 2, 2, 8, generator=torch.Generator().manual_seed(0))])
+    chooser = Chooser(chosen_by_options(None, "norm"), videos)
+    norms = videos.tokens.norm(dim=1)
+    facts = [chooser.patch(row, 0.5) for row in range(12)]
+    assert [fact.score for fact in facts] == pytest.approx(norms.tolist())
+    assert [fact.rank for fact in facts] == (norms.argsort(descending=True).argsort() + 1).tolist()
+    # what is kept at a third are the first four
+    assert {row for row, fact in enumerate(facts) if fact.rank and fact.rank <= 4} == set(
+        chooser.at(1 / 3).index.tolist()
+    )
+    diverse = Chooser(chosen_by_options(None, "divprune"), videos)
+    ranks = [diverse.patch(row, 0.5).rank for row in range(12)]
+    assert sorted(rank for rank in ranks if rank) == list(range(1, 7))
+    assert Chooser(chosen_by_options(None, "random"), videos).patch(0, 0.5).rank is None
+    with pytest.raises(ScoreError, match="row must be 0 to 11, got 12"):
+        chooser.patch(12, 0.5)
+
+
+def test_a_page_from_the_first_request_to_the_last(page: Page, studio: Studio) -> None:
+    facts = page("encode", EXAMPLE).json()
+    assert facts["grid"] == [8, 2, 4] and facts["frames"] == 8
+    surprise = np.frombuffer(base64.b64decode(facts["surprise"]), "<f4")
+    assert (surprise[:8] == -1).all() and (surprise[8:] >= 0).all()
+    assert page("sprite", EXAMPLE).content[:2] == b"\xff\xd8"
+    answer = page("select", {**EXAMPLE, "compressor": "evs", "retention": 0.25}).json()
+    encoded = studio.shelf.get(("example-bunny", Cut(8, 112, 28)))
+    assert encoded is not None
+    expected = Compressor("evs", retention=0.25).select(encoded.videos).index.tolist()
+    assert kept_rows(answer, 64) == expected and answer["count"] == len(expected) == 16
+    asked = {**EXAMPLE, "retention": 0.25, "compressors": ["evs", PRETRAINED_NAME]}
+    evs, policy = page("patch", {**asked, "row": 3}).json()["facts"]
+    assert evs["score"] == "before all others" and 1 <= policy["rank"] <= 64
+
+
+def test_exports_do_the_same(page: Page, tmp_path: Path, studio: Studio) -> None:
+    """The command line and the Python keep the tokens that the page shows."""
+    page("encode", EXAMPLE)
+    asked = {**EXAMPLE, "retention": 0.25, "compressors": ["evs", "uniform", PRETRAINED_NAME]}
+    numbers = page("export", {**asked, "kind": "numbers"}).json()
+    index = {one["name"]: one["index"] for one in numbers["compressors"]}
+    assert {name: len(rows) for name, rows in index.items()} == {"evs": 16, "uniform": 16, PRETRAINED_NAME: 16}
+    assert sum(numbers["compressors"][0]["kept_per_frame"]) == 16
+    (tmp_path / "big-buck-bunny.mp4").write_bytes(studio.pages.examples[0].path.read_bytes())
+    code = page("export", {**asked, "kind": "python"}).text
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    for line in ran.stdout.splitlines():
+        name, _, rows = line.partition(" [")
+        assert json.loads(f"[{rows}") == index.pop(name)
+    assert not index
+    command = page("export", {**asked, "compressors": ["evs"], "kind": "command"}).text
+    assert command == (
+        "score compress big-buck-bunny.mp4 --method evs --retention 0.25 --frames 8 --size 112 --patch 28\n"
+    )
+    assert page("export", {**asked, "kind": "picture"}).content[:4] == b"\x89PNG"
+    overlay = page("export", {**asked, "kind": "overlay"})
+    assert overlay.content[4:8] == b"ftyp" and overlay.headers["score-name"] == "overlay.mp4"
+    assert "kind must be" in page("export", {**asked, "kind": "shell"}).json()["error"]
+
+
+def test_an_upload_is_read_and_deleted_with_its_page(client: TestClient, studio: Studio, clip: Path) -> None:
+    page = Page(client)
+    uploaded = page.upload(clip.read_bytes(), "../../etc/holiday%20clip.mp4").json()
+    assert uploaded["name"] == "holiday clip.mp4"
+    files = [path for path in studio.pages.folder.iterdir() if not path.name.startswith("example")]
+    assert len(files) == 1 and files[0].stat().st_mode & 0o77 == 0 and studio.pages.folder.stat().st_mode & 0o77 == 0
+    request = {"clip": uploaded["clip"], **SMALL}
+    assert page("encode", request).json()["grid"] == [8, 3, 4]
+    page("leave", {"page": page.key})
+    assert not files[0].exists()
+    assert page("encode", request).status_code == 404
+    assert studio.shelf.get((uploaded["clip"], Cut(**SMALL))) is None
+
+
+def test_pages_that_nobody_uses_are_put_away(client: TestClient, studio: Studio, clip: Path, monkeypatch: Any) -> None:
+    page = Page(client)
+    page.upload(clip.read_bytes())
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + pages.IDLE_SECONDS + 1)
+    studio.pages.sweep()
+    monkeypatch.undo()
+    assert all(path.name.startswith("example") for path in studio.pages.folder.iterdir())
+    assert "put away" in page.upload(clip.read_bytes()).json()["error"]
+
+
+def broken_files(clip: Path) -> dict[str, bytes]:
+    whole = clip.read_bytes()
+    return {
+        "noise": np.random.default_rng(0).bytes(5000),
+        "half of a clip": whole[: len(whole) // 2],
+        "text": b"<html>no video</html>" * 40,
+        "a playlist of other files": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
+        "a concat script": b"ffconcat version 1.0\nfile /etc/passwd\n",
+        "an svg that includes a file": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+    }
+
+
+@pytest.mark.parametrize("kind", list(broken_files(Path(__file__))))
+def test_a_broken_or_hostile_upload_is_a_line(kind: str, page: Page, clip: Path, studio: Studio) -> None:
+    uploaded = page.upload(broken_files(clip)[kind], "clip.m3u8")
+    answer = page("encode", {"clip": uploaded.json()["clip"], **SMALL})
+    said = answer.json()["error"]
+    assert answer.status_code == 400 and "\n" not in said and len(said) < 300
+    assert str(studio.pages.folder) not in said and "Traceback" not in said and "root:" not in said
+    assert page("encode", EXAMPLE).status_code == 200  # and it goes on
+
+
+def test_a_decoder_that_dies_or_hangs_takes_nothing_with_it(page: Page, clip: Path, monkeypatch: Any) -> None:
+    request = {"clip": page.upload(clip.read_bytes()).json()["clip"], **SMALL}
+    real = subprocess.run
+    for program, said in (("import os; os.abort()", "gave up"), ("import time; time.sleep(60)", "more than 1 s")):
+
+        def other(command: list[str], *, program: str = program, **options: Any) -> Any:
+            return real([sys.executable, "-c", program], **{**options, "timeout": 1})
+
+        with monkeypatch.context() as patched:
+            patched.setattr(decoding.subprocess, "run", other)
+            patched.setattr(decoding.read, "__kwdefaults__", {"seconds": 1})
+            assert said in page("encode", request).json()["error"]
+    assert page("encode", request).status_code == 200
+
+
+def test_sizes_are_limited(page: Page, clip: Path, studio: Studio) -> None:
+    before = set(studio.pages.folder.iterdir())
+    answer = page.upload(bytes(200_001))
+    assert answer.status_code == 413 and "larger than" in answer.json()["error"]
+    assert page.upload(b"").json()["error"] == "the file is empty"
+    assert set(studio.pages.folder.iterdir()) == before
+    for wrong, said in (
+        ({"frames": 0}, "frames must be 1 to 128"),
+        ({"frames": 10**9}, "frames must be 1 to 128"),
+        ({"size": 5000}, "size must be 112 to 896"),
+        ({"patch": 1}, "patch must be 8 to 56"),
+        ({"frames": 128, "size": 896}, "tokens, more than 32,768"),
+        ({"frames": "8"}, "frames must be a whole number, got '8'"),
+        ({"frames": True}, "frames must be a whole number, got True"),
+    ):
+        assert said in page("encode", {**EXAMPLE, **wrong}).json()["error"], wrong
+    for wrong_retention in (0, -1, 1.5, "x", None, float("nan")):
+        body = json.dumps({**EXAMPLE, "compressor": "evs", "retention": wrong_retention})
+        answer = page.client.post("/api/select", content=body, headers={"score-page": page.key})
+        assert "retention must be above 0" in answer.json()["error"]
+    assert "no compressor" in page("select", {**EXAMPLE, "compressor": "os:system", "retention": 0.1}).json()["error"]
+    for body in (b"{", b"[1]", b"\xff", b"[" * 50_000):
+        answer = page.client.post("/api/encode", content=body, headers={"score-page": page.key})
+        assert answer.json()["error"] == "the request must be a JSON object"
+    assert page("leave", {"page": "x" * 100_000}).status_code == 413
+
+
+def test_a_page_keeps_its_latest_clips(page: Page, clip: Path) -> None:
+    keys = [page.upload(clip.read_bytes()).json()["clip"] for _ in range(pages.MAX_CLIPS + 1)]
+    assert page("encode", {"clip": keys[0], **SMALL}).status_code == 404
+    assert page("encode", {"clip": keys[1], **SMALL}).status_code == 200
+
+
+def test_no_more_pages_than_there_is_room_for(client: TestClient) -> None:
+    opened = []
+    while (answer := client.post("/api/page", json={})).status_code == 200:
+        opened.append(answer.json()["page"])
+    assert answer.status_code == 503 and len(opened) <= pages.MAX_PAGES
+    for key in opened:
+        client.post("/api/leave", json={"page": key})
+    assert client.post("/api/page", json={}).status_code == 200
+
+
+def test_nothing_outside_can_be_read(page: Page, clip: Path, studio: Studio, tmp_path: Path) -> None:
+    for path in (
+        "/static/../server.py",
+        "/static/..%2fserver.py",
+        "/static/%2e%2e/%2e%2e/cli.py",
+        "/static//etc/passwd",
+        "/static/%2fetc%2fpasswd",
+        "/static/CREDITS.md",
+        "/etc/passwd",
+    ):
+        answer = page.client.get(path)
+        assert answer.status_code == 404 and "root:" not in answer.text, path
+    uploaded = page.upload(clip.read_bytes()).json()["clip"]
+    name = next(path.name for path in studio.pages.folder.iterdir() if path.name.startswith(uploaded))
+    for key in ("../../etc/passwd", "/etc/passwd", name, f"{studio.pages.folder}/{name}", "", "example-bunny/../x"):
+        assert page("encode", {"clip": key, **SMALL}).status_code == 404, key
+    # another page's clip
+    other = Page(page.client)
+    assert other("encode", {"clip": uploaded, **SMALL}).status_code == 404
+    assert other("sprite", {"clip": uploaded, **SMALL}).status_code == 404
+    assert page("encode", {"clip": uploaded, **SMALL}, key="../" + page.key).status_code == 404
+    # a link that has taken the place of an upload
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(clip.read_bytes())
+    (studio.pages.folder / name).unlink()
+    (studio.pages.folder / name).symlink_to(secret)
+    assert "not there any more" in page("encode", {"clip": uploaded, **SMALL}).json()["error"]
+
+
+def test_strangers_are_kept_out(client: TestClient) -> None:
+    """Other pages in the same browser, and names of strangers that point here."""
+    assert client.get("/", headers={"host": "evil.example:7860"}).status_code == 403
+    assert client.get("/", headers={"host": "localhost:7860"}).status_code == 200
+    assert client.get("/", headers={"host": "[::1]:7860"}).status_code == 200
+    assert client.post("/api/page", json={}, headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.post("/api/page", json={}, headers={"origin": "null"}).status_code == 403
+    headers = client.get("/").headers
+    assert "default-src 'none'" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
+    assert client.get("/api/page").status_code == 405
+
+
+def test_the_page_asks_nobody_else_for_anything() -> None:
+    static = Path(pages.__file__).parent / "static"
+    for path in static.iterdir():
+        if path.suffix in (".html", ".css", ".js"):
+            text = path.read_text(encoding="utf-8")
+            assert "http://" not in text and "https://" not in text and "url(" not in text, path.name
+
+
+def test_a_password(studio: Studio) -> None:
+    app = Server(studio, local=False, password="correct horse").app
+    client = TestClient(app, base_url="http://10.0.0.1:7860", follow_redirects=False)
+    assert client.get("/").headers["location"] == "/login"
+    assert client.post("/api/page", json={}).status_code == 401
+    assert client.get("/static/app.js").status_code == 303
+    assert 'type="password"' in client.get("/login").text
+    assert client.post("/login", content="password=x" * 1000).status_code == 413
+    assert client.post("/login", content="password=wrong").status_code == 403
+    answer = client.post("/login", content="password=correct+horse")
+    assert answer.status_code == 303 and "HttpOnly" in answer.headers["set-cookie"]
+    assert client.post("/api/page", json={}).status_code == 200
+    client.cookies.clear()
+    for _ in range(TRIES):
+        answer = client.post("/login", content="password=wrong")
+    assert client.post("/login", content="password=correct+horse").status_code == 429
+
+
+def test_who_may_listen_where() -> None:
+    for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
+        check_address(host, None, False)
+    for host in ("0.0.0.0", "::", "10.0.0.1", "example.org"):
+        with pytest.raises(ScoreError, match="can be reached by others: give --share-password"):
+            check_address(host, None, False)
+        check_address(host, None, True)
+        check_address(host, "long enough", False)
+    with pytest.raises(ScoreError, match="not both"):
+        check_address("0.0.0.0", "long enough", True)
+    with pytest.raises(ScoreError, match="at least 8 characters, got 5"):
+        check_address("0.0.0.0", "short", False)
+
+
+def test_compressors_by_name(tmp_path: Path) -> None:
+    chosen_by_options(None, "evs", retention=0.3).compressor.save_pretrained(tmp_path / "saved")
+    found = find_compressors(["pretrained", str(tmp_path / "saved"), "divprune"])
+    assert [one.name for one in found] == [PRETRAINED_NAME, str(tmp_path / "saved"), "divprune"]
+    with pytest.raises(ScoreError, match="twice"):
+        find_compressors(["evs", "evs"])
+    with pytest.raises((ScoreError, OSError)):
+        find_compressors(["no-such-thing"])
+
+
+def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "score_video.cli", "app", "--host", "0.0.0.0"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1 and "--share-password" in ran.stderr
