@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,6 +26,20 @@ from score_video.packed import Selector
 from score_video.progress import Phases
 
 _PATCHED = ("generate", "forward")
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _not_compiled(function: _Function) -> _Function:
+    """Decorates what ``model.compile()`` is to leave alone: lengths differ from call to call."""
+    left: _Function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return left
+
+
+def _frame_not_compiled(function: _Function) -> _Function:
+    """The same, but what the function calls is compiled: the stock model."""
+    left: _Function = torch.compiler.disable(function, recursive=False)  # type: ignore[no-untyped-call]
+    return left
 
 
 def wrap(model: Any, selector: Selector) -> Wrapping:
@@ -122,6 +136,7 @@ class Wrapping:
 
     # --- generate
 
+    @_frame_not_compiled
     def _generate(self, original: Callable[..., Any], given: dict[str, Any], layout: VisualLayout | None) -> Any:
         if given.get("inputs") is not None:
             given["input_ids"] = given.pop("inputs")
@@ -152,6 +167,7 @@ class Wrapping:
         self._remember(output, turn, cache)
         return output
 
+    @_frame_not_compiled
     def _original_on(self, prompt: WholePrompt, original: Callable[..., Any], given: Mapping[str, Any]) -> Any:
         """The stock ``generate`` on shorter prompts; what it returns begins with the whole ones."""
         defaults = (given.get("generation_config"), getattr(self.model, "generation_config", None))
@@ -163,6 +179,7 @@ class Wrapping:
 
     # --- a forward pass
 
+    @_frame_not_compiled
     def _forward(self, original: Callable[..., Any], given: dict[str, Any], layout: VisualLayout | None) -> Any:
         cache = given_cache(given)
         if (turn := self._turn_of(cache)) is not None:
@@ -170,21 +187,30 @@ class Wrapping:
         compressed = self._compress(given, layout)
         if compressed is None:
             return original(**given)
-        turn = FirstTurn.of(given["input_ids"], given.get("attention_mask"), compressed)
-        options = {**compressed, **_caches(given), "return_dict": True}
-        columns = turn.columns_of_logits(last := given.get("logits_to_keep") or 0)  # [B, N]
-        if last:
-            width = turn.shorter.shape[1]
-            options["logits_to_keep"] = width - int(columns.min())
-            columns = columns - (width - options["logits_to_keep"])
+        turn, columns, options = self._options_of_forward(given, compressed)
         as_tuple = given.get("return_dict") is False
         output = original(**options)
         self._remember(output, turn, cache)
         output["logits"] = output.logits.gather(1, columns[..., None].expand(-1, -1, output.logits.shape[-1]))
         return output.to_tuple() if as_tuple else output
 
+    @_not_compiled
+    def _options_of_forward(
+        self, given: Mapping[str, Any], compressed: CompressedInputs
+    ) -> tuple[FirstTurn, Tensor, dict[str, Any]]:
+        """The turn; which of the logits are those of the places asked for, int64 [B, N]; and the stock arguments."""
+        turn = FirstTurn.of(given["input_ids"], given.get("attention_mask"), compressed)
+        options = {**compressed, **_caches(given), "return_dict": True}
+        columns = turn.columns_of_logits(last := given.get("logits_to_keep") or 0)
+        if last:
+            width = turn.shorter.shape[1]
+            options["logits_to_keep"] = width - int(columns.min())
+            columns = columns - (width - options["logits_to_keep"])
+        return turn, columns, options
+
     # --- both
 
+    @_not_compiled
     def _compress(self, given: Mapping[str, Any], layout: VisualLayout | None) -> CompressedInputs | None:
         """The arguments in ``given``, but for an empty cache, with the videos compressed; None: there is none."""
         self.latest, self.milliseconds, phases = None, {}, self._phases()
@@ -205,6 +231,7 @@ class Wrapping:
         """What a cache begins with; None: it is of no compressed prompt, or was emptied."""
         return self._turns.get(cache) if cached_length(cache) else None
 
+    @_not_compiled
     def _remember(self, output: Any, turn: FirstTurn, cache: Any = None) -> None:
         """So that later turns on the cache in ``output``, or on ``cache``, are known for what they are."""
         for name in CACHES:
@@ -295,7 +322,7 @@ class _Patch:
         self.__doc__ = original.__doc__
         self.__signature__ = inspect.signature(original)
 
-    @torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call,untyped-decorator] # inside stays compiled
+    @_frame_not_compiled
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         wrapping: Wrapping = self._run.__self__  # type: ignore[attr-defined]
         with wrapping.inside() as already:
