@@ -158,7 +158,7 @@ class Wrapping:
         assert isinstance(ids, Tensor)
         turn = FirstTurn.of(ids, given.get("attention_mask"), compressed)
         # generate gets ids, which it shows to criteria, processors, streamers and assistants; embeddings come in later
-        arguments = {**compressed, **_caches(given), "input_ids": turn.shorter}
+        arguments = {**compressed, **self._options(given), "input_ids": turn.shorter}
         embeds = arguments.pop("inputs_embeds", None)
         phases = self._phases()
         with phases("generate"), _first_pass(_inner(self.model), embeds, self._adapter.gaps):
@@ -200,7 +200,7 @@ class Wrapping:
     ) -> tuple[FirstTurn, Tensor, dict[str, Any]]:
         """The turn; which of the logits are those of the places asked for, int64 [B, N]; and the stock arguments."""
         turn = FirstTurn.of(given["input_ids"], given.get("attention_mask"), compressed)
-        options = {**compressed, **_caches(given), "return_dict": True}
+        options = {**compressed, **self._options(given), "return_dict": True}
         columns = turn.columns_of_logits(last := given.get("logits_to_keep") or 0)
         if last:
             width = turn.shorter.shape[1]
@@ -212,12 +212,12 @@ class Wrapping:
 
     @_not_compiled
     def _compress(self, given: Mapping[str, Any], layout: VisualLayout | None) -> CompressedInputs | None:
-        """The arguments in ``given``, but for an empty cache, with the videos compressed; None: there is none."""
+        """The model's inputs in ``given`` with the videos compressed, without options; None: there is none."""
         self.latest, self.milliseconds, phases = None, {}, self._phases()
         pictures = set(self._adapter.consumed) - {"mm_token_type_ids"}
         if not any(given.get(name) is not None for name in pictures):
             return None  # text, steps of decoding
-        inputs = {name: value for name, value in given.items() if name not in CACHES or cached_length(value)}
+        inputs = {name: value for name, value in given.items() if not self._is_option(name, value)}
         with phases("vision tower"):
             encoded = encode_inputs(self.model, inputs, visual_layout=layout)
         if encoded is None:
@@ -230,6 +230,15 @@ class Wrapping:
     def _turn_of(self, cache: Any) -> FirstTurn | None:
         """What a cache begins with; None: it is of no compressed prompt, or was emptied."""
         return self._turns.get(cache) if cached_length(cache) else None
+
+    def _is_option(self, name: str, value: Any) -> bool:
+        """Whether an argument tells how to run; an empty cache does. Others are what the processor made."""
+        if name in CACHES:
+            return not cached_length(value)
+        return not isinstance(value, Tensor) and name not in self._adapter.consumed
+
+    def _options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if self._is_option(name, value)}
 
     @_not_compiled
     def _remember(self, output: Any, turn: FirstTurn, cache: Any = None) -> None:
@@ -261,10 +270,6 @@ class Wrapping:
             yield False
         finally:
             self._busy.discard(me)
-
-
-def _caches(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in CACHES if given.get(name) is not None}
 
 
 def _inner(model: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,33 +21,52 @@ def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -
     return out.transpose(0, 1)
 
 
+Kernel = Callable[[Tensor, Tensor, Tensor, tuple[Tensor, Tensor], bool, Any], Tensor]
+
+
+def in_torch(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[Tensor, Tensor], causal: bool, scale: Any) -> Tensor:
+    """Sequences in a row, [Q, H, D], [K, G, D] -> [Q, H, D]; lengths: cu_seqlens of queries and keys."""
+    parts = zip((q, k, v), (lengths[0], lengths[1], lengths[1]), strict=True)
+    rows = zip(*(part.split(cu.diff().tolist()) for part, cu in parts), strict=True)
+    return torch.cat([attend(*row, causal, scale) for row in rows])
+
+
 @contextmanager
-def flash_attention(model: Any) -> Iterator[list[tuple[list[int], list[int]]]]:
-    """The language model runs with "flash_attention_2". Gives what reaches the kernels: cu_seqlens of queries, keys."""
+def flash_attention(model: Any, kernel: Kernel | None = in_torch) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """The language model runs with "flash_attention_2". Gives what reaches the kernels: cu_seqlens of queries, keys.
+
+    kernel: what attends; None: the installed one's functions, of which nothing is told.
+    """
     calls: list[tuple[list[int], list[int]]] = []
+
+    def attend_rows(
+        q: Tensor, k: Tensor, v: Tensor, lengths: tuple[Tensor, Tensor], causal: bool, scale: Any
+    ) -> Tensor:
+        assert kernel is not None
+        calls.append((lengths[0].tolist(), lengths[1].tolist()))
+        assert lengths[0][-1] == len(q) and lengths[1][-1] == len(k) == len(v)
+        return kernel(q, k, v, lengths, causal, scale)
 
     def dense(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, softmax_scale: Any = None, causal: bool = False,
               window_size: Any = (-1, -1), softcap: float = 0.0, deterministic: bool = False) -> Tensor:  # fmt: skip
-        starts = [[n * side.shape[1] for n in range(len(q) + 1)] for side in (q, k)]
-        calls.append((starts[0], starts[1]))
-        return torch.stack([attend(*row, causal, softmax_scale) for row in zip(q, k, v, strict=True)])
+        rows = torch.arange(len(q) + 1, dtype=torch.int32, device=q.device)
+        lengths = rows * q.shape[1], rows * k.shape[1]
+        out = attend_rows(*(part.flatten(0, 1) for part in (q, k, v)), lengths, causal, softmax_scale)
+        return out.view(q.shape)
 
     def varlen(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, max_seqlen_q: Any,
                max_seqlen_k: Any, dropout_p: float = 0.0, softmax_scale: Any = None, causal: bool = False,
                window_size: Any = (-1, -1), softcap: float = 0.0, deterministic: bool = False) -> Tensor:  # fmt: skip
-        calls.append((cu_seqlens_q.tolist(), cu_seqlens_k.tolist()))
-        assert cu_seqlens_q[-1] == len(q) and cu_seqlens_k[-1] == len(k) == len(v)
         assert int(max_seqlen_q) == cu_seqlens_q.diff().max() and int(max_seqlen_k) == cu_seqlens_k.diff().max()
-        lengths = [cu.diff().tolist() for cu in (cu_seqlens_q, cu_seqlens_k, cu_seqlens_k)]
-        rows = zip(*(part.split(n) for part, n in zip((q, k, v), lengths, strict=True)), strict=True)
-        return torch.cat([attend(*row, causal, softmax_scale) for row in rows])
+        return attend_rows(q, k, v, (cu_seqlens_q, cu_seqlens_k), causal, softmax_scale)
 
     functions = (dense, varlen, None, utils._pad_input, utils._unpad_input)
     configs = {id(config): config for config in (model.config, model.config.get_text_config())}.values()
     before = [config._attn_implementation_internal for config in configs]
     lazy, loaded = utils._lazy_imports, utils._loaded_implementation
     try:
-        utils._lazy_imports = lambda *args, **kwargs: functions
+        if kernel is not None:
+            utils._lazy_imports = lambda *args, **kwargs: functions
         utils._loaded_implementation = None
         for config in configs:
             config._attn_implementation_internal = "flash_attention_2"

@@ -15,6 +15,7 @@ from torch import Tensor
 from score_video.compressor import Compressor
 from score_video.methods import RandomMethod
 from score_video.mllm import compress_inputs
+from score_video.testing import save_tiny_model
 
 CLIP = ("video", 4)
 PADDED: Prompts = [[5, CLIP, 6], [2, CLIP, 3, CLIP, 4]]
@@ -145,3 +146,24 @@ def test_bitsandbytes(bits: int, tmp_path: Path) -> None:
     linear = type(model.get_decoder().layers[0].self_attn.q_proj).__name__
     assert linear == {4: "Linear4bit", 8: "Linear8bitLt"}[bits]
     check(FAMILIES["qwen2_5_vl"](), model)
+
+
+def test_pipeline(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    from transformers import pipeline
+
+    save_tiny_model(tmp_path / "model", "qwen2_5_vl")
+    pipe = pipeline("image-text-to-text", model=str(tmp_path / "model"), device="cpu")
+    frames = torch.randint(256, (8, 3, 112, 112), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    content = [{"type": "video", "video": frames.numpy()}, {"type": "text", "text": "What happens?"}]
+    asked = {"text": [{"role": "user", "content": content}], "max_new_tokens": 6}
+    options = {"return_tensors": True, "processor_kwargs": {"do_sample_frames": False}}
+    (stock,) = pipe(**asked, **options)
+    with THIRD.wrap(pipe.model) as wrapping:
+        (ours,) = pipe(**asked, **options)
+        assert wrapping.latest is not None and wrapping.retention is not None and wrapping.retention < 0.35
+        by_hand = wrapping.latest
+    prompt = len(stock["generated_token_ids"]) - 6
+    assert ours["generated_token_ids"][:prompt].tolist() == stock["generated_token_ids"][:prompt].tolist()
+    wanted = pipe.model.generate(**by_hand, max_new_tokens=6)[0, by_hand.prompt_length :]
+    assert ours["generated_token_ids"][prompt:].tolist() == wanted.tolist()
