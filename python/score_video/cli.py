@@ -102,12 +102,27 @@ def compress(
     context: typer.Context,
     video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
     policy: Policy = None,
-    method: Rule = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Or a rule: {METHODS_HELP}. Repeat it, up to three times, to compare the first with the others, of "
+            "which one may be pretrained, the policy that comes with score.",
+            callback=_text,
+        ),
+    ] = None,
     retention: Retention = None,
     selection: Selection = None,
     law: Law = None,
     frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
     fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
+    tower: Annotated[
+        str | None,
+        typer.Option(
+            help="A vision model of transformers (a folder, or its id on the hub) that makes the tokens. "
+            "[default: none, patches of pixels]",
+            callback=_text,
+        ),
+    ] = None,
     patch: Annotated[int, typer.Option(help="Side of a patch (one token), in pixels.")] = 28,
     size: Annotated[int, typer.Option(help="Longest side that frames are scaled to, in pixels.")] = 448,
     allow_truncated: Truncated = False,
@@ -123,6 +138,10 @@ def compress(
 
         score compress holiday.mp4
 
+    Two rules beside each other, on what DINOv2 sees:
+
+        score compress holiday.mp4 --method surprise --method evs --tower facebook/dinov2-small --out compared
+
     Keep 5% at one frame a second, the most surprising:
 
         score compress holiday.mp4 --retention 0.05 --fps 1 --method surprise --out holiday
@@ -134,12 +153,13 @@ def compress(
         with phases("load"), quick_imports():
             from score_video.commands.compress import FILES, CompressOptions, compress_video
             from score_video.commands.frames import Frames
-            from score_video.commands.options import chosen_by_options
+            from score_video.commands.options import all_chosen_by_options
 
-            options = CompressOptions(Frames(frames, fps, allow_truncated), patch, size, overwrite)
-            chosen = chosen_by_options(policy, method, retention=retention, selection=selection or law, seed=seed)
+            options = CompressOptions(Frames(frames, fps, allow_truncated), patch, size, overwrite, tower)
+            settings = {"retention": retention, "selection": selection or law, "seed": seed}
+            chosen, *others = all_chosen_by_options(policy, method or [], **settings)
         folder = out if out is not None else Path(f"{video.stem}-score")
-        summary = compress_video(video, folder, chosen, options, phases)
+        summary = compress_video(video, folder, chosen, options, phases, others)
     _print_summary(summary, folder, FILES)
 
 
@@ -233,6 +253,14 @@ def page(
             callback=_text,
         ),
     ] = None,
+    tower: Annotated[
+        str | None,
+        typer.Option(
+            help="A vision model of transformers (a folder, or its id on the hub) that makes the tokens. "
+            "[default: none, patches of pixels]",
+            callback=_text,
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.", callback=_text)] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free.")] = 7860,
     share_password: Annotated[
@@ -257,13 +285,13 @@ def page(
     try:
         with quick_imports():
             from score_video.app.serve import Listen, serve
-            from score_video.app.studio import Studio, find_compressors
+            from score_video.app.studio import Studio, find_compressors, find_source
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn", "anyio"):
             raise
         raise ScoreError(f'score app needs {error.name}: pip install "score-video[app]"') from None
     listen = Listen(host, port, share_password, share_without_password)
-    studio = Studio(find_compressors(compressor or []), max_bytes=max_upload * 2**20)
+    studio = Studio(find_compressors(compressor or []), find_source(tower), max_bytes=max_upload * 2**20)
     try:
         serve(studio, listen, lambda address: print(f"score: the page is at {address} (Ctrl-C ends it)"), browse=browse)
     finally:
@@ -471,6 +499,9 @@ def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]
         f"kept {summary['kept']} of {summary['tokens']} tokens ({summary['retention']['got']:.2%}) "
         f"of {sampled} frames{fewer} in {summary['seconds']:.2f} s"
     )
+    for other in summary["compared"]:
+        name = one_line(other["method"])
+        print(f"{name}: kept {other['kept']}, {other['kept_by_both']} of them by {one_line(summary['method'])} too")
     print("  s:", ", ".join(f"{phase} {time / 1000:.2f}" for phase, time in summary["milliseconds"].items()))
     for name in files:
         print(f"  {one_line(str(folder / name))}")

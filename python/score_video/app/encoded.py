@@ -7,7 +7,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ import score_ext
 from score_video.app.choosing import Chooser
 from score_video.app.decoding import Cut
 from score_video.commands.options import Chosen
+from score_video.drawing.overlay import scale_to_grid
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
 from score_video.progress import Phases
 from score_video.video.patches import to_patches
 from score_video.video.sampling import SampledVideo
+from score_video.video.tower import VisionTower
 
 MAX_TOKENS = 32_768
 """Of one clip."""
@@ -112,6 +114,15 @@ def encode_pixels(sampled: SampledVideo, phases: Phases, *, patch: int) -> tuple
         tokens, grid = to_patches(sampled.frames, patch)
         videos = PackedVideos.from_frames([tokens.view(*grid, -1)])
     return sampled, videos, None
+
+
+def encode_by_tower(
+    tower: VisionTower, sampled: SampledVideo, phases: Phases
+) -> tuple[SampledVideo, PackedVideos, None]:
+    """Tokens of a vision model; frames as they are drawn, of whole pixels a token."""
+    with phases("tower"):
+        videos = tower.encode(sampled.frames)
+    return replace(sampled, frames=scale_to_grid(sampled.frames, *tower.grid(videos))), videos, None
 
 
 def grid_of(videos: PackedVideos) -> tuple[int, int, int]:

@@ -92,15 +92,24 @@ def python_code(encoded: Encoded, chosen: Sequence[Chosen], retention: float, so
     if any(_is_own_rule(one) for one in chosen):
         head.append("from score_video.commands.options import compressor_of_options\n")
     imports = "".join(head)
-    lines = f"""{imports}from score_video import Compressor, PackedVideos, read_frames
+    video = f"""fit = partial(fit_to_patches, patch={cut.patch}, size={cut.size})
+video = read_frames({encoded.name!r}, fit, num_frames={cut.frames})
+"""
+    if source.kind == "tower":
+        lines = f"""from score_video import Compressor, read_frames
+from score_video.video.patches import fit_to_patches
+from score_video.video.tower import load_tower
+
+{video}videos = load_tower({source.name!r}).encode(video.frames)
+"""
+    else:
+        lines = f"""from score_video import Compressor, PackedVideos, read_frames
 from score_video.video.patches import fit_to_patches, to_patches
 
-fit = partial(fit_to_patches, patch={cut.patch}, size={cut.size})
-video = read_frames({encoded.name!r}, fit, num_frames={cut.frames})
-tokens, grid = to_patches(video.frames, {cut.patch})
+{video}tokens, grid = to_patches(video.frames, {cut.patch})
 videos = PackedVideos.from_frames([tokens.view(*grid, -1)])
 """
-    return f"""{lines}compressors = {{
+    return f"""{imports}{lines}compressors = {{
 {compressors}}}
 for name, compressor in compressors.items():
     print(name, compressor.select(videos).index.tolist())

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from score_video.app import exports
-from score_video.app.encoded import Encoded, check_cut, sprite_columns
+from score_video.app.encoded import Encoded, sprite_columns
 from score_video.app.guard import Guard
 from score_video.app.pages import BusyError, GoneError, TooLargeError
 from score_video.app.studio import Studio
@@ -132,7 +132,6 @@ class Server:
         page, body = self._known(request), await _json(request)
         clip = self._studio.pages.clip(page, _text(body, "clip"))
         cut = self._studio.cut(_integer(body, "frames"), _integer(body, "size"), _integer(body, "patch"))
-        check_cut(cut)
         encoded = await self._in_turn(partial(self._studio.encode, clip, cut))
         return JSONResponse(_described(encoded))
 
@@ -186,7 +185,6 @@ class Server:
         cut = self._studio.cut(_integer(body, "frames"), _integer(body, "size"), _integer(body, "patch"))
         if (encoded := self._studio.shelf.get((clip.key, cut))) is not None:
             return encoded
-        check_cut(cut)
         return await self._in_turn(partial(self._studio.encode, clip, cut))
 
     def _known(self, request: Request) -> str:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from score_video.app import decoding
 from score_video.app.decoding import Cut
-from score_video.app.encoded import MAX_TOKENS, Encode, Encoded, Shelf, encode_pixels, grid_of
+from score_video.app.encoded import (
+    MAX_TOKENS,
+    Encode,
+    Encoded,
+    Shelf,
+    check_cut,
+    encode_by_tower,
+    encode_pixels,
+    grid_of,
+)
 from score_video.app.pages import ClipFile, Pages
 from score_video.commands.options import PRETRAINED_NAME, Chosen, chosen_by_options
 from score_video.errors import ScoreError
 from score_video.methods import METHODS
 from score_video.progress import Phases
+from score_video.video.tower import load_tower
 
 MAX_COLUMNS = 3
 MAX_SECONDS = 3600.0
@@ -58,6 +68,17 @@ def find_compressors(names: Sequence[str]) -> list[Chosen]:
     return found
 
 
+def find_source(tower: str | None) -> Source:
+    """What ``--tower`` names, loaded.
+
+    Raises:
+        ScoreError, OSError: as :func:`score_video.video.tower.load_tower`.
+    """
+    if tower is None:
+        return Source()
+    return Source("tower", tower, partial(encode_by_tower, load_tower(tower)))
+
+
 class Studio:
     """Shared by all pages. Its methods may be called from several threads."""
 
@@ -91,8 +112,10 @@ class Studio:
         return self._chosen[name]
 
     def cut(self, frames: int, size: int, patch: int) -> Cut:
-        """As the page asks for it; a model cuts its patches itself."""
-        return Cut(frames, size, patch if self.source.kind == "pixels" else 8)
+        """As the page asks for it; a tower or a model cuts its patches itself. Raises ScoreError."""
+        cut = Cut(frames, size, patch)
+        check_cut(cut)
+        return cut if self.source.kind == "pixels" else replace(cut, patch=1)
 
     def encode(self, clip: ClipFile, cut: Cut) -> Encoded:
         """Frames and tokens of a clip, from the shelf where they are there.

@@ -9,17 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from score_video.commands.frames import Frames
 from score_video.commands.options import Chosen
-from score_video.drawing.overlay import OVERLAY_WIDTH, PICTURES, write_pictures
+from score_video.drawing.overlay import PICTURES, scale_to_grid, write_pictures
 from score_video.errors import ScoreError
 from score_video.files import output_file, output_folder
 from score_video.mllm.ask import Answer, Answers, ask, check_policy, seen_frames
@@ -270,19 +267,8 @@ def _write_pictures(folder: Path, title: str, how: str, processor: Any, clip: Cl
     tokens = answers.video.to("cpu")
     columns = int(tokens.columns[0])
     rows = int(tokens.tokens_per_frame[0]) // columns
-    frames = _scale_to_grid(seen_frames(processor, clip), rows, columns)
+    frames = scale_to_grid(seen_frames(processor, clip), rows, columns)
     write_pictures(folder, title, how, frames, clip.seconds.numpy(), tokens, answers.index.cpu())
-
-
-def _scale_to_grid(frames: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:
-    """Frames [T, H, W, 3] of whole pixels to a token, about as large as they were, and no larger than is drawn."""
-    shrink = min(1.0, OVERLAY_WIDTH / max(frames.shape[1:3]))
-    height, width = (
-        max(1, round(side * shrink / cells)) * cells
-        for side, cells in zip(frames.shape[1:3], (rows, columns), strict=True)
-    )
-    images = (Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames)
-    return np.stack([np.asarray(image) for image in images])
 
 
 def _times(milliseconds: list[float | None]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,31 @@ def chosen_by_options(policy: str | None, method: str | None, **settings: Any) -
     # a folder's name may hold what cannot be drawn or written
     name = one_line(policy) if policy is not None else method or PRETRAINED_NAME
     return Chosen(compressor_of_options(policy, method, **settings), name)
+
+
+MOST_COMPARED = 3
+"""Rules that can be compared at a time."""
+
+
+def all_chosen_by_options(policy: str | None, methods: Sequence[str], **settings: Any) -> list[Chosen]:
+    """What a repeated ``--method`` names, in order; "pretrained" among them is the policy that comes with the package.
+
+    Arguments as of :func:`compressor_of_options`; ``settings`` are for each of them.
+
+    Raises:
+        ScoreError, OSError: as there; or one is named twice, or there are too many.
+    """
+    if len(methods) > MOST_COMPARED:
+        raise ScoreError(f"--method can be given {MOST_COMPARED} times, got {len(methods)}")
+    for name in methods:
+        if methods.count(name) > 1:
+            raise ScoreError(f"--method must name each rule once, got {name} twice")
+    if len(methods) > 1 and policy is not None:
+        raise ScoreError("give --policy or --method, not both")
+    if len(methods) < 2:
+        method = methods[0] if methods else None
+        return [chosen_by_options(policy, None if method == PRETRAINED and policy is None else method, **settings)]
+    return [chosen_by_options(None, None if name == PRETRAINED else name, **settings) for name in methods]
 
 
 def compressor_of_options(

@@ -132,6 +132,17 @@ def compressed(
     return Compressed(frames, timestamps, places(index), surprise.reshape(grid)[of_frame], how, further), facts
 
 
+def scale_to_grid(frames: Image8, rows: int, columns: int) -> Image8:
+    """Frames uint8 [T, H, W, 3] with whole pixels to a token, about as large as they were, no larger than drawn."""
+    shrink = min(1.0, OVERLAY_WIDTH / max(frames.shape[1:3]))
+    height, width = (
+        max(1, round(side * shrink / cells)) * cells
+        for side, cells in zip(frames.shape[1:3], (rows, columns), strict=True)
+    )
+    images = (Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames)
+    return np.stack([np.asarray(image) for image in images])
+
+
 def dim_dropped(frame: Image8, kept: npt.NDArray[np.bool_], colour: tuple[int, int, int] = OUTLINE) -> Image.Image:
     """A frame uint8 [H, W, 3] with the patches that were dropped (bool [gh, gw]) dark and nearly grey.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.towers import save_tower
+from safetensors import safe_open
 
 pytest.importorskip("starlette", reason="score-video[app] is not installed")
 pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
@@ -27,7 +30,7 @@ from score_video.app.choosing import Chooser
 from score_video.app.decoding import Cut
 from score_video.app.guard import TRIES, check_address
 from score_video.app.server import Server
-from score_video.app.studio import Studio, find_compressors
+from score_video.app.studio import Studio, find_compressors, find_source
 from score_video.commands.options import PRETRAINED_NAME, chosen_by_options
 from score_video.errors import ScoreError
 from score_video.methods import METHODS
@@ -354,3 +357,32 @@ def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "score_video.cli", "app", "--host", "0.0.0.0"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 2 and ran.stderr.count("\n") == 1 and "--share-password" in ran.stderr
+
+
+def test_a_tower(tmp_path: Path, clip: Path) -> None:
+    """What is chosen from is what the tower sees; the Python and the command line that are offered see the same."""
+    folder = save_tower(tmp_path / "tower")
+    studio = Studio(source=find_source(str(folder)))
+    try:
+        page = Page(TestClient(Server(studio).app, base_url="http://127.0.0.1"))
+        assert page.offer["source"] == {"kind": "tower", "name": str(folder)}
+        uploaded = page.upload(clip.read_bytes(), "clip.mp4").json()["clip"]
+        request = {"clip": uploaded, **SMALL}
+        facts = page("encode", request).json()
+        assert facts["grid"] == [8, 4, 4] and facts["height"] % 4 == facts["width"] % 4 == 0
+        asked = {**request, "retention": 0.25, "compressors": ["evs"]}
+        index = page("export", {**asked, "kind": "numbers"}).json()["compressors"][0]["index"]
+        (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
+        code = page("export", {**asked, "kind": "python"}).text
+        command = page("export", {**asked, "kind": "command"}).text
+    finally:
+        studio.pages.shut()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for words in ([sys.executable, "-c", code], [sys.executable, "-m", "score_video.cli", *shlex.split(command)[1:]]):
+        ran = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        if words[1] == "-c":
+            assert json.loads(ran.stdout.partition(" ")[2]) == index
+    with safe_open(tmp_path / "clip-score" / "tokens.safetensors", "pt") as kept:
+        assert kept.get_tensor("index").tolist() == index
+        assert kept.get_tensor("tokens").shape == (len(index), 32) and kept.metadata()["tower"] == str(folder)
