@@ -1,7 +1,7 @@
-"""What a model family has to say so that its prompts can be compressed, and which families there are.
+"""What a model family has to say so that its prompts can be compressed.
 
-To add one: write a file like its neighbours with a subclass of :class:`Adapter`, and name it in :data:`_ADAPTERS`
-(docs/adding-a-model.md).
+To add one: name it in ``registry.py``, and write a file like its neighbours with a subclass of :class:`Adapter` if none
+of theirs will do (docs/adding-a-model.md).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from score_video.errors import ScoreError
 from score_video.mllm.prompt import Prompt
+from score_video.mllm.registry import FAMILIES, refusal
 from score_video.packed import PackedVideos
 
 VisualLayout = Sequence[Sequence[tuple[Literal["image", "video"], int]]]
@@ -64,11 +66,17 @@ class Adapter(ABC):
             packed sequences (families with one row of positions).
         flash_by_mask: whether FlashAttention must be told a single prompt's length by a mask: the stock model shows its
             kernels several rows of positions, which they take for packed sequences.
-        mixes_pictures: whether the processor hands over images and frames of videos alike, so that ``visual_layout``
-            may have to say which is which.
+        mixes_pictures: whether the processor's output does not tell which images, frames or chunks are one video, so
+            that ``visual_layout`` may have to say it.
+        carried: names of inputs with a value for each token, [B, S], that the model wants for the shorter prompts too.
+        hands_over: the argument in which the model gets features.
+        processor_options: what ``score ask`` tells the family's processor.
     """
 
     consumed: tuple[str, ...]
+    carried: tuple[str, ...] = ()
+    hands_over: Literal["mm_encoder_outputs", "inputs_embeds"] = "inputs_embeds"
+    processor_options: Mapping[str, Any] = MappingProxyType({})
     gaps: bool = True
     flash_by_mask: bool = False
     mixes_pictures: bool = False
@@ -160,35 +168,21 @@ def owner_of_videos(videos: PackedVideos, placeholders: Tensor) -> Tensor:
 
 
 def find_adapter(model: Any) -> Adapter:
-    """The adapter of a model's family. Raises TypeError, which lists the families there are."""
+    """The adapter of a model's family. Raises TypeError: why it is refused, or which families there are."""
     kind = getattr(getattr(model, "config", None), "model_type", None)
-    if kind not in _ADAPTERS:
+    if (reason := refusal(kind)) is not None:
+        raise TypeError(f"model of type {kind!r} ({type(model).__name__}) cannot be compressed: {reason}")
+    if kind not in FAMILIES:
         of_kind = f" of type {kind!r}" if kind is not None else ""
         raise TypeError(
             f"model must be one of {', '.join(supported_models())} (its config's model_type), "
             f"got {type(model).__name__}{of_kind}"
         )
-    module, name = _ADAPTERS[kind]
+    module, name = FAMILIES[kind].adapter.split(":")
     adapter: Adapter = getattr(import_module(f"score_video.mllm.families.{module}"), name)()
     return adapter
 
 
 def supported_models() -> tuple[str, ...]:
     """The ``model_type`` of every supported configuration."""
-    return tuple(sorted(_ADAPTERS))
-
-
-# model_type -> module of this package, class in it
-_ADAPTERS = {
-    "glm46v": ("glm4v", "Glm4V"),
-    "glm4v": ("glm4v", "Glm4V"),
-    "glm4v_moe": ("glm4v", "Glm4VMoe"),
-    "internvl": ("frame_by_frame", "InternVL"),
-    "llava_next_video": ("llava", "LlavaNextVideo"),
-    "llava_onevision": ("llava", "LlavaOnevision"),
-    "qwen2_vl": ("qwen2_vl", "Qwen2VL"),
-    "qwen2_5_vl": ("qwen2_vl", "Qwen2VL"),
-    "qwen3_vl": ("qwen3_vl", "Qwen3VL"),
-    "qwen3_vl_moe": ("qwen3_vl", "Qwen3VL"),
-    "smolvlm": ("frame_by_frame", "SmolVLM"),
-}
+    return tuple(sorted(FAMILIES))

@@ -12,6 +12,7 @@ import score_ext
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import Adapter, Features, VisualLayout, Visuals, find_adapter
 from score_video.mllm.prompt import IGNORED, Prompt, Shortening, read_prompt
+from score_video.mllm.registry import FAMILIES
 from score_video.packed import PackedVideos, Selection, Selector, check_selection, needs_question
 from score_video.renamed import renamed_arguments
 
@@ -155,6 +156,7 @@ def shorten_prompts(
         "attention_mask": shorter.attention_mask,
         "position_ids": shorter.position_ids,
         **({} if shorter.labels is None else {"labels": shorter.labels}),
+        **shorter.carried,
         **adapter.hand_over(model, shorter.input_ids, parts),
     }
     return arguments, before_use
@@ -198,8 +200,14 @@ def encode_inputs(
     last = prompt.attention_mask.shape[1] - 1 - prompt.attention_mask.flip(1).argmax(1, keepdim=True)  # [B, 1]
     if visuals.features.placeholders.gather(1, last).any():
         raise ScoreError("inputs['input_ids'] must not end with a video: the answer's positions begin after a text's")
-    prompt = replace(prompt, position_ids=adapter.position_ids(model, inputs, prompt))
-    read = {"input_ids", "attention_mask", "labels", *adapter.consumed}
+    carried = {name: inputs[name] for name in adapter.carried if inputs.get(name) is not None}
+    if odd := [name for name, value in carried.items() if value.shape != prompt.input_ids.shape]:
+        raise ScoreError(
+            f"inputs[{odd[0]!r}] must have the shape {list(prompt.input_ids.shape)} of input_ids, got "
+            f"{list(carried[odd[0]].shape)}"
+        )
+    prompt = replace(prompt, position_ids=adapter.position_ids(model, inputs, prompt), carried=carried)
+    read = {"input_ids", "attention_mask", "labels", *adapter.consumed, *adapter.carried}
     others = {name: value for name, value in inputs.items() if name not in read and value is not None}
     for name, value in others.items():
         if isinstance(value, Tensor) and value.shape[:2] == prompt.input_ids.shape:
@@ -231,6 +239,8 @@ def compress_inputs(
 def _check_attention(model: Any) -> None:
     """Raises ValueError where the model's attention goes by something else than positions and the mask."""
     config = model.config.get_text_config()
+    if FAMILIES[model.config.model_type].exactness == "shortened":
+        return
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         kinds = ["full_attention" if getattr(config, "sliding_window", None) is None else "sliding_attention"]

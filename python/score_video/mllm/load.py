@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import supported_models
+from score_video.mllm.registry import Family, family_of_checkpoint, refusal
 
 # Which of them transformers raises depends on the file that is missing or bad
 _LOADING_ERRORS = (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError)
@@ -41,11 +42,12 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype | None = No
         ValueError: its type is not supported (lists those that are), or weights are missing or damaged.
         OSError: there is no such folder or repository, it is not complete, or the hub does not give it.
     """
-    _check_supported(source)
-    from transformers import AutoModelForImageTextToText
+    family = _family(source)
+    import transformers
 
+    loader = getattr(transformers, family.loader or "AutoModelForImageTextToText")
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = loader.from_pretrained(
             source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except SafetensorError as error:
@@ -69,7 +71,7 @@ def load_processor(source: str) -> Any:
             be loaded, and why.
         OSError: as for :func:`load_model`.
     """
-    _check_supported(source)
+    _family(source)
     from transformers import AutoProcessor
 
     try:
@@ -94,12 +96,15 @@ def local_tokenizer(source: str) -> Any:
     return tokenizer if len(tokenizer) >= _LEAST_VOCABULARY else None
 
 
-def _check_supported(source: str) -> None:
+def _family(source: str) -> Family:
     kind = _model_type(source)
-    if kind not in supported_models():
-        raise ScoreError(
-            f"{source}: models of type {kind!r} are not supported; supported are {', '.join(supported_models())}"
-        )
+    if (family := family_of_checkpoint(kind)) is not None:
+        return family
+    if (reason := refusal(kind)) is not None:
+        raise ScoreError(f"{source}: models of type {kind!r} cannot be compressed: {reason}")
+    raise ScoreError(
+        f"{source}: models of type {kind!r} are not supported; supported are {', '.join(supported_models())}"
+    )
 
 
 def _model_type(source: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -41,12 +41,14 @@ class Prompt:
         attention_mask: int64 [B, S], 0 where a row is padding (on either side).
         position_ids: int64 [B, S], or [R, B, S] for rotary positions of R rows.
         labels: int64 [B, S], :data:`IGNORED` where there is none; or None.
+        carried: other inputs with a value for each token, [B, S], by name; 0 at padding.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     position_ids: Tensor
     labels: Tensor | None
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
 
     def shorten(self, shortening: Shortening, pad_token_id: int) -> Prompt:
         """The prompts of the positions that are kept; ``pad_token_id`` fills rows that are shorter than the longest."""
@@ -55,6 +57,7 @@ class Prompt:
             shortening(self.attention_mask, 0),
             shortening(self.position_ids, 0),
             None if self.labels is None else shortening(self.labels, IGNORED),
+            {name: shortening(values, 0) for name, values in self.carried.items()},
         )
 
     def text_positions(self) -> Tensor:

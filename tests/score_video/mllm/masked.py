@@ -17,6 +17,9 @@ from torch import Tensor
 from score_video.compressor import Compressor
 from score_video.mllm import CompressedInputs, compress_inputs
 
+SEE_EACH_OTHER = ("molmo2",)
+"""Models of which the tokens of pictures, told by their types, see each other."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -83,7 +86,8 @@ def masked(model: Any, inputs: dict[str, Any], gone: list[tuple[int, int]]) -> d
     for row, column in gone:
         mask[row, column] = 0
     # not needed where positions are given, and too short for an answer
-    others = {name: value for name, value in inputs.items() if name != "mm_token_type_ids"}
+    needed = model.config.model_type in SEE_EACH_OTHER
+    others = {name: value for name, value in inputs.items() if name != "mm_token_type_ids" or needed}
     return {**others, "attention_mask": mask, "position_ids": stock_positions(model, inputs)}
 
 

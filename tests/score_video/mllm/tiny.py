@@ -56,7 +56,7 @@ class Batch:
 
         inputs = {"input_ids": padded(self.ids), "attention_mask": padded([[1] * len(row) for row in self.ids])}
         for name, value in self.pixels.items():
-            inputs[name] = padded(value) if name == "mm_token_type_ids" else value
+            inputs[name] = padded(value) if isinstance(value, list) else value
         return inputs
 
 
@@ -143,7 +143,7 @@ def qwen2_vl() -> Family:
 
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 4}
     config = Qwen2VLConfig(text_config={**_TEXT, **_mrope()}, vision_config=vision, **_QWEN_IDS)
-    return Family(_seeded(Qwen2VLForConditionalGeneration, config), _qwen)
+    return Family(seeded(Qwen2VLForConditionalGeneration, config), _qwen)
 
 
 def qwen2_5_vl() -> Family:
@@ -152,7 +152,7 @@ def qwen2_5_vl() -> Family:
     vision = {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 32}
     vision |= {"patch_size": 4, "window_size": 16, "fullatt_block_indexes": [1]}
     config = Qwen2_5_VLConfig(text_config={**_TEXT, **_mrope()}, vision_config=vision, **_QWEN_IDS)
-    return Family(_seeded(Qwen2_5_VLForConditionalGeneration, config), _qwen)
+    return Family(seeded(Qwen2_5_VLForConditionalGeneration, config), _qwen)
 
 
 _QWEN3_VISION = {
@@ -175,7 +175,7 @@ def qwen3_vl() -> Family:
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     config = Qwen3VLConfig(text_config={**_TEXT, **_mrope(), "head_dim": 8}, vision_config=_QWEN3_VISION, **_QWEN_IDS)
-    return Family(_seeded(Qwen3VLForConditionalGeneration, config), _qwen3_prompts)
+    return Family(seeded(Qwen3VLForConditionalGeneration, config), _qwen3_prompts)
 
 
 def qwen3_vl_moe() -> Family:
@@ -185,7 +185,7 @@ def qwen3_vl_moe() -> Family:
     config = Qwen3VLMoeConfig(
         text_config={**_TEXT, **_mrope(), "head_dim": 8, **experts}, vision_config=_QWEN3_VISION, **_QWEN_IDS
     )
-    return Family(_seeded(Qwen3VLMoeForConditionalGeneration, config), _qwen3_prompts)
+    return Family(seeded(Qwen3VLMoeForConditionalGeneration, config), _qwen3_prompts)
 
 
 _GLM_VISION = {"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 32}
@@ -198,7 +198,7 @@ def _glm(kind: Any, config: Any, text: dict[str, Any]) -> Family:
         batch.ids = [[IMAGE if token == VIDEO else token for token in row] for row in batch.ids]
 
     config = config(text_config={**_TEXT, **_mrope(), **text}, vision_config=_GLM_VISION, **_IDS)
-    return Family(_seeded(kind, config), write, mixes=False)
+    return Family(seeded(kind, config), write, mixes=False)
 
 
 def glm4v() -> Family:
@@ -264,7 +264,7 @@ def llava_onevision() -> Family:
         if "pixel_values" in batch.pixels:
             batch.pixels["batch_num_images"] = torch.ones(len(batch.pixels["pixel_values"]), dtype=torch.long)
 
-    return Family(_seeded(LlavaOnevisionForConditionalGeneration, config), write)
+    return Family(seeded(LlavaOnevisionForConditionalGeneration, config), write)
 
 
 def llava_next_video() -> Family:
@@ -282,7 +282,7 @@ def llava_next_video() -> Family:
     def write(batch: Batch, prompts: Prompts) -> None:
         _llava(batch, prompts, 36 + 6 * (6 + 1), 9, False, 24)
 
-    return Family(_seeded(LlavaNextVideoForConditionalGeneration, config), write)
+    return Family(seeded(LlavaNextVideoForConditionalGeneration, config), write)
 
 
 def _framed(batch: Batch, prompts: Prompts, image: Sequence[tuple[int, int]]) -> list[int]:
@@ -326,7 +326,7 @@ def internvl() -> Family:
         if tiles := sum(_framed(batch, prompts, [(START, 3)])):
             batch.pixels["pixel_values"] = torch.randn(tiles, 3, 24, 24, generator=batch.generator)
 
-    return Family(_seeded(InternVLForConditionalGeneration, config), write, told=True)
+    return Family(seeded(InternVLForConditionalGeneration, config), write, told=True)
 
 
 def smolvlm() -> Family:
@@ -349,10 +349,10 @@ def smolvlm() -> Family:
             batch.pixels["pixel_values"] = pixels
             batch.pixels["pixel_attention_mask"] = torch.ones(len(tiles), max(tiles), 24, 24, dtype=torch.long)
 
-    return Family(_seeded(SmolVLMForConditionalGeneration, config), write, told=True)
+    return Family(seeded(SmolVLMForConditionalGeneration, config), write, told=True)
 
 
-def _seeded(kind: Any, config: Any) -> Any:
+def seeded(kind: Any, config: Any) -> Any:
     torch.manual_seed(0)
     model = kind(config).eval()
     for parameter in model.parameters():  # the usual initialisation is too faint for differences to be seen

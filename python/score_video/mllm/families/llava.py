@@ -1,4 +1,4 @@
-"""LLaVA-OneVision and LLaVA-NeXT-Video: plain positions, square frames; features go in as ``inputs_embeds``."""
+"""LLaVA-OneVision, LLaVA-NeXT-Video, Video-LLaVA, Perception-LM: plain positions, square frames, ``inputs_embeds``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from score_video.mllm.adapter import (
     join,
     owner_of_videos,
 )
+from score_video.mllm.families.general import core
 from score_video.mllm.prompt import Prompt
 from score_video.packed import PackedVideos
 
@@ -27,26 +28,31 @@ class LlavaNextVideo(Adapter):
 
     consumed: tuple[str, ...] = ("pixel_values", "pixel_values_videos", "image_sizes", "mm_token_type_ids")
     newlines = 0  # after each video
+    classes = 0  # tokens in front of each frame that are no part of it
 
     def encode(
         self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, visual_layout: VisualLayout | None
     ) -> Visuals | None:
         if (pixels := inputs.get("pixel_values_videos")) is None:
             return None
-        rows = torch.stack(list(model.get_video_features(pixels, return_dict=True).pooler_output))
-        rows = rows.view(len(pixels), -1, rows.shape[-1])  # [V, frames * side * side + newlines, D]
+        rows = self._video_features(model, pixels)
+        rows = rows.reshape(len(pixels), -1, rows.shape[-1])  # [V, frames * (classes + side * side) + newlines, D]
         whole = features_at(prompt, prompt.input_ids == model.config.video_token_id, rows.flatten(0, 1), "video")
-        frames, length = pixels.shape[1], rows.shape[1] - self.newlines
-        side = math.isqrt(length // frames)
-        videos = PackedVideos.from_grids(
-            rows[:, :length].reshape(-1, rows.shape[-1]), [(frames, side, side)] * len(pixels)
-        )
-        separator = torch.arange(rows.shape[1], device=rows.device) >= length
+        frames = pixels.shape[1]
+        length = (rows.shape[1] - self.newlines) // frames
+        number = torch.arange(rows.shape[1], device=rows.device)
+        separator = (number % length < self.classes) | (number >= length * frames)
+        side = math.isqrt(length - self.classes)
+        videos = PackedVideos.from_grids(rows[:, ~separator].flatten(0, 1), [(frames, side, side)] * len(pixels))
         features, *fixed = _split(whole, separator.repeat(len(pixels)))
         if inputs.get("pixel_values") is not None:
             images = torch.cat(list(self._image_features(model, inputs)))
             fixed.append(features_at(prompt, prompt.input_ids == model.config.image_token_id, images, "image"))
         return Visuals(videos, features, join(fixed), owner_of_videos(videos, features.placeholders))
+
+    def _video_features(self, model: Any, pixels: Tensor) -> Tensor:
+        """Of pixels [V, frames, 3, H, W]: in the order of videos and of time, [..., D]."""
+        return torch.stack(list(model.get_video_features(pixels, return_dict=True).pooler_output))
 
     def _image_features(self, model: Any, inputs: Mapping[str, Any]) -> list[Tensor]:
         images: list[Tensor] = model.get_image_features(
@@ -69,6 +75,30 @@ class LlavaOnevision(LlavaNextVideo):
             return_dict=True,
         ).pooler_output
         return images
+
+
+class VideoLlava(LlavaNextVideo):
+    """In front of each frame stands the tower's class token, which is always kept."""
+
+    classes = 1
+
+    def _video_features(self, model: Any, pixels: Tensor) -> Tensor:
+        rows: Tensor = core(model).get_video_features(pixels, return_dict=True).pooler_output
+        return rows
+
+    def _image_features(self, model: Any, inputs: Mapping[str, Any]) -> list[Tensor]:
+        return list(core(model).get_image_features(inputs["pixel_values"], return_dict=True).pooler_output)
+
+
+class PerceptionLM(LlavaNextVideo):
+    """Frames go through the tower as images do."""
+
+    def _video_features(self, model: Any, pixels: Tensor) -> Tensor:
+        rows: Tensor = core(model, "get_image_features").get_image_features(pixels, return_dict=True).pooler_output
+        return rows
+
+    def _image_features(self, model: Any, inputs: Mapping[str, Any]) -> list[Tensor]:
+        return list(self._video_features(model, inputs["pixel_values"]))
 
 
 def _split(features: Features, which: Tensor) -> tuple[Features, Features]:
