@@ -23,7 +23,8 @@ constexpr int kLanes = 32;
 constexpr int64_t kRunRows = 64;         // rows whose directions are added up in float32
 constexpr int64_t kTogether = 4;         // of them at a time
 constexpr int64_t kRing = 5;             // frames of a slice of columns that are held: this one and four back
-constexpr int64_t kRingBytes = 1 << 20;  // for it: what a large second-level cache holds
+constexpr int64_t kRingBytes = 1 << 19;  // for it: what a second-level cache holds
+constexpr int64_t kLeastColumns = 64;    // of a slice: a row of fewer is too short to be worth going to memory for
 constexpr int64_t kLineFloats = 16;      // of a cache line: a load that straddles two costs as much as two
 constexpr int64_t kAheadRows = 16;  // rows whose slice is fetched before it is needed: the hardware sees no pattern
 
@@ -121,10 +122,15 @@ struct Grid {
   int64_t rows, columns, pairs, stride;
 };
 
-// Columns of a slice. Fixed by the size of a frame alone, as the order of sums is.
-int64_t slice_width(const Grid& grid) {
+int64_t whole_lines(int64_t floats) { return (floats + kLineFloats - 1) / kLineFloats * kLineFloats; }
+
+// Columns of a slice; slices are as equal as whole lines allow. Fixed by the sizes of a frame and of a token alone, as
+// the order of sums is.
+int64_t slice_width(const Grid& grid, int64_t width) {
   const int64_t fits = kRingBytes / (kRing * grid.places() * static_cast<int64_t>(sizeof(float)));
-  return std::clamp<int64_t>(fits / kLineFloats * kLineFloats, 32, 256);
+  const int64_t most = std::clamp<int64_t>(fits / kLineFloats * kLineFloats, kLeastColumns, 256);
+  const int64_t slices = (width + most - 1) / most;
+  return whole_lines((width + slices - 1) / slices);
 }
 
 // out = x / |x| - mean, sum += out, of one row; columns size .. padded of out are 0.
@@ -167,12 +173,12 @@ template <typename T>
 SCORE_INLINE void follow(const T* tokens, int64_t width, const Item& item, std::vector<float>& scratch) {
   const RelativeVideo& video = item.video;
   const Grid grid(video);
-  const int64_t n = video.per_frame, most = slice_width(grid), frame_floats = grid.places() * most;
+  const int64_t n = video.per_frame, most = slice_width(grid, width), frame_floats = grid.places() * most;
   scratch.assign(kRing * frame_floats + 2 * most + kLineFloats, 0.0f);
   float* first = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
   float *offset = first + kRing * frame_floats, *mean = offset + most;
   for (int64_t column = 0; column < width; column += most) {
-    const int64_t size = std::min(most, width - column), padded = (size + kLineFloats - 1) / kLineFloats * kLineFloats;
+    const int64_t size = std::min(most, width - column), padded = whole_lines(size);
     if (size < most) std::fill_n(first, kRing * frame_floats, 0.0f);  // places begin elsewhere in a last slice
     std::copy_n(item.mean.high + column, size, mean);
     std::fill(mean + size, mean + padded, 0.0f);
