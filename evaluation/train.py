@@ -77,8 +77,8 @@ class SeveralReaders:
         batch = self.readers[number].encode(examples)
         return EncodedBatch(batch.videos, (number, batch), batch.question)
 
-    def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
+    def answer(self, batch: EncodedBatch, selection: Selection, **asked: bool) -> Outcome:
         """See :class:`score_video.rl.environment.Environment`."""
         number, inner = batch.payload
-        outcome: Outcome = self.readers[number].answer(inner, selection, divergence=divergence)
+        outcome: Outcome = self.readers[number].answer(inner, selection, **asked)
         return outcome

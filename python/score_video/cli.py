@@ -353,6 +353,9 @@ def train(
         Path | None, typer.Option(help="YAML; docs/training.md has the keys. [default: all defaults]")
     ] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Folder of the run. [default: score-train]")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings for all that is not given: paper, the paper's own recipe.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps (max_steps).")] = None,
     retention: Annotated[float | None, typer.Option(help="Fraction of the tokens kept in training.")] = None,
     seed: Annotated[int | None, typer.Option(help="What everything is drawn from.")] = None,
@@ -377,6 +380,10 @@ def train(
     On the miniature world, with the defaults:
 
         score train --output-dir run
+
+    By the paper's own recipe, as far as it is published:
+
+        score train --preset paper --output-dir run
 
     From a file; then on, after it was stopped:
 
@@ -404,6 +411,7 @@ def train(
         config,
         output=output_dir,
         settings={**given, **parse_settings(setting or [])},
+        preset=preset,
         resume=resume,
         resume_from=resume_from,
         overwrite=overwrite,

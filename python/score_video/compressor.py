@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from torch import Tensor
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "score_compressor"
 """What config.json calls a compressor."""
+
+SELECTIONS: tuple[str, ...] = get_args(SelectionRule)
+"""How logits or scores may pick."""
 
 PRETRAINED = "pretrained"
 """What :meth:`Compressor.from_pretrained` calls the policy that comes with the package."""
@@ -113,7 +116,7 @@ class Compressor:
             _check_fraction("retention", self.retention)
         elif not isinstance(method, SurprisePolicy):
             raise ScoreError(f"retention must be a fraction for {method!r}: only a policy expects a count")
-        if self.selection not in (None, "systematic", "topk"):
+        if self.selection not in (None, *SELECTIONS):
             raise ScoreError(f"selection must be 'systematic', 'topk' or None, got {self.selection!r}")
         if self._selects and self.selection is not None:
             raise ScoreError(

@@ -48,6 +48,13 @@ class PackedVideos:
         videos = torch.arange(self.num_videos, device=self.tokens.device)
         return videos.repeat_interleave(self.lengths, output_size=self.tokens.shape[0])
 
+    @property
+    def in_first_frame(self) -> Tensor:
+        """bool [L]: whether each token is in its video's first frame."""
+        video = self.video_of_token
+        place = torch.arange(len(self.tokens), device=video.device) - self.cu_seqlens[:-1][video]
+        return place < self.tokens_per_frame[video]
+
     @staticmethod
     def from_frames(videos: Sequence[Tensor]) -> PackedVideos:
         """Packs videos of tokens [T, rows, columns, D] (any T, also 0; one D and dtype)."""

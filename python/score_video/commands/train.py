@@ -64,8 +64,11 @@ def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: Sc
     check_keys(options, _arguments(MiniatureEnvironment), "environment_options")
     check_keys(data, ("train", "validation"), "data")
     environment = MiniatureEnvironment(**{name: None if path is None else Path(path) for name, path in options.items()})
-    given = data.get("train") or {}
-    names = list(dict.fromkeys(stage.data or stage.name for stage in settings.parsed_stages()))
+    stages = {stage.data or stage.name: stage.name for stage in settings.parsed_stages()}  # data set -> what it is for
+    names = list(stages)
+    stills = {"split": "static", "still": True}
+    of_stages = {name: stills if stage == "pseudo_video" else {} for name, stage in stages.items()}
+    given = data.get("train") or ({} if settings.stages is None else of_stages)
     by_name = settings.stages is not None and set(given) == set(names)
     train = {n: videos(given[n], "train", 100_000) for n in names} if by_name else videos(given, "train", 100_000)
     validation = videos(data.get("validation") or {}, "validation", 512)
@@ -143,6 +146,7 @@ def train(
     *,
     output: Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    preset: str | None = None,
     resume: bool = False,
     resume_from: str | None = None,
     overwrite: bool = False,
@@ -154,6 +158,8 @@ def train(
         config_file: YAML, as docs/training.md describes; None: the defaults, or what ``output`` holds to resume.
         output: the run's folder; None: the configuration's ``output_dir``, else ``OUTPUT``.
         settings: of :class:`score_video.rl.config.ScoreConfig`, before those of the file.
+        preset: a name of :data:`score_video.rl.presets.PRESETS`, before the file's: settings for all that neither
+            ``settings`` nor the file gives.
         resume: go on from the latest checkpoint in the folder; from the beginning, given a ``config_file``, where there
             is none.
         resume_from: an older checkpoint to go on from, by its name or its step; later ones, and the result of a run
@@ -176,7 +182,7 @@ def train(
     from transformers.trainer_callback import PrinterCallback
 
     from score_video.commands.run_folder import BeginAfterFirstStep, RunFolder
-    from score_video.commands.train_config import FILE, check_keys, make_training, read_config
+    from score_video.commands.train_config import FILE, check_keys, make_training, read_config, with_preset
     from score_video.policy import SurprisePolicy, SurprisePolicyConfig
     from score_video.rl.progress import RewardLines
     from score_video.rl.registry import find
@@ -191,6 +197,8 @@ def train(
     config = read_config(config_file)
     folder = output or Path(config["training"].get("output_dir") or OUTPUT)
     config["training"] |= settings or {}
+    config["preset"] = preset or config["preset"]
+    config = with_preset(config)
     training = make_training({"disable_tqdm": not bar, **config["training"], "output_dir": str(folder)})
     try:
         make_environment = find(ENVIRONMENTS, config["environment"])

@@ -17,11 +17,13 @@ from score_video.errors import ScoreError
 from score_video.files import is_text, output_file
 from score_video.renamed import with_new_names
 from score_video.rl.config import FIELDS, RENAMED, ScoreConfig
+from score_video.rl.presets import PRESETS
 
 FILE = "train_config.yaml"
 """What a run is saved as in its output folder."""
 
 SECTIONS: dict[str, Any] = {
+    "preset": None,
     "environment": "miniature",
     "environment_options": {},
     "data": {},
@@ -63,7 +65,9 @@ def read_config(path: Path | None) -> dict[str, Any]:
     config = {key: _copy(value) if given.get(key) is None else given[key] for key, value in SECTIONS.items()}
     if not isinstance(config["environment"], str):
         raise ScoreError(f"{path}: environment must be a name, got {config['environment']!r}")
-    for key in [key for key in SECTIONS if key != "environment"]:
+    if config["preset"] is not None and config["preset"] not in PRESETS:
+        raise ScoreError(f"{path}: preset must be one of {', '.join(PRESETS)}, got {config['preset']!r}")
+    for key in [key for key in SECTIONS if key not in ("environment", "preset")]:
         if not isinstance(config[key], dict):
             raise ScoreError(f"{path}: {key} must be a mapping, got {config[key]!r}")
     try:
@@ -90,6 +94,23 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         return with_new_names(parsed, RENAMED, up=1)
     except ScoreError as error:
         raise ScoreError(f"--set: {error}") from None
+
+
+def with_preset(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the settings of its preset under those that it gives, and without the preset's name.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    spelled_out = {**config, "preset": None}
+    if (name := config["preset"]) is None:
+        return spelled_out
+    if name not in PRESETS:
+        raise ScoreError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+    make, policy = PRESETS[name]
+    steps = config["training"].get("max_steps", _entry("max_steps").default)
+    training = make(steps) if isinstance(steps, int) else {}  # what is no integer is refused with the other settings
+    return {**spelled_out, "policy": {**policy, **config["policy"]}, "training": {**training, **config["training"]}}
 
 
 def make_training(training: Mapping[str, Any]) -> ScoreConfig:
@@ -148,7 +169,8 @@ def write_config(folder: Path, config: Mapping[str, Any], training: ScoreConfig)
     settings = {name: getattr(training, name) for name in FIELDS if name in fixed or name in config["training"]}
     # where it stands says where it is; and what is secret is nobody's to read
     shown = {n: _plain(v) for n, v in settings.items() if n != "output_dir" and not n.endswith("_token")}
-    text = yaml.safe_dump({**config, "training": shown}, sort_keys=False, allow_unicode=True)
+    sections = {name: value for name, value in config.items() if name != "preset"}  # is spelled out
+    text = yaml.safe_dump({**sections, "training": shown}, sort_keys=False, allow_unicode=True)
     with output_file(folder / FILE) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -175,25 +175,33 @@ class MiniatureEnvironment:
         return EncodedBatch(PackedVideos.from_frames(videos), MiniaturePayload(place, answers, shown), question)
 
     @torch.no_grad()
-    def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
+    def answer(
+        self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False, full: bool = False
+    ) -> Outcome:
         """See :class:`score_video.rl.environment.Environment`."""
         log_probabilities = self.log_probabilities(batch, selection)  # [G, B, tasks, A]
         answers = batch.payload.answers
         asked = (answers != NOT_ASKED).float()
         questions = asked.sum(1).clamp(min=1)
-        number = answers.clamp(min=0).expand(log_probabilities.shape[:3])[..., None]
-        right = log_probabilities.gather(3, number)[..., 0]
+
+        def of_right(of: Tensor) -> Tensor:
+            """[..., tasks, A] -> the mean over a video's questions of what its right answers have, [...]."""
+            number = answers.clamp(min=0).expand(of.shape[:-1])[..., None]
+            mean: Tensor = torch.where(asked.bool(), of.gather(-1, number)[..., 0], 0.0).sum(-1) / questions
+            return mean
+
         correct = (log_probabilities.argmax(3) == answers).float()
         kl = None
         if divergence:
-            full = self.full_log_probabilities(batch)
-            terms = full.exp() * (full - log_probabilities)  # NaN where a task has no such answer: 0 * (-inf + inf)
+            of_all = self.full_log_probabilities(batch)
+            terms = of_all.exp() * (of_all - log_probabilities)  # NaN where a task has no such answer: 0 * (-inf + inf)
             # what is below 0 is a rounding error
             kl = ((terms.nan_to_num(0.0).sum(3) * asked).sum(2) / questions).clamp(min=0)
         return Outcome(
-            log_prob=torch.where(asked.bool(), right, 0.0).sum(2) / questions,
+            log_prob=of_right(log_probabilities),
             correct=(correct * asked).sum(2) / questions,
             divergence=kl,
+            full_log_prob=of_right(self.full_log_probabilities(batch)) if full else None,
         )
 
     def full_log_probabilities(self, batch: EncodedBatch) -> Tensor:

@@ -31,6 +31,9 @@ class SurprisePolicyConfig:
         use_token: whether x is in the state; in the relative one, its appearance part.
         use_residual: whether dX and its size are in the state; in the relative one, its temporal part.
         use_position: whether the position is in the state.
+        use_change: whether the size of the change is, beside dX; with state "relative" it means nothing.
+        first_residual: dX in a first frame, which has none before it. "zero"; or "token": the token itself, as the
+            paper's figure draws it. For state "residual" alone.
         question_width: E of the question's embedding; 0 for a policy that does not see the question.
         initial_retention: in (0, 1); before training every token's logit is close to logit(initial_retention).
 
@@ -44,17 +47,23 @@ class SurprisePolicyConfig:
     use_token: bool = True
     use_residual: bool = True
     use_position: bool = True
+    use_change: bool = True
+    first_residual: Literal["zero", "token"] = "zero"
     question_width: int = 0
     initial_retention: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("use_token", "use_residual", "use_position"):
+        for name in ("use_token", "use_residual", "use_position", "use_change"):
             if not isinstance(value := getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {value!r}")
         if not (self.use_token or self.use_residual or self.use_position):
             raise ScoreError("use_token, use_residual and use_position are all off: the state is empty")
         if self.state not in ("residual", "relative"):
             raise ScoreError(f"state must be 'residual' or 'relative', got {self.state!r}")
+        if self.first_residual not in ("zero", "token"):
+            raise ScoreError(f"first_residual must be 'zero' or 'token', got {self.first_residual!r}")
+        if self.first_residual == "token" and not (self.state == "residual" and self.use_residual):
+            raise ScoreError("first_residual must be 'zero' where dX is not in the state, got 'token'")
         if not isinstance(self.hidden_sizes, list) or len(self.hidden_sizes) not in (1, 2):
             raise ScoreError(f"hidden_sizes must be a list of one or two sizes, got {self.hidden_sizes!r}")
         for size in self.hidden_sizes:

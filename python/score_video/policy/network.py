@@ -29,9 +29,9 @@ class SurprisePolicy(nn.Module):
     "residual", :func:`score_ext.relative_logits` for "relative".
 
     The state is [LayerNorm(x) ; LayerNorm(dX) ; size of the change ; position], dX = x_t - x_{t-1}, or the relative
-    one, as the config says. Of the state and network SCORE only publishes that inter-frame residuals are in it; the
-    rest is our reading. Where it sees the question, 16 columns made of the question's embedding, LayerNorm and a linear
-    layer, stand beside the position of each token of its video.
+    one, as the config says. The paper's figure has [x ; dX], an MLP and a sigmoid; LayerNorm, the widths and what else
+    is in the state are ours. Where it sees the question, 16 columns made of the question's embedding, LayerNorm and a
+    linear layer, stand beside the position of each token of its video.
 
     Parameters may have any dtype of :func:`score_ext.policy_logits`, the tokens another one.
     """
@@ -42,7 +42,7 @@ class SurprisePolicy(nn.Module):
         if config.state == "relative":
             columns = TEMPORAL_WIDTH * config.use_residual + APPEARANCE_WIDTH * config.use_token
         else:
-            columns = config.token_width * (config.use_residual + config.use_token) + CHANGE_WIDTH * config.use_residual
+            columns = config.token_width * (config.use_residual + config.use_token) + CHANGE_WIDTH * self._sees_change
         columns += POSITION_WIDTH * config.use_position
         if config.question_width:
             self.question = nn.Linear(config.question_width, _QUESTION_COLUMNS)
@@ -86,11 +86,29 @@ class SurprisePolicy(nn.Module):
             parts = config.use_token, config.use_residual, config.use_position
             frames = videos.columns, videos.num_frames
             return score_ext.relative_logits(videos.tokens, *sizes, *frames, layers, features, *parts)
-        columns = [change_features(videos)] if config.use_residual else []
+        columns = [change_features(videos)] if self._sees_change else []
         columns += [position_features(videos)] if config.use_position else []
         columns += of_question
         features = torch.cat(columns, dim=1) if columns else None
-        return score_ext.policy_logits(videos.tokens, *sizes, layers, features, config.use_token, config.use_residual)
+        logits = score_ext.policy_logits(videos.tokens, *sizes, layers, features, config.use_token, config.use_residual)
+        if config.first_residual == "zero":
+            return logits
+        # There LayerNorm(dX) is LayerNorm(x), so that the token's columns alone do, with the weights of both.
+        layers[0] = (self._first_frame_weight(), self.hidden[0].bias)
+        of_first = score_ext.policy_logits(videos.tokens, *sizes, layers, features, use_residual=False)
+        return torch.where(videos.in_first_frame, of_first, logits)
+
+    @property
+    def _sees_change(self) -> bool:
+        return self.config.use_residual and self.config.use_change
+
+    def _first_frame_weight(self) -> Tensor:
+        """[H1, D + P]: that of the first layer where dX is x."""
+        weight: Tensor = self.hidden[0].weight  # type: ignore[assignment]
+        width = self.config.token_width
+        if not self.config.use_token:
+            return weight
+        return torch.cat([weight[:, :width] + weight[:, width : 2 * width], weight[:, 2 * width :]], dim=1)
 
     def _question_columns(self, videos: PackedVideos, question: Tensor) -> Tensor:
         """float32 [L, 16], the same for every token of a video."""

@@ -15,13 +15,14 @@ from score_video.rl.environment import EncodedBatch, Environment, Example, Outco
 from score_video.rl.objective import policy_gradient_loss
 from score_video.rl.registry import find
 from score_video.rl.rewards import (
+    COMBINATIONS,
     COMPRESSIONS,
     REWARDS,
+    Combination,
     CompressionReward,
     TaskReward,
     check_finite,
     kept_ratio,
-    needs_divergence,
 )
 from score_video.rl.sampling import SAMPLINGS, Rollout, Sampling
 
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADVANTAGES",
+    "COMBINATIONS",
     "COMPRESSIONS",
     "REWARDS",
     "SAMPLINGS",
     "Advantage",
+    "Combination",
     "CompressionReward",
     "EncodedBatch",
     "Environment",
@@ -52,7 +55,6 @@ __all__ = [
     "find",
     "kept_ratio",
     "load_examples",
-    "needs_divergence",
     "policy_gradient_loss",
 ]
 

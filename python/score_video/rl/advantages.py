@@ -1,7 +1,12 @@
 """Advantages: how much better each sample was than the others of its group, for each factor of the sampling.
 
-A group is the G samples of one video, dimension 0. r is the task reward, c the compression reward, w its weight. None
-of the formulas is SCORE's own: its split-advantage estimator is not published.
+A group is the G samples of one video, dimension 0. r is the task reward, c the compression reward, w its weight, and
+R the whole reward that a combination makes of them: r + w c, or r w c (:data:`score_video.rl.rewards.COMBINATIONS`).
+
+The paper's figure has one number A for each sample, by which all of its log-probabilities are multiplied, and calls the
+estimator split; how it splits is not published. What can be split then is the group (:func:`by_baseline`,
+:func:`by_outcome`) or the objectives (:func:`by_objective`). :func:`by_factor` and :func:`by_action` give several
+numbers to a sample, and are no reading of it.
 
 Centred: x - mean(x) over the group. Left out: x_g - mean of the other G - 1, which is centred times G / (G - 1).
 With ``scale`` what is centred is also divided by its standard deviation (of a sample: G - 1 below) + 1e-4. Then a
@@ -23,6 +28,7 @@ import torch
 from torch import Tensor
 
 from score_video.errors import ScoreError
+from score_video.rl.rewards import Combination, weighted_sum
 
 _EPSILON = 1e-4
 
@@ -35,6 +41,7 @@ class Rewards:
         task, compression: float32 [G, B].
         correct: float32 [G, B], the share of questions answered rightly.
         decisions: integers [G, B] for each factor of the sampling, as in :class:`score_video.rl.sampling.Rollout`.
+        combination: what makes one reward of the two.
 
     Raises:
         ValueError: shapes differ, or G is 1: a group of one has nothing to be compared with.
@@ -44,6 +51,11 @@ class Rewards:
     compression: Tensor
     correct: Tensor
     decisions: Mapping[str, Tensor]
+    combination: Combination = weighted_sum
+
+    def total(self, weight: float) -> Tensor:
+        """R, float32 [G, B], with this weight of the compression reward."""
+        return self.combination(self.task, self.compression, weight)
 
     def __post_init__(self) -> None:
         shape = self.task.shape
@@ -60,16 +72,29 @@ Advantage: TypeAlias = Callable[[Rewards, float, bool, tuple[str, ...]], dict[st
 
 
 def leave_one_out(rewards: Rewards, weight: float, scale: bool, factors: tuple[str, ...]) -> dict[str, Tensor]:
-    """RLOO (arXiv 2402.14740): r + w c, left out; the same for every factor.
+    """RLOO (arXiv 2402.14740): R, left out; the same for every factor.
 
     The baseline does not depend on the sample it is subtracted from, so the policy gradient is unbiased.
     """
-    return dict.fromkeys(factors, _left_out(rewards.task + weight * rewards.compression, scale))
+    return dict.fromkeys(factors, _left_out(rewards.total(weight), scale))
 
 
 def joint(rewards: Rewards, weight: float, scale: bool, factors: tuple[str, ...]) -> dict[str, Tensor]:
-    """GRPO (arXiv 2402.03300): r + w c, centred; the same for every factor."""
-    return dict.fromkeys(factors, _centred(rewards.task + weight * rewards.compression, scale))
+    """GRPO (arXiv 2402.03300): R, centred; the same for every factor."""
+    return dict.fromkeys(factors, _centred(rewards.total(weight), scale))
+
+
+def by_baseline(rewards: Rewards, weight: float, scale: bool, factors: tuple[str, ...]) -> dict[str, Tensor]:
+    """A reading of the paper's split: samples that beat the full model, r above 0, are compared among themselves, and
+    so are the others.
+
+    R left out among the members of each part; 0 for a sample that is alone in its part. With the product r w c the part
+    above 0 learns to keep less and the part below to keep more, and neither is measured by the other's scale. For task
+    rewards that are above 0 where a sample beats the full model, as delta_ce is. The same for every factor.
+    """
+    total, better = rewards.total(weight), rewards.task > 0
+    advantage = _left_out_among(total, better, scale) + _left_out_among(total, ~better, scale)
+    return dict.fromkeys(factors, advantage)
 
 
 def by_objective(rewards: Rewards, weight: float, scale: bool, factors: tuple[str, ...]) -> dict[str, Tensor]:
@@ -119,7 +144,7 @@ def by_action(rewards: Rewards, weight: float, scale: bool, factors: tuple[str, 
 def by_factor(rewards: Rewards, weight: float, scale: bool, factors: tuple[str, ...]) -> dict[str, Tensor]:
     """Of ours, not the paper's split-advantage estimator: each part of the decision gets what it is answerable for.
 
-    ``subset`` (which tokens): r, left out. ``count`` (how many): r + w c, left out. Given the count, which tokens are
+    ``subset`` (which tokens): r, left out. ``count`` (how many): R, left out. Given the count, which tokens are
     kept does not change how many, so c would only be noise to it. Without a count of its own (sampling "exact") this is
     ``leave_one_out`` of r.
 
@@ -133,7 +158,7 @@ def by_factor(rewards: Rewards, weight: float, scale: bool, factors: tuple[str, 
         )
     advantages = {
         "subset": _left_out(rewards.task, scale),
-        "count": _left_out(rewards.task + weight * rewards.compression, scale),
+        "count": _left_out(rewards.total(weight), scale),
     }
     return {factor: advantages[factor] for factor in factors}
 
@@ -170,6 +195,7 @@ def _batch_deviation(centred: Tensor) -> Tensor:
 ADVANTAGES: dict[str, Advantage] = {
     "leave_one_out": leave_one_out,
     "joint": joint,
+    "by_baseline": by_baseline,
     "by_objective": by_objective,
     "by_outcome": by_outcome,
     "by_action": by_action,

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from score_video.compressor import SELECTIONS
 from score_video.errors import ScoreError
 from score_video.renamed import renamed_fields
 from score_video.rl.advantages import ADVANTAGES
 from score_video.rl.curriculum import Stage, parse_stages
+from score_video.rl.objective import LOSS_TYPES
+from score_video.rl.presets import paper_training
 from score_video.rl.registry import find
-from score_video.rl.rewards import COMPRESSIONS, REWARDS
+from score_video.rl.rewards import COMBINATIONS, COMPRESSIONS, REWARDS
 from score_video.rl.sampling import SAMPLINGS
 
 RENAMED = {"law": "sampling", "compression": "compression_reward"}
@@ -53,7 +56,11 @@ class ScoreConfig(TrainingArguments):
     retention: float = _setting(
         0.05, "Fraction of the tokens kept in training, in (0, 1]. Not used where the sampling chooses the count."
     )
-    eval_retention: float | None = _setting(None, "Fraction kept in evaluation; retention if not given.")
+    eval_retention: float | None = _setting(
+        None,
+        "Fraction that the trained policy keeps. If not given: retention, or where the sampling chooses the count, the "
+        "policy's own expected count.",
+    )
     reward: str = _setting("log_prob", f"Task reward: {', '.join(REWARDS)}, or package.module:name.")
     advantage: str = _setting("leave_one_out", f"Advantage strategy: {', '.join(ADVANTAGES)}, or package.module:name.")
     scale_rewards: bool = _setting(False, "Divide advantages by the standard deviation of the group.")
@@ -61,9 +68,16 @@ class ScoreConfig(TrainingArguments):
         None, f"Reward for keeping few: {', '.join(COMPRESSIONS)}, or package.module:name. Not with sampling exact."
     )
     compression_weight: float = _setting(1.0, "Weight of the compression reward beside the task reward.")
+    combination: str = _setting(
+        "sum", f"How the two make one reward: {', '.join(COMBINATIONS)}, or package.module:name."
+    )
     target_retention: float | None = _setting(
         None, "Fraction kept at which the compression reward stops asking for less; retention if not given."
     )
+    loss_type: str = _setting(
+        "sum", "A sample's log-probabilities are added up (sum), or their mean over its decisions is taken (mean)."
+    )
+    selection: str = _setting("systematic", f"How the trained policy's logits choose tokens: {', '.join(SELECTIONS)}.")
     stages: list[dict[str, Any]] | None = field(
         default=None,
         metadata={
@@ -108,6 +122,17 @@ class ScoreConfig(TrainingArguments):
             self.epsilon = DEFAULT_EPSILON
         super().__post_init__()  # type: ignore[no-untyped-call]
 
+    @classmethod
+    def paper(cls, output_dir: str | None = None, max_steps: int = 300, **settings: Any) -> ScoreConfig:
+        """The paper's recipe (:func:`score_video.rl.presets.paper_training`), with some settings given otherwise.
+
+        Its policy is ``SurprisePolicyConfig(token_width=D, **PAPER_POLICY)`` of :mod:`score_video.rl.presets`.
+
+        Args:
+            output_dir, max_steps, settings: as for the class.
+        """
+        return cls(output_dir, max_steps=max_steps, **{**paper_training(max_steps), **settings})
+
     def parsed_stages(self) -> tuple[Stage, ...]:
         """The stages; one of videos where no others are given."""
         return parse_stages([{"name": "video"}] if self.stages is None else self.stages, self.num_iterations)
@@ -140,6 +165,11 @@ class ScoreConfig(TrainingArguments):
             _check_name(name, getattr(self, name), registry)
         if self.compression_reward is not None:
             _check_name("compression_reward", self.compression_reward, COMPRESSIONS)
+        _check_name("combination", self.combination, COMBINATIONS)
+        for name, choices in (("loss_type", LOSS_TYPES), ("selection", SELECTIONS)):
+            if getattr(self, name) not in choices:
+                raise ScoreError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        self._check_combination()
         if self.compression_reward is not None and self.sampling == "exact":
             raise ScoreError(
                 "compression_reward must be None with sampling exact, where all samples keep as many, "
@@ -147,6 +177,21 @@ class ScoreConfig(TrainingArguments):
             )
         if self.advantage == "by_factor" and self.sampling == "bernoulli":
             raise ScoreError("advantage by_factor must have sampling counted or exact, got bernoulli")
+
+    def _check_combination(self) -> None:
+        """What would leave a setting without effect."""
+        if self.combination != "sum" and self.compression_reward is None:
+            raise ScoreError(f"combination {self.combination} must have a compression_reward to combine, got None")
+        if self.combination != "sum" and self.advantage in ("by_objective", "by_outcome"):
+            raise ScoreError(
+                f"advantage {self.advantage} must have combination sum: it takes the two rewards apart, "
+                f"got {self.combination!r}"
+            )
+        if self.advantage == "by_baseline" and self.reward in ("log_prob", "correct", "fidelity"):
+            raise ScoreError(
+                "advantage by_baseline must have a reward that is above 0 where a sample beats the full model, as "
+                f"delta_ce is, got {self.reward!r}"
+            )
 
     def _check_trainer(self) -> None:
         """What Trainer offers and this training cannot be resumed, or has no meaning, with."""

@@ -59,20 +59,25 @@ class Outcome:
         log_prob: log-probability of the right answer, at most 0 (where an answer has several tokens, of all of them).
         correct: share of questions answered rightly (the model's most probable answer), 0 to 1.
         divergence: KL(answer distribution on all tokens || on the kept ones), at least 0; None unless asked for.
+        full_log_prob: float32 [B], ``log_prob`` on all tokens; None unless asked for.
     """
 
     log_prob: Tensor
     correct: Tensor
     divergence: Tensor | None = None
+    full_log_prob: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Outcome:
         """The same on another device."""
-        divergence = None if self.divergence is None else self.divergence.to(device)
-        return Outcome(self.log_prob.to(device), self.correct.to(device), divergence)
+        optional = (None if part is None else part.to(device) for part in (self.divergence, self.full_log_prob))
+        return Outcome(self.log_prob.to(device), self.correct.to(device), *optional)
 
 
 class Environment(Protocol):
-    """A frozen MLLM. Nothing in it is trained; it never builds a graph."""
+    """A frozen MLLM. Nothing in it is trained; it never builds a graph.
+
+    ``answer`` may be without the keyword of an outcome that no reward asks for.
+    """
 
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
         """Runs the vision tower on the examples.
@@ -83,6 +88,13 @@ class Environment(Protocol):
         """
         ...
 
-    def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
-        """Answers each video's questions from the kept tokens alone, for each sample."""
+    def answer(
+        self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False, full: bool = False
+    ) -> Outcome:
+        """Answers each video's questions from the kept tokens alone, for each sample.
+
+        Args:
+            divergence, full: whether the outcome is to have ``divergence`` and ``full_log_prob``. What they need of the
+                model on all tokens is worked out once for each question.
+        """
         ...

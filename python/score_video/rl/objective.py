@@ -9,6 +9,9 @@ from torch import Tensor
 
 from score_video.errors import ScoreError
 
+LOSS_TYPES = ("sum", "mean")
+"""How a sample's log-probabilities make its loss: added up, or their mean over its decisions."""
+
 
 def policy_gradient_loss(
     log_prob: Mapping[str, Tensor],
@@ -16,6 +19,7 @@ def policy_gradient_loss(
     advantage: Mapping[str, Tensor],
     epsilon: float | None,
     decisions: Mapping[str, Tensor],
+    loss_type: str = "sum",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The surrogate loss of a group-wise policy gradient, the mean over samples and videos, summed over the factors.
 
@@ -34,6 +38,9 @@ def policy_gradient_loss(
         advantage: float32 [G, B] for each factor; taken as constant.
         epsilon: above 0, or None.
         decisions: integers [G, B] for each factor, as in :class:`score_video.rl.sampling.Rollout`.
+        loss_type: one of :data:`LOSS_TYPES`. "sum": as above. "mean": each sample's loss is divided by the number of
+            its decisions over all factors; with sampling bernoulli the mean over a video's tokens, as the paper's
+            figure has it.
 
     Returns:
         The loss, float32 scalar, and metrics, float32 scalars without a graph: ``entropy``, estimated from the samples,
@@ -42,8 +49,11 @@ def policy_gradient_loss(
         was clipped.
 
     Raises:
-        ValueError: the factors of two arguments differ, or epsilon is not above 0 or lacks ``old_log_prob``.
+        ValueError: the factors of two arguments differ, epsilon is not above 0 or lacks ``old_log_prob``, or there is
+            no such loss_type.
     """
+    if loss_type not in LOSS_TYPES:
+        raise ScoreError(f"loss_type must be one of {', '.join(LOSS_TYPES)}, got {loss_type!r}")
     given = {"advantage": advantage, "decisions": decisions}
     if old_log_prob is not None:
         given["old_log_prob"] = old_log_prob
@@ -74,7 +84,10 @@ def policy_gradient_loss(
             losses.append(-root * torch.minimum(weighted, bounded))
             clipped.append(bounded < weighted)
         metrics["clip_ratio"] = torch.stack(clipped).float().mean()
-    return torch.stack(losses).sum(0).mean(), metrics
+    loss = torch.stack(losses).sum(0)  # [G, B]
+    if loss_type == "mean":
+        loss = loss / torch.stack([decisions[factor] for factor in log_prob]).sum(0).clamp(min=1)
+    return loss.mean(), metrics
 
 
 def _total(values: Mapping[str, Tensor]) -> Tensor:

@@ -1,7 +1,8 @@
 """Rewards: what a sample is worth, by how the frozen model answers (task) and by how little it kept (compression).
 
-SCORE's rewards are not published; all of them are our reading. Any function of the same form will do; register it with
-``REWARDS["mine"] = function`` or ``COMPRESSIONS["mine"] = function``.
+The paper's figure has the task reward :class:`DeltaCE` times a reward for sparsity, whose formula it does not show; the
+others are ours. Any function of the same form will do; register it with ``REWARDS["mine"] = function``,
+``COMPRESSIONS["mine"] = function`` or ``COMBINATIONS["mine"] = function``.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from score_video.packed import PackedVideos
 from score_video.rl.environment import Outcome, Selection
 
 TaskReward: TypeAlias = Callable[[Outcome], Tensor]
-"""What the model made of the samples -> float32 [G, B]. With an attribute ``needs_divergence`` that is true, the
-outcome has its divergence."""
+"""What the model made of the samples -> float32 [G, B]. With an attribute ``needs_divergence`` or ``needs_full`` that
+is true, the outcome has its ``divergence`` or its ``full_log_prob``."""
 
 CompressionReward: TypeAlias = Callable[[Tensor, float], Tensor]
 """(kept_ratio float32 [G, B], target retention) -> float32 [G, B]; the larger, the fewer were kept."""
+
+Combination: TypeAlias = Callable[[Tensor, Tensor, float], Tensor]
+"""(task reward float32 [G, B], compression reward float32 [G, B], its weight) -> the whole reward, float32 [G, B]."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,23 @@ class Fidelity:
         return -outcome.divergence
 
 
-def needs_divergence(reward: TaskReward) -> bool:
-    """Whether a reward asks the environment for the divergence (its attribute of that name; without one: no)."""
-    return bool(getattr(reward, "needs_divergence", False))
+@dataclass(frozen=True)
+class DeltaCE:
+    """Cross-entropy of the answer on all tokens minus that on the kept ones (the paper's figure): above 0 for a sample
+    that beats the full model. Its sign is our reading, since a reward has to grow as the cross-entropy falls."""
+
+    needs_full: ClassVar[bool] = True
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        if outcome.full_log_prob is None:
+            raise ScoreError("outcome.full_log_prob must be there for the reward delta_ce, got None")
+        return outcome.log_prob - outcome.full_log_prob
+
+
+def needs(reward: TaskReward) -> dict[str, bool]:
+    """What a reward asks the environment for, as arguments of its ``answer``: ``divergence``, ``full``."""
+    asked = {name: bool(getattr(reward, f"needs_{name}", False)) for name in ("divergence", "full")}
+    return {name: True for name, needed in asked.items() if needed}
 
 
 def linear(kept_ratio: Tensor, target: float) -> Tensor:
@@ -81,6 +99,21 @@ def hinged(kept_ratio: Tensor, target: float) -> Tensor:
     if not 0 < target <= 1:
         raise ScoreError(f"target must lie in (0, 1], got {target}")
     return -(kept_ratio - target).clamp(min=0) / target
+
+
+def weighted_sum(task: Tensor, compression: Tensor, weight: float) -> Tensor:
+    """task + weight * compression."""
+    return task + weight * compression
+
+
+def product(task: Tensor, compression: Tensor, weight: float) -> Tensor:
+    """task * weight * compression (the paper's figure).
+
+    With a task reward of either sign, as DeltaCE is, and a compression reward above 0, fewer tokens are worth more to a
+    sample above 0 and *less* to one below it, which comes nearer to 0 by keeping more. The most that a video can get on
+    which no sample beats the full model is 0, for keeping everything.
+    """
+    return task * (weight * compression)
 
 
 def kept_ratio(selection: Selection, videos: PackedVideos) -> Tensor:
@@ -102,6 +135,13 @@ def check_finite(name: str, reward: Tensor) -> Tensor:
     return reward
 
 
-REWARDS: dict[str, TaskReward] = {"log_prob": LogProb(), "correct": correct, "fidelity": Fidelity()}
+REWARDS: dict[str, TaskReward] = {
+    "log_prob": LogProb(),
+    "correct": correct,
+    "fidelity": Fidelity(),
+    "delta_ce": DeltaCE(),
+}
 
 COMPRESSIONS: dict[str, CompressionReward] = {"linear": linear, "hinged": hinged}
+
+COMBINATIONS: dict[str, Combination] = {"sum": weighted_sum, "product": product}

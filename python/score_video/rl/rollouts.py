@@ -13,7 +13,7 @@ from score_video.errors import ScoreError
 from score_video.packed import PackedVideos, Selector, needs_question
 from score_video.rl.advantages import Rewards
 from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection
-from score_video.rl.rewards import TaskReward, kept_ratio, needs_divergence
+from score_video.rl.rewards import Combination, TaskReward, kept_ratio, needs
 from score_video.rl.sampling import Rollout, Sampling
 
 Policy = Callable[[PackedVideos, Tensor | None], Tensor]
@@ -87,7 +87,7 @@ def seen_by_policy(encoded: EncodedBatch, device: torch.device) -> tuple[PackedV
 def answer(environment: Environment, encoded: EncodedBatch, selection: Selection, reward: TaskReward) -> Outcome:
     """The environment's ``answer``, asked on its device and returned on the selection's."""
     sent = selection.to(encoded.videos.tokens.device)
-    return environment.answer(encoded, sent, divergence=needs_divergence(reward)).to(selection.index.device)
+    return environment.answer(encoded, sent, **needs(reward)).to(selection.index.device)
 
 
 @torch.no_grad()
@@ -138,10 +138,12 @@ def collect(
     return Prepared(videos, question, rollout, old, {}), {name: r.float() for name, r in results.items()}
 
 
-def rewards_of(results: Mapping[str, Tensor], compression: Tensor, factors: Sequence[str]) -> Rewards:
+def rewards_of(
+    results: Mapping[str, Tensor], compression: Tensor, combination: Combination, factors: Sequence[str]
+) -> Rewards:
     """The batch's rewards from its results, ``decisions.FACTOR`` among them."""
     decisions = {factor: results[f"decisions.{factor}"] for factor in factors}
-    return Rewards(results["task"], compression, results["correct"], decisions)
+    return Rewards(results["task"], compression, results["correct"], decisions, combination)
 
 
 @torch.no_grad()

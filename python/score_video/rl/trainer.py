@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers.trainer_callback import ProgressCallback
 
+from score_ext.ops import SelectionRule
 from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.errors import ScoreError
 from score_video.policy import SurprisePolicy
@@ -38,7 +39,7 @@ from score_video.rl.objective import policy_gradient_loss
 from score_video.rl.progress import RewardBar
 from score_video.rl.registry import find
 from score_video.rl.resumable import ResumableTrainer
-from score_video.rl.rewards import COMPRESSIONS, REWARDS, TaskReward, check_finite
+from score_video.rl.rewards import COMBINATIONS, COMPRESSIONS, REWARDS, TaskReward, check_finite
 from score_video.rl.rollouts import Prepared, collect, deployed, rewards_of, seen_by_policy
 from score_video.rl.run_settings import decisive
 from score_video.rl.sampling import SAMPLINGS
@@ -82,6 +83,7 @@ class ScoreTrainer(ResumableTrainer):
         self.compression_reward = (
             None if args.compression_reward is None else find(COMPRESSIONS, args.compression_reward)
         )
+        self.combination = find(COMBINATIONS, args.combination)
         self.reward_name = args.reward if reward is None else reward if isinstance(reward, str) else _name_of(reward)
         self.reward = find(REWARDS, args.reward if reward is None else reward)
         self.schedule = Schedule(args.parsed_stages(), args.max_steps)
@@ -192,9 +194,9 @@ class ScoreTrainer(ResumableTrainer):
                 check_finite(str(args.compression_reward), compression)
         except ValueError as error:
             raise ScoreError(f"step {self.state.global_step + 1}: {error}") from None
-        rewards = rewards_of(results, compression, self.sampling.factors)
+        rewards = rewards_of(results, compression, self.combination, self.sampling.factors)
         advantage = self.advantage(rewards, args.compression_weight, args.scale_rewards, self.sampling.factors)
-        total = task + args.compression_weight * compression
+        total = task if self.compression_reward is None else rewards.total(args.compression_weight)
         self._record(
             reward=total.mean(),
             reward_std=total.std(0).mean(),
@@ -220,7 +222,12 @@ class ScoreTrainer(ResumableTrainer):
         logits = model(batch.videos, batch.question)
         log_prob = self.sampling.log_prob(logits, batch.videos, batch.rollout)
         loss, metrics = policy_gradient_loss(
-            log_prob, batch.old_log_prob, batch.advantage, self.args.epsilon, batch.rollout.decisions
+            log_prob,
+            batch.old_log_prob,
+            batch.advantage,
+            self.args.epsilon,
+            batch.rollout.decisions,
+            self.args.loss_type,
         )
         self._record(**metrics)
         return loss
@@ -250,10 +257,9 @@ class ScoreTrainer(ResumableTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Has the policy choose as it will once it is trained, by systematic selection, and the environment answer.
+        """Has the policy choose as it will once it is trained (:meth:`compressor`), and the environment answer.
 
-        The budget is ``args.eval_retention``; where the sampling chooses the count, the policy's expected count,
-        rounded and at least 1. Nothing is drawn.
+        Nothing is drawn.
 
         Returns:
             ``eval_reward`` (of the task), ``eval_accuracy``, ``eval_kept_ratio``: means over the videos; with
@@ -311,13 +317,15 @@ class ScoreTrainer(ResumableTrainer):
     def compressor(self) -> Compressor:
         """The policy as :meth:`evaluate` has it choose: what ``score train`` saves.
 
-        Where the policy chooses how many tokens it keeps, that is its expected count.
+        By ``args.selection``, ``args.eval_retention`` of the tokens; if that is not given ``args.retention``, or where
+        the sampling chooses the count, the policy's expected count, rounded and at least 1.
         """
-        if self._count_is_given:
-            retention: float | AdaptiveRetention = self.args.eval_retention or self.args.retention
-        else:
-            retention = AdaptiveRetention(floor=1e-9, cap=1.0)  # at least one token
-        return Compressor(self.accelerator.unwrap_model(self.model), retention, "systematic")
+        retention: float | AdaptiveRetention | None = self.args.eval_retention
+        if retention is None:
+            retention = self.args.retention if self._count_is_given else AdaptiveRetention(floor=1e-9, cap=1.0)
+        return Compressor(
+            self.accelerator.unwrap_model(self.model), retention, cast(SelectionRule, self.args.selection)
+        )
 
     # ---- Checkpoints
 

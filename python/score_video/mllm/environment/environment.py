@@ -37,11 +37,14 @@ class _Payload:
     Attributes:
         features: of the batch's videos.
         questions: of each video.
+        keys: what stands for each of these and the content of its video; None for a pseudo-video, which is new each
+            time.
         references: what the model makes of these on all tokens, video by video; None until a divergence is asked for.
     """
 
     features: VideoFeatures
     questions: list[list[Question]]
+    keys: list[list[str | None]]
     references: list[AnswerScore] | None = None
 
 
@@ -103,6 +106,7 @@ class MllmEnvironment:
         self.max_pixels = max_pixels
         self.max_tokens_per_forward = max_tokens_per_forward
         self.one_question = one_question
+        self._full: dict[str, Tensor] = {}  # log_prob on all tokens, by _Payload.keys
         self._cache: FeatureCache | None = None
         if cache_dir is not None:
             identity = {"num_frames": num_frames, "max_pixels": max_pixels}
@@ -127,13 +131,15 @@ class MllmEnvironment:
         """
         if not examples:
             raise ScoreError("examples must not be empty")
-        encoded = []
+        encoded, names = [], []
         for position, example in enumerate(examples):
             try:
-                encoded.append(self._encode(example))
+                video, name = self._encode(example)
+                encoded.append(video)
+                names.append(name)
             except UnreadableError as error:
                 raise UnreadableError(str(error), position) from error
-        questions = []
+        questions, keys = [], []
         embeddings = []
         for number, (example, video) in enumerate(zip(examples, encoded, strict=True)):
             asked = _questions(example, self.one_question)
@@ -143,6 +149,7 @@ class MllmEnvironment:
                 )
             except ValueError as error:
                 raise ScoreError(f"{_name(example)}: {error}") from error
+            keys.append([_key(names[number], question) for question in asked])
             if self.one_question:
                 text_ids = chat_ids(self.processor, chat_text(self.processor, asked[0]["question"]))
                 embeddings.append(video.in_prompt(self.model, text_ids).question())
@@ -150,10 +157,13 @@ class MllmEnvironment:
         layers = zip(*(video.features.deepstack for video in encoded), strict=True)
         deepstack = tuple(torch.cat(list(layer)) for layer in layers)
         features = VideoFeatures(packed, deepstack, [video.fixed for video in encoded])
-        return EncodedBatch(packed, _Payload(features, questions), torch.cat(embeddings) if embeddings else None)
+        payload = _Payload(features, questions, keys)
+        return EncodedBatch(packed, payload, torch.cat(embeddings) if embeddings else None)
 
     @torch.no_grad()
-    def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
+    def answer(
+        self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False, full: bool = False
+    ) -> Outcome:
         """See :class:`score_video.rl.environment.Environment`.
 
         Answers are teacher-forced, and scored by the sum of their tokens' log-probabilities:
@@ -173,7 +183,28 @@ class MllmEnvironment:
         counts = [len(asked) for asked in payload.questions] * len(kept)
         means = torch.stack([part.mean(0) for part in of_questions.split(counts)])  # type: ignore[no-untyped-call]
         log_prob, correct, kl = means.T.reshape(3, len(kept), -1)  # float32 [samples, videos] each
-        return Outcome(log_prob, correct, kl if divergence else None)
+        return Outcome(log_prob, correct, kl if divergence else None, self._full_log_prob(payload) if full else None)
+
+    def _full_log_prob(self, payload: _Payload) -> Tensor:
+        """float32 [B]: the mean over each video's questions of the log-probability of the right answer on all tokens.
+
+        Each question is read by itself, so that it has the same bits whichever batch it is first asked in, and kept for
+        as long as the environment lives.
+        """
+        means = []
+        lengths = payload.features.videos.lengths.tolist()
+        for questions, keys, length in zip(payload.questions, payload.keys, lengths, strict=True):
+            whole = torch.arange(length, device="cpu")
+            of_video = []
+            for question, key in zip(questions, keys, strict=True):
+                found = None if key is None else self._full.get(key)
+                if found is None:
+                    found = self._score_asked(payload, [(question, whole)], None)[0].log_prob
+                    if key is not None:
+                        self._full[key] = found
+                of_video.append(found)
+            means.append(torch.stack(of_video).mean())
+        return torch.stack(means)
 
     def _references(self, payload: _Payload) -> list[AnswerScore]:
         """The scores on all tokens, which are made once."""
@@ -203,21 +234,33 @@ class MllmEnvironment:
             for questions, tokens in zip(payload.questions, sample, strict=True)
             for question in questions
         ]
+        every = None if references is None else list(references) * len(kept)
+        return self._score_asked(payload, asked, every, keep_distributions=keep_distributions)
+
+    def _score_asked(
+        self,
+        payload: _Payload,
+        asked: Sequence[tuple[Question, Tensor]],
+        references: Sequence[AnswerScore] | None,
+        *,
+        keep_distributions: bool = False,
+    ) -> list[AnswerScore]:
         return score_answers(
             self.model,
             self._adapter,
             payload.features,
             asked,
-            None if references is None else list(references) * len(kept),
+            references,
             max_tokens=self.max_tokens_per_forward,
             keep_distributions=keep_distributions,
         )
 
-    def _encode(self, example: Example) -> EncodedVideo:
+    def _encode(self, example: Example) -> tuple[EncodedVideo, str | None]:
+        """The video, and what stands for its file; None for frames and images."""
         path = example.get("video")
         if path is None or example.get("frames") is not None:
             clip = _clip_without_file(example, self.num_frames)
-            return self._encode_clip(clip, _name(example))
+            return self._encode_clip(clip, _name(example)), None
 
         def make() -> EncodedVideo:
             try:
@@ -227,12 +270,15 @@ class MllmEnvironment:
             return self._encode_clip(clip, str(path))
 
         if self._cache is None:
-            return make()
+            video = make()
+            state = Path(path).stat()
+            return video, f"{path} {state.st_size} {state.st_mtime_ns}"
         try:
             entry = self._cache.path(path)
         except OSError as error:
             raise UnreadableError(f"{path}: {error.strerror}") from error
-        return EncodedVideo.from_tensors(self._cache.get(entry, lambda: make().tensors(), self.model.device))
+        tensors = self._cache.get(entry, lambda: make().tensors(), self.model.device)
+        return EncodedVideo.from_tensors(tensors), entry.name
 
     def _encode_clip(self, clip: Clip, name: str) -> EncodedVideo:
         """Raises UnreadableError for what the processor refuses: a shape, say, that its model cannot take."""
@@ -262,6 +308,11 @@ def _clip_without_file(example: Example, num_frames: int) -> Clip:
         raise
     except (TypeError, ValueError) as error:
         raise ScoreError(f"{_name(example)}: {error}") from error
+
+
+def _key(video: str | None, asked: Mapping[str, Any]) -> str | None:
+    """What stands for a question about a video; None where nothing stands for the video."""
+    return None if video is None else repr((video, asked["question"], list(asked["options"]), asked["answer"]))
 
 
 def _questions(example: Example, one: bool) -> list[Mapping[str, Any]]:
