@@ -56,14 +56,19 @@ class ToyEnvironment:
         packed = PackedVideos.from_frames(videos)
         return EncodedBatch(packed, packed.tokens[:, 0] > 1)
 
-    def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
+    def answer(
+        self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False, full: bool = False
+    ) -> Outcome:
         self.selections.append(selection)
         marked: Tensor = batch.payload.float()
         group_of_row = torch.arange(selection.keep.numel()).repeat_interleave(selection.keep.flatten())
         kept = torch.zeros(selection.keep.numel()).index_add(0, group_of_row, marked[selection.index])
         all_marked = torch.zeros(batch.videos.num_videos).index_add(0, batch.videos.video_of_token, marked)
         share = kept.view(selection.keep.shape) / all_marked.clamp(min=1)
-        return Outcome(2 * share - 2, (share > 0.5).float(), 1 - share if divergence else None)
+        of_all = 2 * (all_marked > 0).float() - 2
+        return Outcome(
+            2 * share - 2, (share > 0.5).float(), 1 - share if divergence else None, of_all if full else None
+        )
 
 
 def config(output: Path, **settings: Any) -> ScoreConfig:

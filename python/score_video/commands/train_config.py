@@ -65,7 +65,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
     config = {key: _copy(value) if given.get(key) is None else given[key] for key, value in SECTIONS.items()}
     if not isinstance(config["environment"], str):
         raise ScoreError(f"{path}: environment must be a name, got {config['environment']!r}")
-    if config["preset"] is not None and config["preset"] not in PRESETS:
+    if config["preset"] not in (None, *PRESETS):
         raise ScoreError(f"{path}: preset must be one of {', '.join(PRESETS)}, got {config['preset']!r}")
     for key in [key for key in SECTIONS if key not in ("environment", "preset")]:
         if not isinstance(config[key], dict):

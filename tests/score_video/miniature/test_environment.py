@@ -140,6 +140,10 @@ def test_all_tokens_differ_by_nothing(environment: MiniatureEnvironment, ragged:
     assert outcome.divergence is not None
     assert float(outcome.divergence.max()) < 1e-5
     assert environment.answer(ragged, draw(ragged, KEEP)).divergence is None
+    plain, asked = (environment.answer(ragged, draw(ragged, KEEP), **options) for options in ({}, {"full": True}))
+    assert plain.full_log_prob is None and asked.full_log_prob is not None
+    torch.testing.assert_close(asked.full_log_prob, outcome.log_prob[0], atol=1e-5, rtol=0)
+    assert torch.equal(asked.log_prob, plain.log_prob)
 
 
 def test_no_tokens_at_all(environment: MiniatureEnvironment, ragged: EncodedBatch) -> None:

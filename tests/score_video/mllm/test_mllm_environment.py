@@ -147,6 +147,37 @@ def test_all_tokens_diverge_by_nothing_and_none_can_be_kept(family: Family, clip
         assert outcome.divergence is not None and (outcome.divergence > 0).all()
 
 
+def test_the_full_answer_is_that_on_all_tokens_and_read_once(
+    family: Family, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = make(family)
+    examples = [example(clips[0], OPEN, WORDS), example(clips[1], LETTERS)]
+    batch = environment.encode(examples)
+    outcome = environment.answer(batch, select(batch, some(batch)), full=True)
+    on_all = environment.answer(batch, everything(batch)).log_prob[0]
+    assert outcome.full_log_prob is not None and outcome.full_log_prob.shape == (2,)
+    torch.testing.assert_close(outcome.full_log_prob, on_all, atol=2e-5, rtol=0)
+    assert environment.answer(batch, select(batch, some(batch))).full_log_prob is None
+
+    # in another batch they are known, to the bit; a pseudo-video's are not
+    scored = []
+    score = environment._score_asked
+
+    def counted(payload: Any, asked: Any, *rest: Any, **options: Any) -> Any:
+        scored.append(len(asked))
+        return score(payload, asked, *rest, **options)
+
+    monkeypatch.setattr(environment, "_score_asked", counted)
+    other = environment.encode([examples[1], example(clips[0], OPEN)])
+    again = environment.answer(other, select(other, [some(other)[0]]), full=True)
+    assert again.full_log_prob is not None and scored == [2]  # the samples alone
+    assert torch.equal(again.full_log_prob[0], outcome.full_log_prob[1])
+    still = environment.encode([{"image": torch.rand(28, 28, 3), "questions": [OPEN]}])
+    for _ in range(2):
+        environment.answer(still, everything(still), full=True)
+    assert scored == [2, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize("limit", [1, 70, 10**9])
 def test_how_many_prompts_are_read_at_once_does_not_show(qwen: Family, clips: list[Path], limit: int) -> None:
     environments = make(qwen, max_tokens_per_forward=limit), make(qwen, max_tokens_per_forward=200)

@@ -47,6 +47,37 @@ def test_residual_state_equals_reference(token: bool, residual: bool, position: 
     torch.testing.assert_close(model(videos), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("token", [True, False])
+@pytest.mark.parametrize("position", [True, False])
+@pytest.mark.parametrize("change", [True, False])
+def test_a_first_frame_may_be_its_own_change(token: bool, position: bool, change: bool) -> None:
+    """As if a frame of zeros came before each video."""
+    videos = random_videos()
+    model = policy(use_token=token, use_position=position, use_change=change, first_residual="token")
+    grids = list(zip(videos.lengths.tolist(), videos.tokens_per_frame.tolist(), videos.columns.tolist(), strict=True))
+    pieces = videos.tokens.split(videos.lengths.tolist())
+    behind_zeros = PackedVideos.from_grids(
+        torch.cat([torch.cat([piece.new_zeros(n, 6), piece]) for piece, (_, n, _) in zip(pieces, grids, strict=True)]),
+        [(length // n + 1, n // columns, columns) for length, n, columns in grids],
+    )
+    own = ~behind_zeros.in_first_frame
+    others = [change_features(videos)] * change + [position_features(videos)] * position
+    features = None
+    if others:
+        features = torch.zeros(len(own), torch.cat(others, dim=1).shape[1])
+        features[own] = torch.cat(others, dim=1)
+    sizes = behind_zeros.cu_seqlens, behind_zeros.tokens_per_frame
+    expected = reference.policy_logits(behind_zeros.tokens, *sizes, layers(model), features, token)
+    torch.testing.assert_close(model(videos), expected[own], rtol=1e-4, atol=1e-5)
+
+    weights = list(model.parameters())
+    got, want = (
+        torch.autograd.grad((of * torch.arange(len(of))).sum(), weights) for of in (model(videos), expected[own])
+    )
+    for mine, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(("token", "residual", "position"), PARTS)
 def test_relative_state_equals_reference(token: bool, residual: bool, position: bool) -> None:
     videos = random_videos()

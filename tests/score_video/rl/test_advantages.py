@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from score_video.rl.advantages import ADVANTAGES, Rewards
+from score_video.rl.rewards import COMBINATIONS
 
 FACTORS = {"exact": ("subset",), "bernoulli": ("keep", "drop"), "counted": ("subset", "count")}
 
@@ -45,6 +46,36 @@ def test_joint() -> None:
     deviation = math.sqrt(2) + 1e-4
     scaled = ADVANTAGES["joint"](GROUP, 2.0, True, ("subset",))["subset"]
     check(scaled, -2 / deviation, 1 / deviation, 1 / deviation, 0)
+
+
+def test_by_baseline() -> None:
+    """Of a product: -2, 1, 3, -3, of which the first and last do not beat the full model; 0 does not either."""
+    group = Rewards(
+        *(torch.tensor(column)[:, None] for column in ([-4.0, 2.0, 3.0, -3.0], [0.5, 0.5, 1.0, 1.0], [0.0] * 4)),
+        {},
+        COMBINATIONS["product"],
+    )
+    check(group.total(1.0), -2, 1, 3, -3)
+    check(ADVANTAGES["by_baseline"](group, 1.0, False, ("subset",))["subset"], 1, -2, 2, -1)
+    check(ADVANTAGES["by_baseline"](group, 2.0, False, ("subset",))["subset"], 2, -4, 4, -2)
+    scaled = ADVANTAGES["by_baseline"](group, 1.0, True, ("subset",))["subset"]
+    halves = [1 / (math.sqrt(0.5) + 1e-4), 2 / (math.sqrt(2) + 1e-4)]
+    check(scaled, halves[0], -halves[1], halves[1], -halves[0])
+    alone = Rewards(*(torch.tensor(column)[:, None] for column in ([1.0, -1.0, 0.0], [1.0] * 3, [0.0] * 3)), {})
+    check(ADVANTAGES["by_baseline"](alone, 1.0, False, ("subset",))["subset"], 0, -1, 1)
+
+
+@pytest.mark.parametrize("name", ["leave_one_out", "joint", "by_baseline", "by_action", "by_factor"])
+def test_what_is_combined_otherwise_is_compared_otherwise(name: str) -> None:
+    task, compression = torch.tensor([[-1.0], [-2.0], [2.0], [1.0]]), torch.tensor([[0.5], [0.9], [0.1], [0.9]])
+    factors = FACTORS["counted" if name == "by_factor" else "bernoulli"]
+    decisions = {factor: torch.ones(4, 1) for factor in factors}
+    sums, products = (
+        ADVANTAGES[name](Rewards(task, compression, task, decisions, COMBINATIONS[how]), 1.0, False, factors)
+        for how in ("sum", "product")
+    )
+    changed = [factor for factor in factors if not torch.equal(sums[factor], products[factor])]
+    assert changed == ["count"] if name == "by_factor" else list(factors)
 
 
 def test_by_objective() -> None:

@@ -40,6 +40,35 @@ def test_without_clipping() -> None:
     assert not metrics["entropy"].requires_grad
 
 
+def test_mean_over_the_decisions() -> None:
+    log_prob = log_probs()
+    loss, _ = policy_gradient_loss(log_prob, None, ADVANTAGE, None, COUNTS, "mean")
+    # losses 4 + 0.5, -8 + 0, 24 - 1 and -2 - 0.25, each over its decisions of both factors
+    assert loss.item() == pytest.approx((4.5 / 5 - 8 / 10 + 23 / 17 - 2.25 / 2) / 4)
+    with pytest.raises(ValueError, match="loss_type must be one of sum, mean, got 'token'"):
+        policy_gradient_loss(log_prob, None, ADVANTAGE, None, COUNTS, "token")
+
+
+def test_the_papers_loss_written_out() -> None:
+    """-(1/K) sum_k A^(k) (1/TN) sum_i log pi(m_i^(k)), the figure's, and its gradient."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(7, generator=generator, requires_grad=True)
+    videos = PackedVideos.from_frames([torch.zeros(7, 1, 1, 1)])
+    sampling = SAMPLINGS["bernoulli"]
+    rollout = sampling.sample(logits, videos, torch.ones(1, dtype=torch.int32), 5, torch.tensor([3]))
+    advantage = torch.randn(5, 1, generator=generator)
+    log_prob = sampling.log_prob(logits, videos, rollout)
+    loss, _ = policy_gradient_loss(
+        log_prob, None, dict.fromkeys(sampling.factors, advantage), None, rollout.decisions, "mean"
+    )
+    mask = rollout.actions["mask"].float()  # [K, TN]
+    of_mask = mask * logits.sigmoid().log() + (1 - mask) * (1 - logits.sigmoid()).log()
+    expected = -(advantage[:, 0] * of_mask.mean(1)).mean()
+    torch.testing.assert_close(loss, expected)
+    got, want = (torch.autograd.grad(value, logits)[0] for value in (loss, expected))
+    torch.testing.assert_close(got, want)
+
+
 def test_at_the_old_policy_the_gradient_is_the_plain_one() -> None:
     log_prob = log_probs()
     loss, metrics = policy_gradient_loss(log_prob, log_prob, ADVANTAGE, 0.2, COUNTS)  # the old one is a constant

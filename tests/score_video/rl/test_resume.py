@@ -36,9 +36,9 @@ SETTINGS: dict[str, Any] = {
 class SlowEnvironment(ToyEnvironment):
     """So slow that a training can be killed in its midst."""
 
-    def answer(self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False) -> Outcome:
+    def answer(self, batch: EncodedBatch, selection: Selection, **asked: bool) -> Outcome:
         time.sleep(0.02)
-        return super().answer(batch, selection, divergence=divergence)
+        return super().answer(batch, selection, **asked)
 
 
 def train(output: Path, resume: bool, environment: ToyEnvironment | None = None) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from score_video.packed import PackedVideos
 from score_video.rl.environment import Outcome, Selection
-from score_video.rl.rewards import COMPRESSIONS, REWARDS, LogProb, check_finite, kept_ratio, needs_divergence
+from score_video.rl.rewards import COMBINATIONS, COMPRESSIONS, REWARDS, LogProb, check_finite, kept_ratio, needs
 
 
 def outcome(divergence: Tensor | None = None) -> Outcome:
@@ -24,9 +24,26 @@ def test_task_rewards() -> None:
     assert REWARDS["fidelity"](outcome(torch.tensor([[0.0, 2.0]]))).tolist() == [[0.0, -2.0]]
 
 
-def test_only_fidelity_needs_the_divergence() -> None:
-    assert {name for name, reward in REWARDS.items() if needs_divergence(reward)} == {"fidelity"}
-    assert not needs_divergence(lambda outcome: outcome.correct)
+def test_delta_ce() -> None:
+    compared = Outcome(torch.tensor([[-0.5, -7.0], [-0.25, -1.0]]), torch.ones(2, 2), None, torch.tensor([-0.5, -2.0]))
+    assert REWARDS["delta_ce"](compared).tolist() == [[0.0, -5.0], [0.25, 1.0]]
+    with pytest.raises(ValueError, match=r"outcome\.full_log_prob must be there"):
+        REWARDS["delta_ce"](outcome())
+
+
+def test_combinations() -> None:
+    task, compression = torch.tensor([[-2.0, 0.0, 3.0]]), torch.tensor([[0.5, 0.9, 0.5]])
+    torch.testing.assert_close(COMBINATIONS["sum"](task, compression, 2.0), torch.tensor([[-1.0, 1.8, 4.0]]))
+    torch.testing.assert_close(COMBINATIONS["product"](task, compression, 2.0), torch.tensor([[-2.0, 0.0, 3.0]]))
+
+
+def test_what_rewards_need() -> None:
+    asked = {name: needs(reward) for name, reward in REWARDS.items()}
+    assert {name: want for name, want in asked.items() if want} == {
+        "fidelity": {"divergence": True},
+        "delta_ce": {"full": True},
+    }
+    assert needs(lambda outcome: outcome.correct) == {}
     with pytest.raises(ValueError, match=r"outcome\.divergence must be there"):
         REWARDS["fidelity"](outcome())
 
