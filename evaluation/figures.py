@@ -37,6 +37,7 @@ def draw_figures(results: Results, docs: Path) -> list[Path]:
     """Draws those whose results are there; returns the files."""
     figures: dict[str, tuple[tuple[str, ...], Callable[[Results], Figure]]] = {
         "retention": (("methods", "policy"), _retention),
+        "needed": (("methods", "policy"), _needed),
         "state": (("state",), _state),
         "count": (("adaptive",), _count),
         "advantages": (("advantages",), _advantages),
@@ -105,6 +106,29 @@ def _retention(results: Results) -> Figure:
         _label_ends(axes, retentions[-1], [*ends, ("all tokens", full, BLACK)])
     for axes in panels[len(splits) :]:
         axes.set_axis_off()
+    return figure
+
+
+def _needed(results: Results) -> Figure:
+    """The retention that is needed for 99% of the full accuracy: a row for each split, with intervals."""
+    splits = results.splits
+    methods = {split: results.methods(split) for split in splits}
+    shown = _best_overall(list(methods.values()), sorted(results.recipe.retentions))
+    figure = Figure(figsize=(8, 0.9 + 0.75 * len(splits)), layout="constrained")
+    axes = figure.subplots()
+    lines = [(results.main, VERMILION), *zip(shown, (BLUE, GREEN, PURPLE), strict=False), ("random", GREY)]
+    for place, (name, colour) in enumerate(lines):
+        for row, split in enumerate(splits):
+            cells = results.policy("policy", split, policy=name) if place == 0 else methods[split][name]
+            found = results.needed(cells, split, 0.99)
+            y = len(splits) - row + 0.3 - 0.15 * place
+            axes.plot([100 * found.low, 100 * found.high], [y, y], color=colour, lw=1.6)
+            axes.plot(100 * found.value, y, "o", color=colour, ms=5, label=name if row == 0 else None)
+    _log_axis(axes, (1, 2, 5, 10, 25, 50, 100), lambda value: f"{value:g}%")
+    axes.set_yticks([len(splits) - row for row in range(len(splits))], splits)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("tokens needed for 99% of the accuracy on all of them")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 
 

@@ -68,7 +68,7 @@ class Recipe:
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    retentions: tuple[float, ...] = (0.02, 0.05, 0.10, 0.25)
+    retentions: tuple[float, ...] = (0.01, 0.02, 0.05, 0.10, 0.25)
     few_retentions: tuple[float, ...] = (0.02, 0.05, 0.10)
     test_seed: int = 2026
     test_videos: Mapping[str, int] = field(

@@ -23,6 +23,9 @@ from evaluation.text import accuracy, at, kind_name, mean_and_spread, percent, p
 from score_video.files import output_file
 from score_video.miniature.world import TASKS
 
+SHARES = (0.95, 0.98, 0.99, 0.995)
+"""Of the full accuracy, for the tables of what is needed."""
+
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
     undefined=jinja2.StrictUndefined,
@@ -112,6 +115,24 @@ class Tables:
             rows.append([name, *map(accuracy, of), *(percent(cell.accuracy / full) for cell in of)])
         heads = [at(retention) for retention in self.recipe.retentions]
         return table(["accuracy, %", *heads, *(f"share of full at {head}" for head in heads)], rows)
+
+    def needed(self, split: str) -> str:
+        """The retention that each needs for shares of the full accuracy."""
+        rows = [
+            [name, *(text.needed(self.results.needed(cells, split, share)) for share in SHARES)]
+            for name, cells in self._series(split).items()
+        ]
+        return table(["keeps of the full accuracy", *(f"{100 * share:g}%" for share in SHARES)], rows)
+
+    def fewer(self, split: str, share: float) -> str:
+        """How many times fewer tokens the policy needs than the best method without training, in words."""
+        policy = self.results.needed(self.results.policy("policy", split, policy=self.results.main), split, share)
+        methods = {
+            name: self.results.needed(cells, split, share) for name, cells in self.results.methods(split).items()
+        }
+        best = min(methods, key=lambda name: methods[name].value)
+        times = methods[best].value / policy.value
+        return f"{split}: {text.needed(policy)} against {text.needed(methods[best])} of {best}, {times:.1f} times fewer"
 
     def tasks(self, split: str, retention: float) -> str:
         """The same by task, at one retention."""

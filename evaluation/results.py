@@ -12,6 +12,7 @@ import numpy as np
 
 from evaluation.experiments import Plan
 from evaluation.jobs import Job
+from evaluation.needed import Needed, needed_retention
 from evaluation.recipe import SCORES, STRATEGIES
 from evaluation.statistics import Answers, Difference, Marks, unpack
 
@@ -25,11 +26,16 @@ class Cell:
 
     Attributes:
         answers: mean over seeds.
-        by_seed: accuracies, one for each seed.
+        of_seeds: one for each seed.
     """
 
     answers: Answers
-    by_seed: tuple[float, ...]
+    of_seeds: tuple[Answers, ...]
+
+    @property
+    def by_seed(self) -> tuple[float, ...]:
+        """Accuracies, one for each seed."""
+        return tuple(one.accuracy for one in self.of_seeds)
 
     @property
     def accuracy(self) -> float:
@@ -86,7 +92,7 @@ class Results:
         """The mean of rows, one for each seed."""
         asked = self._asked[self.plan.readers[reader], split]
         answers = [Answers.of(row, asked) for row in rows]
-        return Cell(Answers.mean_of(answers), tuple(one.accuracy for one in answers))
+        return Cell(Answers.mean_of(answers), tuple(answers))
 
     def cells(self, experiment: str, split: str, reader: str = "shipped", **wanted: Any) -> Cells:
         """The tests on a split and a reader with these tags, over their seeds."""
@@ -121,6 +127,11 @@ class Results:
         }
         at = max((r for r in self.recipe.retentions if r <= 0.10), default=self.recipe.retentions[0])
         return dict(sorted(series.items(), key=lambda one: -one[1][at].accuracy))
+
+    def needed(self, cells: Cells, split: str, share: float, reader: str = "shipped") -> Needed:
+        """The retention at which something keeps a share of the full accuracy."""
+        tested = {retention: list(cell.of_seeds) for retention, cell in cells.items()}
+        return needed_retention(tested, self.full(split, reader).answers, share)
 
     def best_method(
         self, split: str, retention: float, experiment: str = "methods", reader: str = "shipped"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from evaluation.needed import Needed
 from evaluation.results import Cell, Cells, Kind
 from evaluation.statistics import Difference
 
@@ -45,6 +46,13 @@ def kind_name(kind: Kind) -> str:
 def at(retention: float) -> str:
     """0.05 -> 5%."""
     return f"{percent(retention, 0)}%"
+
+
+def needed(found: Needed) -> str:
+    """A retention that is needed, with its interval: 3.1% (2.9 to 3.4); at most, where less was not tested."""
+    if found.value <= found.least:
+        return f"{percent(found.least)}% or less"
+    return f"{percent(found.value)}% ({percent(found.low)} to {percent(found.high)})"
 
 
 def by_retention(differences: dict[float, Difference]) -> str:
