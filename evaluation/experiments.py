@@ -10,10 +10,11 @@ from typing import Any
 from evaluation.jobs import Job
 from evaluation.recipe import METHODS, SCORES, STRATEGIES, Recipe
 from score_video.miniature.world import TASKS
+from score_video.rl.presets import PAPER_POLICY, paper_training
 
 EXPERIMENTS = (
     *("full", "methods", "policy", "state", "question", "curriculum"),
-    *("advantages", "adaptive", "context-rot", "fidelity", "towers"),
+    *("advantages", "adaptive", "context-rot", "fidelity", "towers", "paper"),
 )
 Tests = Sequence[Mapping[str, Any]]
 Changes = Mapping[str, Any]
@@ -23,6 +24,22 @@ STATES: dict[str, dict[str, bool]] = {
     "without x": {"use_token": False},
     "without position": {"use_position": False},
 }
+_ADDED = {"combination": "sum", "advantage": "leave_one_out"}
+RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
+    "the paper's": ({}, None),
+    "exactly k tokens": ({"sampling": "exact", "retention": 0.05, "compression_reward": None, **_ADDED}, None),
+    "log_prob and a hinged sparsity, added": ({"reward": "log_prob", "compression_reward": "hinged", **_ADDED}, None),
+    "leave_one_out": ({"advantage": "leave_one_out"}, None),
+    "by_outcome, sparsity added": ({"combination": "sum", "advantage": "by_outcome"}, None),
+    "by_objective, sparsity added": ({"combination": "sum", "advantage": "by_objective"}, None),
+    "log-probabilities added up": ({"loss_type": "sum"}, None),
+    "size of the change, position, dX of 0 in a first frame": ({}, {}),
+    "no curriculum": ({"stages": None}, None),
+}
+"""The paper's recipe, and with one piece of another kind at a time: changes of its training, and its policy's settings
+where they are others. What a piece cannot go with changes too: samples of one size have no sparsity to be rewarded."""
+OURS = "ours"
+
 CURRICULA = ("none", "stills first")
 REWARDS = ("log_prob", "fidelity")
 
@@ -155,6 +172,7 @@ def plan_experiments(plan: Plan) -> dict[str, list[Job]]:
         ],
         "fidelity": [job for name, changes in rewards.items() for job in plan.ablation(changes, reward=name)],
         "towers": _towers(plan),
+        "paper": _paper(plan),
     }
     assert tuple(jobs) == EXPERIMENTS
     return jobs
@@ -182,6 +200,21 @@ def _advantages(plan: Plan) -> list[Job]:
         tags = {"strategy": strategy, "scale": scale, "weight": weight, "seed": seed}
         jobs.append(plan.counted(settings, (recipe.sweep_videos, recipe.sweep_test_videos), (), **tags))
     return jobs
+
+
+def _paper(plan: Plan) -> list[Job]:
+    """The paper's recipe, with one piece exchanged at a time, and ours: as many steps, videos and samples each."""
+    steps = plan.recipe.paper_settings["max_steps"]
+    tests = [plan.test(plan.recipe.one_split)]
+
+    def trained(name: str, settings: Changes, policy: Changes) -> list[Job]:
+        changes = {"settings": {**settings, **plan.recipe.paper_settings}, "policy": dict(policy)}
+        return plan.policies({plan.recipe.one_split: 1.0}, tests, changes, recipe=name)
+
+    jobs = []
+    for name, (settings, policy) in RECIPES.items():
+        jobs += trained(name, {**paper_training(steps), **settings}, PAPER_POLICY if policy is None else policy)
+    return jobs + trained(OURS, {"retention": plan.recipe.settings["retention"]}, {})
 
 
 def _towers(plan: Plan) -> list[Job]:

@@ -60,6 +60,7 @@ class Recipe:
         sweep_settings: of the short trainings that compare advantage strategies; ``sweep_videos`` to learn from.
         sweep_weights: of the compression reward; ``sweep_test_videos`` of the split that they are tested on.
         adaptive_settings: of the policies that choose the count and are compared with a fixed one.
+        paper_settings: of the trainings by the paper's recipe, whole and with a piece of ours in it.
         density_split: what policies that choose the count learn from and are tested on.
         train_towers, test_towers: names of readers in evaluation/readers (without .safetensors), or "shipped".
         tower_settings: what changes for policies on other towers, one or several, which train longer.
@@ -106,6 +107,7 @@ class Recipe:
         default_factory=lambda: {"max_steps": 400, **_BASE, "advantage": "by_factor", "compression_weight": 3.0}
     )
     density_split: str = "density"
+    paper_settings: Settings = field(default_factory=lambda: {"max_steps": 300, "per_device_train_batch_size": 8})
 
     train_towers: tuple[str, ...] = ("shipped", "tower-1", "tower-3")
     test_towers: tuple[str, ...] = ("tower-2", "tower-4")
@@ -132,6 +134,7 @@ QUICK = replace(
     sweep_weights=(0.05, 3.0),
     sweep_test_videos=16,
     adaptive_settings={**FULL.adaptive_settings, **_TINY},
+    paper_settings=_TINY,
     tower_settings=_TINY,
 )
 """Everything once and small: whether it runs, not what comes out."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from evaluation import text
 from evaluation.checks import all_checks
-from evaluation.experiments import CURRICULA, SAME_WHEN_COUNTED, STATES
+from evaluation.experiments import CURRICULA, OURS, RECIPES, SAME_WHEN_COUNTED, STATES
 from evaluation.figures import draw_figures
 from evaluation.jobs import Code
 from evaluation.results import Cells, Results, Training
@@ -142,6 +142,17 @@ class Tables:
         answers |= {name: cells[retention].answers for name, cells in self._series(split).items()}
         rows = [[name, *(percent(of.by_task[n]) for n in shown), percent(of.accuracy)] for name, of in answers.items()]
         return table([f"at {at(retention)}, accuracy in %", *(TASKS[n].name for n in shown), "all"], rows)
+
+    def paper(self, selection: str) -> str:
+        """The paper's recipe, with pieces exchanged, and ours."""
+        split = self.recipe.one_split
+        rows = []
+        for name in (*RECIPES, OURS):
+            cells = self.results.policy("paper", split, selection, recipe=name)
+            needed = [text.needed(self.results.needed(cells, split, share)) for share in (0.95, 0.99)]
+            rows.append([name, *(accuracy(cells[r]) for r in self.recipe.retentions), *needed])
+        heads = [at(retention) for retention in self.recipe.retentions]
+        return table([selection, *heads, "needed for 95%", "needed for 99%"], rows)
 
     def curriculum(self) -> str:
         """Pseudo-videos first, against none."""

@@ -150,7 +150,7 @@ Choose = Callable[[PackedVideos, Tensor], Tensor]
 """(videos, keep int32 [B]) -> index int64 [K], ascending, keep[b] rows of each video."""
 
 
-def by_policy(policy: Policy) -> Choose:
+def by_policy(policy: nn.Module) -> Choose:
     """Systematic: in proportion to the policy's probabilities and spread over the video. Not its k largest logits,
     which would show one and the same object in every frame."""
 
@@ -190,21 +190,28 @@ def accuracy(environment: MiniatureEnvironment, settings: Settings, choose: Choo
 
 
 def compare(
-    environment: MiniatureEnvironment, settings: Settings, policy: Policy, retentions: tuple[float, ...]
+    environment: MiniatureEnvironment, settings: Settings, of_policy: Choose, retentions: tuple[float, ...]
 ) -> dict[str, list[float]]:
     """Accuracy of each way of choosing at each retention."""
-    ways = {"random": at_random, "surprise": by_surprise, "policy": by_policy(policy)}
+    ways = {"random": at_random, "surprise": by_surprise, "policy": of_policy}
     return {
         name: [accuracy(environment, settings, choose, retention) for retention in retentions]
         for name, choose in ways.items()
     }
 
 
-def main(environment: MiniatureEnvironment, settings: Settings, retentions: tuple[float, ...] = (0.05, 0.1)) -> None:
+def main(
+    environment: MiniatureEnvironment,
+    settings: Settings,
+    retentions: tuple[float, ...] = (0.05, 0.1),
+    train: Callable[[MiniatureEnvironment, Settings], nn.Module] = train,
+    by_policy: Callable[[nn.Module], Choose] = by_policy,
+) -> None:
+    """Trains and compares; train_paper.py has a training of its own, and another way of choosing."""
     policy = train(environment, settings)
     print(f"\naccuracy in %, {settings.videos} test videos of the split {settings.split}\n")
     print(f"{'tokens kept':<12}" + "".join(f"{retention:>8.0%}" for retention in retentions))
-    for name, accuracies in compare(environment, settings, policy, retentions).items():
+    for name, accuracies in compare(environment, settings, by_policy(policy), retentions).items():
         print(f"{name:<12}" + "".join(f"{100 * value:>8.1f}" for value in accuracies))
     print(f"{'all tokens':<12}{100 * accuracy(environment, settings, everything, 1.0):>8.1f}")
 
