@@ -206,25 +206,13 @@ def ask(
 
         score ask holiday.mp4 "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --policy run --retention 0.05
     """
+    _prepare_for_models()
     with quick_imports():
-        from score_video.mllm.torchvision_check import check_torchvision
-
-        try:
-            check_torchvision()
-        except ImportError as error:
-            raise ScoreError(str(error)) from None
-        from huggingface_hub.utils import logging as hub_logging
-        from transformers.utils import logging
-
         from score_video.commands import ask as ask_command
         from score_video.commands.frames import Frames
         from score_video.commands.options import chosen_by_options
         from score_video.drawing.overlay import PICTURES
 
-    # transformers' advice is about what is set on purpose here, and the hub's retries end in one line of ours
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     options = ask_command.AskOptions(
         device=ask_command.find_device(device),
         dtype=dtype,
@@ -261,6 +249,19 @@ def page(
             callback=_text,
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A video MLLM (a folder, or its id on the hub): its tokens, and questions to it.", callback=_text
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Of the model: cpu, cuda, cuda:1... [default: a GPU if there is one]", callback=_text),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Of the model: float32, bfloat16, float16; auto: as it was saved.", callback=_text)
+    ] = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on.", callback=_text)] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free.")] = 7860,
     share_password: Annotated[
@@ -291,7 +292,11 @@ def page(
             raise
         raise ScoreError(f'score app needs {error.name}: pip install "score-video[app]"') from None
     listen = Listen(host, port, share_password, share_without_password)
-    studio = Studio(find_compressors(compressor or []), find_source(tower), max_bytes=max_upload * 2**20)
+    if model is not None:
+        _prepare_for_models()
+    studio = Studio(
+        find_compressors(compressor or []), find_source(tower, model, device, dtype), max_bytes=max_upload * 2**20
+    )
     try:
         serve(studio, listen, lambda address: print(f"score: the page is at {address} (Ctrl-C ends it)"), browse=browse)
     finally:
@@ -497,6 +502,23 @@ def demo(
     print_results(results, console())
     for name in FILES:
         print(f"  {one_line(str(out / name))}")
+
+
+def _prepare_for_models() -> None:
+    """Sees that processors can run, and that libraries keep to themselves. Raises ScoreError where they cannot."""
+    with quick_imports():
+        from score_video.mllm.torchvision_check import check_torchvision
+
+        try:
+            check_torchvision()
+        except ImportError as error:
+            raise ScoreError(str(error)) from None
+        from huggingface_hub.utils import logging as hub_logging
+        from transformers.utils import logging
+    # transformers' advice is about what is set on purpose here, and the hub's retries end in one line of ours
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]) -> None:

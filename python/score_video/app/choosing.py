@@ -121,7 +121,7 @@ class Chooser:
                 self._scores = rule.scores(*self._packed(retention))
             if compressor.selection_used == "topk":
                 return self._select(self._scores, retention, compressor)
-        return compressor.select(self._videos, self._question if compressor.needs_question else None).index
+        return compressor.select(self._videos, self._question).index
 
     def _select(self, scores: Tensor, retention: float, compressor: Compressor) -> Tensor:
         keep, count = self._keep(retention)

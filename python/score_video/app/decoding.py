@@ -12,7 +12,6 @@ import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,24 @@ MEMORY = 6 * 2**30
 
 @dataclass(frozen=True)
 class Cut:
-    """How a video is cut into tokens: so many frames, of a longest side of ``size`` pixels, in patches of ``patch``."""
+    """How a video is cut into tokens.
+
+    Attributes:
+        frames: how many.
+        size: their longest side, in pixels.
+        patch: side of a patch, in pixels; 1 where somebody else makes the patches; 0 where in addition smaller frames
+            stay as they are, which ``score ask`` leaves to the model's processor.
+    """
 
     frames: int = 32
     size: int = 448
     patch: int = 28
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) to which frames are scaled."""
+        if self.patch == 0 and max(height, width) <= self.size:
+            return height, width
+        return fit_to_patches(height, width, patch=max(1, self.patch), size=self.size)
 
 
 def read(path: Path, cut: Cut, *, seconds: float = SECONDS) -> SampledVideo:
@@ -71,7 +83,7 @@ def read(path: Path, cut: Cut, *, seconds: float = SECONDS) -> SampledVideo:
 
 def sample(path: Path, cut: Cut) -> SampledVideo:
     """The same in this process: for files that came with the package."""
-    return read_frames(path, partial(fit_to_patches, patch=cut.patch, size=cut.size), num_frames=cut.frames)
+    return read_frames(path, cut.fit, num_frames=cut.frames)
 
 
 def _main() -> None:
@@ -82,7 +94,7 @@ def _main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else is printed is not for the parent
     try:
-        video = read_frames(path, partial(fit_to_patches, patch=cut.patch, size=cut.size), num_frames=cut.frames)
+        video = read_frames(path, cut.fit, num_frames=cut.frames)
     except (ScoreError, MemoryError) as error:
         said = str(error).replace(f"{path}: ", "").replace(str(path), "the clip")
         out.write(json.dumps({"error": said or "the clip takes too much memory"}).encode() + b"\n")

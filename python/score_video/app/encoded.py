@@ -32,6 +32,9 @@ MAX_TOKENS = 32_768
 MAX_BYTES = 2**31
 """Of all clips' tokens together; those not used for the longest are put away."""
 
+FIRST_QUESTION = "What happens in this video?"
+"""What stands behind a clip that a model sees, until something else is asked."""
+
 SPRITE_PIXELS = 12_000_000
 """Of all frames in one picture; browsers on telephones draw no larger ones."""
 
@@ -47,7 +50,7 @@ class Encoded:
         videos: its tokens, a batch of one.
         grid: frames of tokens, rows, columns.
         milliseconds: of decoding and of the vision side, by phase.
-        extra: what a model needs for questions about it (:mod:`score_video.app.answers`).
+        extra: what a model needs for questions about it (:class:`score_video.app.answers.SeenVideo`).
     """
 
     clip: str
@@ -77,7 +80,8 @@ class Encoded:
         """What chooses among these tokens; the same each time."""
         with self._lock:
             if chosen.name not in self._choosers:
-                question = self.extra.question() if self.extra is not None else None
+                asks = self.extra is not None and chosen.compressor.needs_question
+                question = self.extra.question() if asks else None
                 self._choosers[chosen.name] = Chooser(chosen, self.videos, question)
             return self._choosers[chosen.name]
 

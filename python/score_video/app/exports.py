@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from score_video.app.encoded import Encoded
+from score_video.app.encoded import FIRST_QUESTION, Encoded
 from score_video.commands.options import PRETRAINED_NAME, Chosen
 from score_video.drawing.overlay import Compressed, compressed, contact_sheet, write_overlay
 from score_video.errors import ScoreError
@@ -70,7 +70,7 @@ def command_line(encoded: Encoded, chosen: Sequence[Chosen], retention: float, s
     for one in chosen:
         words = ["score"]
         if source.kind == "model":
-            words += ["ask", name, "What happens in this video?", "--model", source.name]
+            words += ["ask", name, FIRST_QUESTION, "--model", source.name]
         else:
             words += ["compress", name]
         words += [*_options(one), "--retention", f"{retention:g}", "--frames", str(cut.frames), "--size", str(cut.size)]
@@ -87,32 +87,69 @@ def command_line(encoded: Encoded, chosen: Sequence[Chosen], retention: float, s
 def python_code(encoded: Encoded, chosen: Sequence[Chosen], retention: float, source: Source) -> str:
     """What does the same in Python; prints which rows each compressor keeps."""
     cut = encoded.cut
+    own = "from score_video.commands.options import compressor_of_options\n" if any(map(_is_own_rule, chosen)) else ""
     compressors = "".join(f"    {one.name!r}: {_made(one, retention)},\n" for one in chosen)
-    head = ["from functools import partial\n", "\n"]
-    if any(_is_own_rule(one) for one in chosen):
-        head.append("from score_video.commands.options import compressor_of_options\n")
-    imports = "".join(head)
-    video = f"""fit = partial(fit_to_patches, patch={cut.patch}, size={cut.size})
+    if source.kind == "model":
+        return _MODEL_CODE.format(
+            own=own,
+            compressors=compressors,
+            video=encoded.name,
+            model=source.name,
+            question=FIRST_QUESTION,
+            **asdict(cut),
+        )
+    fit = f"""fit = partial(fit_to_patches, patch={cut.patch}, size={cut.size})
 video = read_frames({encoded.name!r}, fit, num_frames={cut.frames})
 """
     if source.kind == "tower":
         lines = f"""from score_video import Compressor, read_frames
-from score_video.video.patches import fit_to_patches
+{own}from score_video.video.patches import fit_to_patches
 from score_video.video.tower import load_tower
 
-{video}videos = load_tower({source.name!r}).encode(video.frames)
+{fit}videos = load_tower({source.name!r}).encode(video.frames)
 """
     else:
         lines = f"""from score_video import Compressor, PackedVideos, read_frames
-from score_video.video.patches import fit_to_patches, to_patches
+{own}from score_video.video.patches import fit_to_patches, to_patches
 
-{video}tokens, grid = to_patches(video.frames, {cut.patch})
+{fit}tokens, grid = to_patches(video.frames, {cut.patch})
 videos = PackedVideos.from_frames([tokens.view(*grid, -1)])
 """
-    return f"""{imports}{lines}compressors = {{
+    return f"""from functools import partial
+
+{lines}compressors = {{
 {compressors}}}
 for name, compressor in compressors.items():
     print(name, compressor.select(videos).index.tolist())
+"""
+
+
+_MODEL_CODE = """import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from score_video import Compressor, encode_inputs, read_frames
+{own}from score_video.mllm.conversation import Clip, chat_text, processor_inputs
+
+
+def fit(height, width):
+    scale = min(1, {size} / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+model = AutoModelForImageTextToText.from_pretrained({model!r}, dtype="auto")
+processor = AutoProcessor.from_pretrained({model!r})
+video = read_frames({video!r}, fit, num_frames={frames})
+clip = Clip(torch.from_numpy(video.frames), torch.from_numpy(video.timestamps), video.source.duration)
+inputs = processor_inputs(processor, clip, chat_text(processor, {question!r}))
+encoded = encode_inputs(model, inputs)
+compressors = {{
+{compressors}}}
+for name, compressor in compressors.items():
+    selected = encoded.select(compressor)
+    print(name, selected.index.tolist())
+    shorter = encoded.compress(selected)
+    answer = model.generate(**shorter, max_new_tokens=64, do_sample=False)
+    print(processor.tokenizer.decode(answer[0, shorter.prompt_length :], skip_special_tokens=True))
 """
 
 

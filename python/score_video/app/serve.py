@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import webbrowser
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from score_video.app.decoding import Cut
+from score_video.app.encoded import FIRST_QUESTION
 from score_video.app.guard import check_address, is_loopback
 from score_video.app.server import Server
 from score_video.app.studio import Studio
@@ -58,7 +59,9 @@ def serve(studio: Studio, listen: Listen, said: Callable[[str], None], *, browse
         except OSError as error:
             raise ScoreError(f"--host {listen.host} --port {listen.port}: {error.strerror or error}") from None
         first = studio.pages.examples[0]
-        studio.encode(first, studio.cut(Cut().frames, Cut().size, Cut().patch))  # so that the page shows it at once
+        shown = studio.encode(first, studio.cut(*astuple(Cut())))  # so that the page shows it at once
+        if (model := studio.source.model) is not None:  # what a device does once would count towards the first answer
+            model.ask(shown, studio.first, 0.1, FIRST_QUESTION, lambda line: None, max_new_tokens=2)
         server = Server(studio, local=is_loopback(listen.host), password=listen.password)
         host = f"[{listen.host}]" if ":" in listen.host else listen.host
         address = f"http://{host}:{listening.getsockname()[1]}"

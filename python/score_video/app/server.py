@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
+import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +21,7 @@ import numpy as np
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from score_video.app import exports
@@ -77,6 +79,7 @@ class Server:
                     "select": self._select,
                     "patch": self._patch,
                     "export": self._export,
+                    "ask": self._ask,
                 }.items()
             ),
         ]
@@ -178,6 +181,41 @@ class Server:
         file = await self._in_turn(make)
         return Response(file.content, media_type=file.media_type, headers={"score-name": file.name})
 
+    async def _ask(self, request: Request) -> Response:
+        """A line of JSON for each piece of the answers, as :meth:`AnsweringModel.ask` emits them."""
+        body = await _json(request)
+        model = self._studio.source.model
+        if model is None:
+            raise ScoreError("there is no model here to ask: start with --model")
+        question, retention = model.check_question(_text(body, "question")), _fraction(body)
+        chosen = self._studio.chosen(_text(body, "compressor"))
+        encoded = await self._encoded(request, body)
+        loop, lines = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
+        stop = threading.Event()
+
+        def emit(line: dict[str, Any] | None) -> None:
+            loop.call_soon_threadsafe(lines.put_nowait, line)
+
+        def answer() -> None:
+            try:
+                model.ask(encoded, chosen, retention, question, emit, stop.is_set)
+            except Exception as error:
+                emit({"error": _said(error)[1]})
+            finally:
+                emit(None)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            job = asyncio.create_task(self._in_turn(answer))
+            try:
+                while (line := await lines.get()) is not None:
+                    yield json.dumps(line).encode() + b"\n"
+            finally:  # also where the page is gone
+                stop.set()
+                await job
+
+        self._check_waiting()
+        return StreamingResponse(pieces(), media_type="application/x-ndjson")
+
     async def _encoded(self, request: Request, body: dict[str, Any]) -> Encoded:
         """The clip that a request is about, cut again where it was put away to make room."""
         page = self._known(request)
@@ -194,13 +232,16 @@ class Server:
 
     async def _in_turn(self, job: Callable[[], T]) -> T:
         """A long job, of which two run at a time."""
-        if self._waiting >= WAITING:
-            raise BusyError("too many are waiting: try again in a minute")
+        self._check_waiting()
         self._waiting += 1
         try:
             return await anyio.to_thread.run_sync(job, limiter=self._long)
         finally:
             self._waiting -= 1
+
+    def _check_waiting(self) -> None:
+        if self._waiting >= WAITING:
+            raise BusyError("too many are waiting: try again in a minute")
 
 
 STATUS: tuple[tuple[type[Exception], int], ...] = ((GoneError, 404), (TooLargeError, 413), (BusyError, 503))
@@ -212,19 +253,27 @@ def _errors(function: Callable[[Request], Awaitable[Response]]) -> Callable[[Req
     async def answer(request: Request) -> Response:
         try:
             return await function(request)
-        except (ScoreError, OSError) as error:
-            status = next((number for kind, number in STATUS if isinstance(error, kind)), 400)
-            said = str(error) if isinstance(error, ScoreError) else f"the server could not: {error.strerror or error}"
-            return JSONResponse({"error": " ".join(said.split())}, status)
         except ClientDisconnect:
             return JSONResponse({"error": "interrupted"}, 400)
         except Exception as error:
-            if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-                return JSONResponse({"error": "not enough memory: take fewer or smaller frames"}, 507)
-            traceback.print_exception(error)
-            return JSONResponse({"error": "something went wrong here, which the server's terminal tells"}, 500)
+            status, said = _said(error)
+            return JSONResponse({"error": said}, status)
 
     return answer
+
+
+def _said(error: Exception) -> tuple[int, str]:
+    """The status and the line for an error; prints the traceback of one that is a bug of ours."""
+    status = next((number for kind, number in STATUS if isinstance(error, kind)), 400)
+    if isinstance(error, ScoreError):
+        return status, " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return status, f"the server could not: {error.strerror or error}"
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if memory or "DefaultCPUAllocator" in str(error):
+        return 507, "not enough memory: take fewer or smaller frames"
+    traceback.print_exception(error)
+    return 500, "something went wrong here, which the server's terminal tells"
 
 
 def _described(encoded: Encoded) -> dict[str, Any]:
@@ -253,8 +302,6 @@ async def _json(request: Request) -> dict[str, Any]:
         if len(body) > MAX_JSON:
             raise TooLargeError("the request is too long")
     with contextlib.suppress(ValueError, RecursionError):
-        import json
-
         if isinstance(value := json.loads(body), dict):
             return value
     raise ScoreError("the request must be a JSON object")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from score_video.app import decoding
 from score_video.app.decoding import Cut
@@ -26,6 +26,9 @@ from score_video.methods import METHODS
 from score_video.progress import Phases
 from score_video.video.tower import load_tower
 
+if TYPE_CHECKING:
+    from score_video.app.answers import AnsweringModel  # it takes transformers, which pixels can do without
+
 MAX_COLUMNS = 3
 MAX_SECONDS = 3600.0
 """Of a clip."""
@@ -39,13 +42,13 @@ class Source:
         kind: "pixels", "tower" or "model".
         name: the tower's or model's folder or id; "" for pixels.
         encode: makes tokens of frames; None: patches of pixels.
-        extra: a loaded model (:class:`score_video.app.answers.Model`); None: no questions can be asked.
+        model: what answers questions; None: nothing does.
     """
 
     kind: str = "pixels"
     name: str = ""
     encode: Encode | None = None
-    extra: Any = None
+    model: AnsweringModel | None = None
 
 
 def find_compressors(names: Sequence[str]) -> list[Chosen]:
@@ -68,12 +71,26 @@ def find_compressors(names: Sequence[str]) -> list[Chosen]:
     return found
 
 
-def find_source(tower: str | None) -> Source:
-    """What ``--tower`` names, loaded.
+def find_source(tower: str | None, model: str | None = None, device: str | None = None, dtype: str = "auto") -> Source:
+    """What ``--tower`` or ``--model`` names, loaded.
+
+    Args:
+        device, dtype: of the model, as for ``score ask``.
 
     Raises:
-        ScoreError, OSError: as :func:`score_video.video.tower.load_tower`.
+        ScoreError, OSError: both are given; or as :func:`score_video.video.tower.load_tower` and
+            :func:`score_video.mllm.load.load_model`.
     """
+    if tower is not None and model is not None:
+        raise ScoreError("give --tower or --model, not both")
+    if model is not None:
+        from score_video.app.answers import AnsweringModel
+        from score_video.commands.ask import DTYPES, find_device
+
+        if dtype not in DTYPES:
+            raise ScoreError(f"there is no dtype {dtype!r}; there are {', '.join(DTYPES)}")
+        answering = AnsweringModel(model, find_device(device), DTYPES[dtype])
+        return Source("model", model, answering.encode, answering)
     if tower is None:
         return Source()
     return Source("tower", tower, partial(encode_by_tower, load_tower(tower)))
@@ -91,6 +108,9 @@ class Studio:
         for name in (PRETRAINED_NAME, *METHODS):
             if name not in self._chosen:
                 self._chosen[name] = chosen_by_options(None, None if name == PRETRAINED_NAME else name)
+        if self.source.model is not None:
+            for chosen in given:
+                self.source.model.check(chosen)
         self.shelf = Shelf()
         self.pages = Pages(max_bytes, self.shelf.drop_clip)
 
@@ -102,8 +122,13 @@ class Studio:
             "examples": [{"clip": clip.key, "name": clip.name, "credit": clip.credit} for clip in self.pages.examples],
             "source": {"kind": self.source.kind, "name": self.source.name},
             "maxBytes": self.pages.max_bytes,
-            "questions": self.source.extra is not None,
+            "questions": self.source.model is not None,
         }
+
+    @property
+    def first(self) -> Chosen:
+        """What is shown first of all."""
+        return self._chosen[self._first[0]]
 
     def chosen(self, name: str) -> Chosen:
         """The compressor of that name. Raises ScoreError."""
@@ -115,7 +140,7 @@ class Studio:
         """As the page asks for it; a tower or a model cuts its patches itself. Raises ScoreError."""
         cut = Cut(frames, size, patch)
         check_cut(cut)
-        return cut if self.source.kind == "pixels" else replace(cut, patch=1)
+        return replace(cut, patch={"pixels": patch, "tower": 1, "model": 0}[self.source.kind])
 
     def encode(self, clip: ClipFile, cut: Cut) -> Encoded:
         """Frames and tokens of a clip, from the shelf where they are there.

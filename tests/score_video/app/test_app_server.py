@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.towers import save_tower
+from running import printed
 from safetensors import safe_open
 
 pytest.importorskip("starlette", reason="score-video[app] is not installed")
@@ -31,6 +31,7 @@ from score_video.app.decoding import Cut
 from score_video.app.guard import TRIES, check_address
 from score_video.app.server import Server
 from score_video.app.studio import Studio, find_compressors, find_source
+from score_video.cli import main
 from score_video.commands.options import PRETRAINED_NAME, chosen_by_options
 from score_video.errors import ScoreError
 from score_video.methods import METHODS
@@ -138,12 +139,7 @@ def test_exports_do_the_same(page: Page, tmp_path: Path, studio: Studio) -> None
     assert sum(numbers["compressors"][0]["kept_per_frame"]) == 16
     (tmp_path / "big-buck-bunny.mp4").write_bytes(studio.pages.examples[0].path.read_bytes())
     code = page("export", {**asked, "kind": "python"}).text
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    for line in ran.stdout.splitlines():
+    for line in printed(code, tmp_path):
         name, _, rows = line.partition(" [")
         assert json.loads(f"[{rows}") == index.pop(name)
     assert not index
@@ -359,7 +355,7 @@ def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     assert ran.returncode == 2 and ran.stderr.count("\n") == 1 and "--share-password" in ran.stderr
 
 
-def test_a_tower(tmp_path: Path, clip: Path) -> None:
+def test_a_tower(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is chosen from is what the tower sees; the Python and the command line that are offered see the same."""
     folder = save_tower(tmp_path / "tower")
     studio = Studio(source=find_source(str(folder)))
@@ -377,12 +373,9 @@ def test_a_tower(tmp_path: Path, clip: Path) -> None:
         command = page("export", {**asked, "kind": "command"}).text
     finally:
         studio.pages.shut()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for words in ([sys.executable, "-c", code], [sys.executable, "-m", "score_video.cli", *shlex.split(command)[1:]]):
-        ran = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr
-        if words[1] == "-c":
-            assert json.loads(ran.stdout.partition(" ")[2]) == index
+    assert json.loads(printed(code, tmp_path)[0].partition(" ")[2]) == index
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[1:]) == 0
     with safe_open(tmp_path / "clip-score" / "tokens.safetensors", "pt") as kept:
         assert kept.get_tensor("index").tolist() == index
         assert kept.get_tensor("tokens").shape == (len(index), 32) and kept.metadata()["tower"] == str(folder)

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,26 @@ MOVE = """percent => {
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of a server, in a process of its own."""
-    folder = tmp_path_factory.mktemp("server")
+    with served(tmp_path_factory.mktemp("server"), "--max-upload", "2") as address:
+        yield address
+
+
+@contextmanager
+def served(folder: Path, *options: str) -> Iterator[str]:
+    """``score app``; gives its address."""
     with (folder / "stderr").open("w+") as errors:
-        command = [sys.executable, "-u", "-m", "score_video.cli", "app", "--port", "0", "--max-upload", "2"]
-        # as a user starts it; the slider's time is of two threads
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        command = [sys.executable, "-u", "-m", "score_video.cli", "app", "--port", "0", *options]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # the browser needs a core, too
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         assert server.stdout is not None
         line = server.stdout.readline()
         found = re.search(r"http://\S+", line)
         assert found, (line, (folder / "stderr").read_text())
-        yield found[0]
-        server.terminate()
-        server.wait(20)
+        try:
+            yield found[0]
+        finally:
+            server.terminate()
+            server.wait(20)
         errors.seek(0)
         assert "Traceback" not in errors.read()
 
@@ -266,3 +274,28 @@ def test_a_server_that_is_gone_is_said(browser: Browser, address: str) -> None:
     page.unroute("**/api/select")
     move(page, 34)  # and goes on once it is there again
     page.context.close()
+
+
+def test_asking_a_model(browser: Browser, saved_qwen: Path, tmp_path: Path) -> None:
+    """Both answers come as they are made, with the phases as bars; a second question uses the video again."""
+    pytest.importorskip("torchvision", reason="processors of videos need torchvision")
+    with served(tmp_path, "--model", str(saved_qwen), "--device", "cpu") as address:
+        page = opened(browser, address)
+        expect(page.locator("#badge")).to_contain_text("model: ")
+        page.get_by_role("button", name="Ask").click()
+        page.wait_for_selector(".answers[data-done]")
+        expect(page.locator(".answer h3")).to_have_text(["pretrained policy, 10% of the tokens", "All tokens"])
+        assert all(text.strip() for text in page.locator(".answer .said").all_inner_texts())
+        expect(page.locator(".answer .note").first).to_contain_text("Saved: ")
+        bars = [page.locator(".answer .bars").nth(number).locator(".name").all_inner_texts() for number in (0, 1)]
+        assert bars == [["prompt", "compression", "prefill"], ["decode", "processor", "vision tower"]]
+        page.locator("#question").fill("And then?")
+        page.get_by_role("button", name="Ask").click()
+        page.wait_for_function("() => document.querySelectorAll('.answers[data-done]').length === 2")
+        expect(page.locator(".asked").first).to_have_text("And then?")
+        results = Axe().run(page)
+        assert results.violations_count == 0, results.generate_report()
+        if folder := os.environ.get("SCORE_PICTURES"):
+            page.locator("#ask").screenshot(path=Path(folder) / "page-ask.png")
+        assert page.problems == []  # type: ignore[attr-defined]
+        page.context.close()

@@ -320,7 +320,8 @@ const begin = guarded(async () => {
   $("play").onclick = () => play(!state.playing);
   new ResizeObserver(drawAll).observe($("columns"));
   const { kind, name } = state.offer.source;
-  $("badge").textContent = { pixels: "tokens: raw pixels", tower: `tower: ${name}`, model: `model: ${name}` }[kind];
+  const shortName = name.split("/").filter(Boolean).at(-1);
+  $("badge").textContent = { pixels: "tokens: raw pixels", tower: `tower: ${shortName}`, model: `model: ${shortName}` }[kind];
   $("source").textContent = {
     pixels: "Tokens are patches of raw pixels, not what a model sees: start with --tower or --model for those.",
     tower: `Tokens are those of the vision tower ${name}.`,

@@ -1,0 +1,307 @@
+"""Questions about a clip, of a video MLLM: the answer from the tokens that are kept, beside the answer from all.
+
+The vision tower runs once for each clip. A further question changes the end of the prompt alone, so that all that came
+out of the video is used again.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from score_video.app.choosing import selection_of
+from score_video.app.encoded import FIRST_QUESTION, Encoded
+from score_video.commands.options import Chosen
+from score_video.drawing.overlay import scale_to_grid
+from score_video.errors import ScoreError
+from score_video.mllm.adapter import Features, find_adapter
+from score_video.mllm.ask import check_policy, seen_frames
+from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs
+from score_video.mllm.conversation import Clip, chat_ids, chat_text, processor_inputs
+from score_video.mllm.load import load_model, load_processor
+from score_video.packed import PackedVideos, Selection
+from score_video.policy import SurprisePolicy
+from score_video.progress import Phases
+from score_video.video.sampling import SampledVideo
+
+MOST_NEW_TOKENS = 256
+MOST_CHARACTERS = 1000
+"""Of a question."""
+
+Emit = Callable[[dict[str, Any]], None]
+"""Is given what there is to tell, as it comes: see :meth:`AnsweringModel.ask`."""
+
+
+@dataclass(frozen=True)
+class SeenVideo:
+    """What a model's vision side made of a clip, with a question behind it."""
+
+    encoded: EncodedInputs
+    ids: Tensor
+    """int64 [S], of the prompt before its placeholder was made many."""
+
+    def question(self) -> Tensor:
+        """[1, E], for compressors that look at it."""
+        return self.encoded.question()
+
+    def asked(self, ids: Tensor) -> SeenVideo:
+        """The same clip with another question.
+
+        Args:
+            ids: int64 [S'], of the new prompt, as ``self.ids``.
+
+        Raises:
+            ScoreError: the template writes the question in front of the video.
+        """
+        if torch.equal(ids, self.ids):
+            return self
+        least = min(len(ids), len(self.ids)) - 1  # so that both have an end
+        differs = (ids[:least] != self.ids[:least]).nonzero()
+        shared = int(differs[0, 0]) if len(differs) else least
+        tail, width = len(self.ids) - shared, self.encoded.prompt.input_ids.shape[1]
+        old = self.encoded.prompt.input_ids[0, width - tail :]
+        new = ids[shared:].to(old.device)
+        positions = self.encoded.prompt.position_ids[..., width - tail :]
+        visuals = self.encoded.visuals
+        parts = [part for part in (visuals.features, visuals.fixed) if part is not None]
+        behind = not any(bool(part.placeholders[:, width - tail :].any()) for part in parts)
+        plain = bool((positions.diff(dim=-1) == 1).all())  # text, which counts on
+        if not behind or not plain or tail < 1 or not torch.equal(old.cpu(), self.ids[shared:]):
+            raise ScoreError("processor must have a chat template that writes the question behind the video")
+        counted = positions[..., :1] + torch.arange(len(new), device=positions.device)
+        whole = self.encoded.prompt
+        prompt = replace(
+            whole,
+            input_ids=torch.cat([whole.input_ids[:, : width - tail], new[None]], dim=1),
+            attention_mask=torch.cat([whole.attention_mask[:, : width - tail], torch.ones_like(new)[None]], dim=1),
+            position_ids=torch.cat([whole.position_ids[..., : width - tail], counted], dim=-1),
+        )
+
+        def moved(part: Features | None) -> Features | None:
+            if part is None:
+                return None
+            places = part.placeholders[:, : width - tail]
+            return replace(part, placeholders=torch.cat([places, places.new_zeros(1, len(new))], dim=1))
+
+        features = moved(visuals.features)
+        assert features is not None
+        visuals = replace(visuals, features=features, fixed=moved(visuals.fixed))
+        return SeenVideo(replace(self.encoded, prompt=prompt, visuals=visuals), ids)
+
+
+class AnsweringModel:
+    """A video MLLM and its processor; one question at a time."""
+
+    def __init__(self, source: str, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        """Loads it. Raises ScoreError, OSError: as :func:`score_video.mllm.load.load_model`."""
+        self.source = source
+        self._processor = load_processor(source)
+        self._model = load_model(source, device, dtype)
+        self._lock = threading.Lock()
+
+    def check(self, chosen: Chosen) -> None:
+        """Raises ScoreError for a policy that is for tokens of another model."""
+        if isinstance(chosen.compressor.method, SurprisePolicy):
+            check_policy(self._model, chosen.compressor.method, chosen.name)
+
+    @torch.no_grad()
+    def encode(self, sampled: SampledVideo, phases: Phases) -> tuple[SampledVideo, PackedVideos, SeenVideo]:
+        """What the model makes of frames; gives them back as it sees them, of whole pixels a token."""
+        clip = Clip(torch.from_numpy(sampled.frames), torch.from_numpy(sampled.timestamps), sampled.source.duration)
+        text = chat_text(self._processor, FIRST_QUESTION)
+        with self._lock:
+            with phases("processor"):
+                inputs = processor_inputs(self._processor, clip, text)
+                inputs = {name: self._place(name, value) for name, value in inputs.items()}
+            mixes = find_adapter(self._model).mixes_pictures
+            with phases("vision tower"):
+                layout: Any = [[("video", len(sampled.frames))]] if mixes else None
+                encoded = encode_inputs(self._model, inputs, visual_layout=layout)
+                _synchronize(self._model.device)
+        if encoded is None:
+            raise ScoreError(f"{self.source}: its processor put no video into the prompt")
+        videos = encoded.visuals.videos
+        columns = int(videos.columns[0])
+        shown = scale_to_grid(seen_frames(self._processor, clip), int(videos.tokens_per_frame[0]) // columns, columns)
+        seen = SeenVideo(encoded, chat_ids(self._processor, text))
+        return replace(sampled, frames=shown[: len(sampled.frames)]), videos, seen
+
+    def check_question(self, question: str) -> str:
+        """The question without space around it. Raises ScoreError for none, and for one that is too long."""
+        question = question.strip()
+        if not question:
+            raise ScoreError("question must not be empty")
+        if len(question) > MOST_CHARACTERS:
+            raise ScoreError(f"question must have at most {MOST_CHARACTERS} characters, got {len(question)}")
+        return question
+
+    @torch.no_grad()
+    def ask(
+        self,
+        video: Encoded,
+        chosen: Chosen,
+        retention: float,
+        question: str,
+        emit: Emit,
+        stopped: Callable[[], bool] = lambda: False,
+        *,
+        max_new_tokens: int = 64,
+    ) -> None:
+        """Answers greedily, from the tokens that are kept and then from all of them.
+
+        Args:
+            video: what :meth:`encode` made of a clip.
+            chosen, retention: what keeps tokens, and which fraction.
+            question: of :meth:`check_question`.
+            emit: is given ``{"which": "kept" or "all", "text": piece}`` as words come, and once an answer is whole
+                ``{"which": ..., "done": numbers}``.
+            stopped: whether nobody listens any more; asked at each token.
+        """
+        if not isinstance(video.extra, SeenVideo):
+            raise ScoreError("this clip was not seen by a model")
+        max_new_tokens = min(max(1, max_new_tokens), MOST_NEW_TOKENS)
+        with self._lock:
+            start = time.perf_counter()
+            seen = video.extra.asked(chat_ids(self._processor, chat_text(self._processor, question)))
+            prompt = (time.perf_counter() - start) * 1000
+            start = time.perf_counter()
+            if chosen.compressor.needs_question:
+                selected = seen.encoded.select(replace(chosen.compressor, retention=retention))
+            else:
+                selected = selection_of(video.chooser(chosen).at(retention), video.videos)
+            inputs = seen.encoded.compress(selected)
+            _synchronize(self._model.device)
+            choosing = (time.perf_counter() - start) * 1000
+            once = dict(video.milliseconds)
+            self._answer(
+                "kept", inputs, once, {"prompt": prompt, "compression": choosing}, emit, stopped, max_new_tokens
+            )
+            everything = torch.arange(len(video.videos.tokens), device=video.videos.tokens.device)
+            inputs = seen.encoded.compress(Selection(everything, video.videos.lengths))
+            if not stopped():
+                self._answer("all", inputs, once, {"prompt": prompt}, emit, stopped, max_new_tokens)
+
+    def _answer(
+        self,
+        which: str,
+        inputs: CompressedInputs,
+        once: Mapping[str, float],
+        phases: Mapping[str, float],
+        emit: Emit,
+        stopped: Callable[[], bool],
+        max_new_tokens: int,
+    ) -> None:
+        clock = _FirstToken()
+        streamer = _Streamer(self._processor.tokenizer, lambda piece: emit({"which": which, "text": piece}))
+        start = time.perf_counter()
+        output = self._model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            logits_processor=LogitsProcessorList([clock]),
+            stopping_criteria=StoppingCriteriaList([_Stop(stopped)]),
+            streamer=streamer,
+        )
+        end = time.perf_counter()
+        assert inputs.selected is not None
+        prompt_tokens, new = inputs["attention_mask"].shape[1], output.shape[1] - inputs.prompt_length
+        per_token = cache_bytes_per_token(self._model)
+        bars = [{"name": name, "milliseconds": round(ms, 2), "once": True} for name, ms in once.items()]
+        own = {**phases, "prefill": (clock.at - start) * 1000}
+        bars += [{"name": name, "milliseconds": round(ms, 2), "once": False} for name, ms in own.items()]
+        done = {
+            "visual": len(inputs.selected.index),
+            "prompt": prompt_tokens,
+            "new": new,
+            "bars": bars,
+            "perSecond": round((new - 1) / (end - clock.at), 1) if new > 1 else None,
+            "cacheBytes": None if per_token is None else per_token * prompt_tokens,
+        }
+        emit({"which": which, "done": done})
+
+    def _place(self, name: str, value: Tensor) -> Tensor:
+        """On the model's device; pixels in its dtype."""
+        return value.to(self._model.device, self._model.dtype if name.startswith("pixel_values") else None)
+
+
+def cache_bytes_per_token(model: Any) -> int | None:
+    """What keys and values of one token take in all layers; None where the config does not tell."""
+    config = model.config.get_text_config()
+    layers, heads = (getattr(config, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
+    if not layers or not heads:
+        return None
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    size: int = 2 * layers * shared * width * model.dtype.itemsize
+    return size
+
+
+class _Streamer(BaseStreamer):
+    """Words as they come. What could still change, a letter of which bytes are missing, waits."""
+
+    def __init__(self, tokenizer: Any, say: Callable[[str], None]) -> None:
+        self._tokenizer = tokenizer
+        self._say = say
+        self._ids: list[int] = []
+        self._said = 0
+        self._is_prompt = True
+
+    def put(self, value: Tensor) -> None:
+        """The prompt's ids (none, for families that take embeddings), then one token at a time."""
+        if self._is_prompt:
+            self._is_prompt = False
+            return
+        self._ids += value.flatten().tolist()
+        text = self._text()
+        if not text.endswith("\ufffd"):
+            self._tell(text)
+
+    def end(self) -> None:
+        """What waited."""
+        self._tell(self._text())
+
+    def _text(self) -> str:
+        text: str = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        return text
+
+    def _tell(self, text: str) -> None:
+        if len(text) > self._said:
+            self._say(text[self._said :])
+            self._said = len(text)
+
+
+class _FirstToken(LogitsProcessor):
+    """Changes nothing; notes when the logits of the first new token are there."""
+
+    def __init__(self) -> None:
+        self.at = math.nan
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        del input_ids
+        if math.isnan(self.at):
+            _synchronize(scores.device)
+            self.at = time.perf_counter()
+        return scores
+
+
+class _Stop(StoppingCriteria):
+    def __init__(self, stopped: Callable[[], bool]) -> None:
+        self._stopped = stopped
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **options: Any) -> Tensor:
+        return torch.full((input_ids.shape[0],), self._stopped(), dtype=torch.bool, device=input_ids.device)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
