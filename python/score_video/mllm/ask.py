@@ -126,7 +126,7 @@ def ask(
     small = _Run(model, processor, selector, Phases(None))
     small.answer(small.encode(warm_up, text), 2)
 
-    run = _Run(model, processor, selector, Phases(progress, lambda: _synchronize(model.device)))
+    run = _Run(model, processor, selector, Phases(progress, lambda: synchronize(model.device)))
     run.phases.milliseconds.update(before or {})
     encoded = run.encode(clip, text)
     compressed, selected = run.answer(encoded, max_new_tokens)
@@ -178,7 +178,7 @@ class _Run:
         self, inputs: CompressedInputs, max_new_tokens: int, shared: Mapping[str, float], name: str
     ) -> Answer:
         """name: what progress calls it."""
-        clock = _FirstToken()
+        clock = FirstToken()
         with self.phases(name):
             start = time.perf_counter()
             output = self._model.generate(
@@ -205,7 +205,7 @@ class _Run:
         return value.to(self._model.device, self._model.dtype if name.startswith("pixel_values") else None)
 
 
-class _FirstToken(LogitsProcessor):
+class FirstToken(LogitsProcessor):
     """Changes nothing; notes when the logits of the first new token are there."""
 
     def __init__(self) -> None:
@@ -214,12 +214,12 @@ class _FirstToken(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         del input_ids
         if math.isnan(self.at):
-            _synchronize(scores.device)
+            synchronize(scores.device)
             self.at = time.perf_counter()
         return scores
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 

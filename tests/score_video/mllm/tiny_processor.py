@@ -69,5 +69,9 @@ class _Tokenizer:
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
         return {"input_ids": char_ids(text)}
 
+    def decode(self, ids: Tensor, skip_special_tokens: bool) -> str:
+        assert skip_special_tokens
+        return " ".join(map(str, ids.tolist()))
+
     def get_vocab(self) -> dict[str, int]:
         return {chr(c): char_ids(chr(c))[0] for c in range(128)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from score_video.errors import ScoreError
-from score_video.mllm.adapter import Features, Visuals, find_adapter
+from score_video.mllm.adapter import Adapter, Features, Visuals, find_adapter
 from score_video.mllm.compress import EncodedInputs, encode_inputs
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, processor_inputs
 from score_video.mllm.prompt import Prompt
@@ -18,6 +18,24 @@ from score_video.packed import PackedVideos
 
 _ANY_QUESTION = "What is shown?"  # the entry is the same whatever is asked
 _TYPES = "mm_token_type_ids"
+
+
+@dataclass(frozen=True)
+class PromptAboutVideo:
+    """A whole prompt with one video in it.
+
+    Attributes:
+        adapter: of the model's family.
+        prompt: with the stock model's positions, [1, S].
+        features, fixed: as in :class:`EncodedVideo`; their places bool [1, S].
+        end_of_video: how many of the S tokens come before the text behind the video.
+    """
+
+    adapter: Adapter
+    prompt: Prompt
+    features: Features
+    fixed: Features | None
+    end_of_video: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +67,14 @@ class EncodedVideo:
         return PackedVideos.from_grids(self.features.rows, [(frames, rows, self.columns)])
 
     def in_prompt(self, model: Any, text_ids: Tensor, answer: Sequence[int] = ()) -> EncodedInputs:
-        """A prompt about the video, as :func:`score_video.mllm.encode_inputs` would return it.
+        """:meth:`prompt`, as :func:`score_video.mllm.encode_inputs` would return it."""
+        made = self.prompt(model, text_ids, answer)
+        owner = torch.zeros(1, dtype=torch.int64, device=self.features.rows.device)
+        visuals = Visuals(self.packed(), made.features, made.fixed, owner)
+        return EncodedInputs(model, made.adapter, made.prompt, visuals, {})
+
+    def prompt(self, model: Any, text_ids: Tensor, answer: Sequence[int] = ()) -> PromptAboutVideo:
+        """A prompt about the video.
 
         Args:
             text_ids: int64, of :func:`score_video.mllm.conversation.chat_ids`.
@@ -72,14 +97,13 @@ class EncodedVideo:
         adapter = find_adapter(model)
         if unknown := sorted(set(inputs) - set(adapter.consumed)):
             raise ScoreError(f"processor makes inputs that cannot be put into batches here: {', '.join(unknown)}")
-        prompt = replace(prompt, position_ids=adapter.position_ids(model, inputs, prompt))
-        visuals = Visuals(
-            self.packed(),
+        return PromptAboutVideo(
+            adapter,
+            replace(prompt, position_ids=adapter.position_ids(model, inputs, prompt)),
             replace(self.features, placeholders=_widened(self.features.placeholders, sizes)),
             None if self.fixed is None else replace(self.fixed, placeholders=_widened(self.fixed.placeholders, sizes)),
-            torch.zeros(1, dtype=torch.int64, device=device),
+            len(before) + len(self.ids),
         )
-        return EncodedInputs(model, adapter, prompt, visuals, {})
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, by name, as :meth:`from_tensors` takes it."""

@@ -66,17 +66,14 @@ class FeatureCache:
             OSError: it could not be written; names the file.
         """
         try:
-            return {name: tensor.to(device) for name, tensor in _read(entry).items()}
+            return {name: tensor.to(device) for name, tensor in read_tensors(entry)[0].items()}
         except FileNotFoundError:
             pass
         except (SafetensorError, ValueError) as error:
             warnings.warn(f"{entry} is damaged and made again: {error}", stacklevel=2)
         tensors = {name: tensor.contiguous() for name, tensor in make().items()}
-        on_disk = {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # none shares memory with another
         self.folder.mkdir(parents=True, exist_ok=True)
-        with output_file(entry) as temporary:
-            # not save_file, whose files are for their owner alone
-            temporary.write_bytes(save(on_disk, metadata={"sha256": _digest_of_tensors(on_disk)}))
+        write_tensors(entry, tensors)
         return tensors
 
 
@@ -108,19 +105,33 @@ def _config(model: Any) -> str:
     return json.dumps([config, sorted({str(kind) for kind in kinds})], sort_keys=True, default=str)
 
 
-def _read(entry: Path) -> dict[str, Tensor]:
-    with safe_open(entry, framework="pt") as file:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file, all of it or nothing, with the hash of its content among its metadata.
+
+    Raises:
+        OSError: it could not be written; names the file.
+    """
+    on_disk = {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # none shares memory with another
+    with output_file(path) as temporary:
+        # not save_file, whose files are for their owner alone
+        temporary.write_bytes(save(on_disk, metadata={**(metadata or {}), "sha256": digest_of_tensors(on_disk)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What :func:`write_tensors` wrote: tensors and metadata. Raises SafetensorError, ScoreError: it is damaged."""
+    with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        if (file.metadata() or {}).get("sha256") != _digest_of_tensors(tensors):
-            raise ScoreError("its content is not what was written")
-    return tensors
+        metadata = file.metadata() or {}
+    if metadata.pop("sha256", None) != digest_of_tensors(tensors):
+        raise ScoreError("its content is not what was written")
+    return tensors, metadata
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
