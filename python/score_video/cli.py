@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from score_video.commands.terminal import console, one_line, progress_bar
+from score_video.commands.terminal import console, lines_from_terminal, one_line, progress_bar
 from score_video.errors import ScoreError
 from score_video.files import is_text
 from score_video.progress import Phases, quick_imports
@@ -166,10 +166,12 @@ def compress(
 @app.command()
 def ask(
     video: Annotated[Path, typer.Argument(help="The video: any file with its picture in it, of any length.")],
-    question: Annotated[str, typer.Argument(help="About the video.", callback=_text)],
     model: Annotated[
         str, typer.Option(help="A folder that holds a model, or its id on the hub, owner/name.", callback=_text)
     ],
+    question: Annotated[
+        str | None, typer.Argument(help="About the video. [default: read one after another]", callback=_text)
+    ] = None,
     policy: Policy = None,
     method: Rule = None,
     retention: Retention = None,
@@ -193,10 +195,19 @@ def ask(
         Path | None, typer.Option(help="Folder to make: contact.png and overlay.mp4 show what the model saw.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the answer and the numbers here too.")] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help='Ask what is in this file, a JSON object with a "question" a line.')
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the answers to --questions here, line by line.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Keep the compressed video here, to be asked about in place of VIDEO.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier pictures.")] = False,
     seed: Seed = None,
 ) -> None:
     """Ask a video MLLM about a video, of which it sees only the tokens that are kept; and see where the time goes.
+
+    Without a question, or with --questions, the video is compressed once and asked about many times.
 
     Keep 10% by the policy that comes with the package, beside the answer on all tokens:
 
@@ -205,6 +216,12 @@ def ask(
     By a policy that was trained for this model:
 
         score ask holiday.mp4 "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --policy run --retention 0.05
+
+    One question after another; and on another day, of what was kept:
+
+        score ask holiday.mp4 --model Qwen/Qwen2.5-VL-3B-Instruct --save holiday.safetensors
+
+        score ask holiday.safetensors --model Qwen/Qwen2.5-VL-3B-Instruct --questions asked.jsonl --output said.jsonl
     """
     _prepare_for_models()
     with quick_imports():
@@ -223,6 +240,32 @@ def ask(
     )
     outputs = ask_command.AskOutputs(pictures, json, overwrite)
     chosen = chosen_by_options(policy, method, retention=retention, selection=selection or law, seed=seed)
+    if question is None or questions is not None or save is not None or video.suffix == ".safetensors":
+        from score_video.commands import ask_many
+
+        of_one = {"--compare": compare, "--pictures": pictures, "--json": json}
+        if given := [name for name, value in of_one.items() if value]:
+            raise ScoreError(f"{given[0]} is for one question about a video file, without --questions and --save")
+        if question is not None and questions is not None:
+            raise ScoreError("give a question or --questions, not both")
+        files = ask_many.ManyOptions(questions, output, save)
+        files.check()
+        lines = None if questions is None else ask_many.read_questions(questions)
+        with progress_bar() as progress:
+            asking = ask_many.prepare(video, model, chosen, options, save, progress)
+        ask_many.print_ready(asking, console())
+        if lines is None:
+            asked = [question] if question is not None else lines_from_terminal("? ")
+            ask_many.answer_aloud(asking, asked, max_new_tokens, console(), echo=False)
+        elif output is None:
+            ask_many.answer_aloud(asking, [one["question"] for one in lines], max_new_tokens, console(), echo=True)
+        else:
+            with progress_bar() as progress:
+                took = ask_many.answer_into(asking, lines, max_new_tokens, output, progress)
+            print(f"{len(lines)} answers, {took / len(lines):.1f} ms each")
+        return
+    if output is not None:
+        raise ScoreError("--output needs --questions, a file to read them from")
     with progress_bar() as progress:
         report = ask_command.run(video, question, model, chosen, options, outputs, progress)
     ask_command.print_report(report, console())

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from score_video.commands.frames import Frames
 from score_video.commands.options import Chosen
+from score_video.commands.terminal import printable
 from score_video.drawing.overlay import PICTURES, scale_to_grid, write_pictures
 from score_video.errors import ScoreError
 from score_video.files import output_file, output_folder
@@ -177,7 +178,7 @@ def run(
             if isinstance(compressor.method, SurprisePolicy):
                 check_policy(model, compressor.method, chosen.name)
         with phases("decode") as step:
-            sampled = options.frames.read(video, _fit(options.size), step)
+            sampled = options.frames.read(video, fit(options.size), step)
         clip = Clip(torch.from_numpy(sampled.frames), torch.from_numpy(sampled.timestamps), sampled.source.duration)
         answers = ask(
             model,
@@ -236,7 +237,7 @@ def print_report(report: AskReport, console: Console) -> None:
     answers = [report.compressed] + ([report.full] if report.full else [])
     names = [report.decides, "all tokens"][: len(answers)]
     for name, answer in zip(names, answers, strict=True):
-        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in answer.answer)
+        text = printable(answer.answer)
         heading = f"{name}: " if len(answers) > 1 else ""
         console.print(f"{heading}{text or '(an empty answer)'}", markup=False, highlight=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -254,13 +255,15 @@ def print_report(report: AskReport, console: Console) -> None:
     console.print(table)
 
 
-def _fit(size: int | None) -> Callable[[int, int], tuple[int, int]]:
-    def fit(height: int, width: int) -> tuple[int, int]:
+def fit(size: int | None) -> Callable[[int, int], tuple[int, int]]:
+    """What :func:`score_video.video.read_frames` scales frames by: their longest side is at most ``size`` pixels."""
+
+    def scaled(height: int, width: int) -> tuple[int, int]:
         if size is None or max(height, width) <= size:
             return height, width
         return fit_to_patches(height, width, patch=1, size=size)
 
-    return fit
+    return scaled
 
 
 def _write_pictures(folder: Path, title: str, how: str, processor: Any, clip: Clip, answers: Answers) -> None:

@@ -25,6 +25,25 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def printable(text: str) -> str:
+    """Of several lines, which may hold terminal codes too."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def lines_from_terminal(prompt: str) -> Iterator[str]:
+    """Lines of the standard input that are not empty, until its end; on a terminal after a prompt, to an empty one."""
+    while True:
+        if asking := sys.stdin.isatty():
+            print(prompt, end="", flush=True)
+        line = sys.stdin.readline()
+        if not line or (asking and not line.strip()):
+            if asking and not line:
+                print()
+            return
+        if line.strip():
+            yield line.strip()
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A bar on a terminal; elsewhere a line as each phase begins."""

@@ -150,7 +150,7 @@ class _Run:
             inputs = processor_inputs(self._processor, clip, text)
             inputs = {name: self._place(name, value) for name, value in inputs.items()}
         # where frames and images look alike in the inputs, the model is told that these are frames
-        mixes = find_adapter(self._model).mixes_pictures
+        mixes = find_adapter(self._model).mixes_pictures and "pixel_values_videos" not in inputs
         layout: VisualLayout | None = [[("video", len(clip.frames))]] if mixes else None
         with self.phases("vision tower"):
             encoded = encode_inputs(self._model, inputs, visual_layout=layout)

@@ -67,10 +67,10 @@ class VideoSession:
             raise ScoreError("processor must have a chat template that writes the question behind the video")
         start = time.perf_counter()
         clock = FirstToken()
+        of_video = ("input_ids", "inputs_embeds", "mm_encoder_outputs")
         output = self._model.generate(
             input_ids=ids,
-            attention_mask=arguments["attention_mask"],
-            position_ids=arguments["position_ids"],
+            **{name: value for name, value in arguments.items() if name not in of_video},
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
@@ -92,10 +92,10 @@ class VideoSession:
 
     def _see(self, arguments: dict[str, Any], ids: Tensor, before: int) -> None:
         """Computes keys and values of the first ``before`` tokens of a prompt; positions are the whole prompt's."""
-        given = dict(arguments)
-        for name in ("input_ids", "inputs_embeds", "attention_mask"):
-            if name in given:
-                given[name] = given[name][:, :before]
-        given["position_ids"] = given["position_ids"][..., :before]
+        given = {
+            name: value[:, :before] if isinstance(value, Tensor) and value.shape[:2] == ids.shape else value
+            for name, value in arguments.items()
+        }
+        given["position_ids"] = arguments["position_ids"][..., :before]
         output = self._model(**given, use_cache=True, logits_to_keep=1)
         self._cache, self._seen = output[self._cache_name], ids[:, :before]

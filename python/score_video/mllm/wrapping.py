@@ -187,26 +187,31 @@ class Wrapping:
         compressed = self._compress(given, layout)
         if compressed is None:
             return original(**given)
-        turn, columns, options = self._options_of_forward(given, compressed)
+        turn, last, options = self._options_of_forward(given, compressed)
         as_tuple = given.get("return_dict") is False
         output = original(**options)
         self._remember(output, turn, cache)
-        output["logits"] = output.logits.gather(1, columns[..., None].expand(-1, -1, output.logits.shape[-1]))
+        output["logits"] = self._whole_logits(turn, last, options.get("logits_to_keep"), output.logits)
         return output.to_tuple() if as_tuple else output
 
     @_not_compiled
     def _options_of_forward(
         self, given: Mapping[str, Any], compressed: CompressedInputs
-    ) -> tuple[FirstTurn, Tensor, dict[str, Any]]:
-        """The turn; which of the logits are those of the places asked for, int64 [B, N]; and the stock arguments."""
+    ) -> tuple[FirstTurn, int, dict[str, Any]]:
+        """The turn; how many places at the end are asked for, 0 for all; and the stock model's arguments."""
         turn = FirstTurn.of(given["input_ids"], given.get("attention_mask"), compressed)
         options = {**compressed, **self._options(given), "return_dict": True}
-        columns = turn.columns_of_logits(last := given.get("logits_to_keep") or 0)
-        if last:
-            width = turn.shorter.shape[1]
-            options["logits_to_keep"] = width - int(columns.min())
-            columns = columns - (width - options["logits_to_keep"])
-        return turn, columns, options
+        if last := given.get("logits_to_keep") or 0:
+            options["logits_to_keep"] = turn.shorter.shape[1] - int(turn.columns_of_logits(last).min())
+        return turn, last, options
+
+    @_not_compiled
+    def _whole_logits(self, turn: FirstTurn, last: int, asked: int | None, logits: Tensor) -> Tensor:
+        """Logits of the shorter prompts, of their last ``asked`` places or of all, as those of the whole prompts."""
+        width = turn.shorter.shape[1]
+        heeded = asked is not None and logits.shape[1] == asked  # some families always give all
+        columns = turn.columns_of_logits(last if heeded else 0) - (width - logits.shape[1])  # [B, N]
+        return logits.gather(1, columns[..., None].expand(-1, -1, logits.shape[-1]))
 
     # --- both
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import FAMILIES, Family, Prompts
+from tiny import Family, Prompts
+from tiny_families import MASKED as FAMILIES
 from torch import Tensor
 
 from score_video.compressor import Compressor

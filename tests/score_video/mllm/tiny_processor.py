@@ -57,7 +57,7 @@ class TinyProcessor:
         self.places = [len(before) + column for _, column in batch.places[0]]
         batch.ids[0] = [*before, *batch.ids[0], *after]
         for name, value in batch.pixels.items():
-            if name == "mm_token_type_ids":
+            if name.endswith("mm_token_type_ids"):
                 batch.pixels[name] = [[0] * len(before) + value[0] + [0] * len(after)]
         return batch.inputs()
 

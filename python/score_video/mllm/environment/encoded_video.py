@@ -17,7 +17,8 @@ from score_video.mllm.prompt import Prompt
 from score_video.packed import PackedVideos
 
 _ANY_QUESTION = "What is shown?"  # the entry is the same whatever is asked
-_TYPES = "mm_token_type_ids"
+_TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids")
+"""Outputs of processors with a value for each token, 0 for text."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class EncodedVideo:
         tokens_per_frame, columns: N, and how many of them are a row of a frame.
         placeholder: int64 [R], what the tokenizer makes of the chat template's placeholder for a video.
         ids: int64 [S], what stands in its place.
-        types: int64 [S], their ``mm_token_type_ids``; None for processors that make none.
+        types: int64 [S] each, their ``mm_token_type_ids`` and the like, by name.
         others: the processor's outputs that are neither text nor pixels: grids, times.
     """
 
@@ -58,7 +59,7 @@ class EncodedVideo:
     columns: int
     placeholder: Tensor
     ids: Tensor
-    types: Tensor | None
+    types: Mapping[str, Tensor]
     others: Mapping[str, Tensor]
 
     def packed(self) -> PackedVideos:
@@ -90,12 +91,12 @@ class EncodedVideo:
         answer_ids = torch.tensor(answer, dtype=torch.int64, device="cpu")
         ids = torch.cat([before, self.ids.cpu(), after, answer_ids])[None].to(device)
         mask = torch.ones_like(ids)
-        prompt = Prompt(ids, mask, mask.cumsum(1) - 1, None)
-        inputs = dict(self.others)
-        if self.types is not None:
-            inputs[_TYPES] = _widened(self.types[None], sizes)
+        types = {name: _widened(values[None], sizes) for name, values in self.types.items()}
+        inputs = {**self.others, **types}
         adapter = find_adapter(model)
-        if unknown := sorted(set(inputs) - set(adapter.consumed)):
+        carried = {name: inputs[name] for name in adapter.carried if name in inputs}
+        prompt = Prompt(ids, mask, mask.cumsum(1) - 1, None, carried)
+        if unknown := sorted(set(inputs) - {*adapter.consumed, *adapter.carried}):
             raise ScoreError(f"processor makes inputs that cannot be put into batches here: {', '.join(unknown)}")
         return PromptAboutVideo(
             adapter,
@@ -109,8 +110,7 @@ class EncodedVideo:
         """Everything, by name, as :meth:`from_tensors` takes it."""
         tensors = {"placeholder": self.placeholder, "ids": self.ids}
         tensors["geometry"] = torch.tensor([self.tokens_per_frame, self.columns], device="cpu")
-        if self.types is not None:
-            tensors["types"] = self.types
+        tensors |= {f"types.{name}": values for name, values in self.types.items()}
         for name, part in (("features", self.features), ("fixed", self.fixed)):
             if part is not None:
                 tensors |= {f"{name}.rows": part.rows, f"{name}.placeholders": part.placeholders}
@@ -126,6 +126,9 @@ class EncodedVideo:
             deepstack = tuple(tensors[f"{name}.deepstack.{n}"] for n in range(count))
             return Features(tensors[f"{name}.rows"], tensors[f"{name}.placeholders"], deepstack)
 
+        def named(prefix: str) -> dict[str, Tensor]:
+            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
         tokens_per_frame, columns = tensors["geometry"].tolist()
         return EncodedVideo(
             part("features"),
@@ -134,8 +137,8 @@ class EncodedVideo:
             columns,
             tensors["placeholder"],
             tensors["ids"],
-            tensors.get("types"),
-            {key.removeprefix("others."): value for key, value in tensors.items() if key.startswith("others.")},
+            named("types."),
+            named("others."),
         )
 
 
@@ -153,7 +156,7 @@ def encode_video(model: Any, processor: Any, clip: Clip) -> EncodedVideo:
         dtype = model.dtype if name.startswith("pixel_") and value.is_floating_point() else value.dtype
         inputs[name] = value.to(model.device, dtype)
     # where frames and images look alike in the inputs, the model is told that these are frames
-    mixes = find_adapter(model).mixes_pictures
+    mixes = find_adapter(model).mixes_pictures and "pixel_values_videos" not in inputs
     encoded = encode_inputs(model, inputs, visual_layout=[[("video", len(clip.frames))]] if mixes else None)
     if encoded is None or encoded.visuals.videos.num_videos != 1:
         found = 0 if encoded is None else encoded.visuals.videos.num_videos
@@ -166,7 +169,7 @@ def encode_video(model: Any, processor: Any, clip: Clip) -> EncodedVideo:
     def cut(part: Features) -> Features:
         return replace(part, placeholders=part.placeholders[:, begin : len(ids) - end])
 
-    text_like = {"input_ids", "attention_mask", _TYPES}
+    text_like = {"input_ids", "attention_mask", *_TYPES}
     return EncodedVideo(
         cut(features),
         None if fixed is None else cut(fixed),
@@ -174,7 +177,7 @@ def encode_video(model: Any, processor: Any, clip: Clip) -> EncodedVideo:
         int(videos.columns),
         unexpanded[begin : len(unexpanded) - end],
         ids[begin : len(ids) - end],
-        inputs[_TYPES][0, begin : len(ids) - end] if _TYPES in inputs else None,
+        {name: inputs[name][0, begin : len(ids) - end] for name in _TYPES if name in inputs},
         {name: value for name, value in inputs.items() if name not in text_like and not name.startswith("pixel_")},
     )
 

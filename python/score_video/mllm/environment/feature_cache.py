@@ -25,8 +25,9 @@ from torch import Tensor
 from score_video.errors import ScoreError
 from score_video.files import check_folder_to_write, output_file
 
-FORMAT = 2
-"""Of the entries; to be raised when their content changes, or what they follow from: 2, which frames a file shows."""
+FORMAT = 3
+"""Of the entries; to be raised when their content changes, or what they follow from: 2, which frames a file shows; 3,
+types of tokens by name."""
 
 _ABANDONED = 3600  # seconds: a temporary file as old as that is of a process that was killed
 _SAMPLES = 64  # of each of a model's parameters

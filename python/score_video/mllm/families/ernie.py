@@ -11,4 +11,5 @@ class Ernie(Qwen2VL):
     The model is told for each token which experts it has (``moe_mm_token_type_ids``).
     """
 
+    flash_by_mask = True
     carried = ("moe_mm_token_type_ids",)
