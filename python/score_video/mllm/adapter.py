@@ -70,7 +70,7 @@ class Adapter(ABC):
             that ``visual_layout`` may have to say it.
         carried: names of inputs with a value for each token, [B, S], that the model wants for the shorter prompts too.
         hands_over: the argument in which the model gets features.
-        processor_options: what ``score ask`` tells the family's processor.
+        processor_options: what the family's processor has to be told for prompts that can be compressed.
     """
 
     consumed: tuple[str, ...]
@@ -89,6 +89,11 @@ class Adapter(ABC):
 
         Raises ValueError where the inputs contradict each other, or hold what cannot be compressed exactly.
         """
+
+    def layout_of(self, frames: int) -> VisualLayout | None:
+        """``visual_layout`` of a prompt with one video of so many frames; None: it is read from the inputs."""
+        del frames
+        return None
 
     def position_ids(self, model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> Tensor:
         """int64 [B, S] or [R, B, S]: the positions that the stock model gives to the whole prompts."""

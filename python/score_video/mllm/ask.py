@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from score_video.errors import ScoreError
-from score_video.mllm.adapter import VisualLayout, find_adapter
+from score_video.mllm.adapter import find_adapter
 from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs
 from score_video.mllm.conversation import Clip, chat_text, frames_for, processor_inputs
 from score_video.packed import PackedVideos, Selection, Selector
@@ -146,14 +146,12 @@ class _Run:
 
     @torch.no_grad()
     def encode(self, clip: Clip, text: str) -> EncodedInputs:
+        adapter = find_adapter(self._model)
         with self.phases("processor"):
-            inputs = processor_inputs(self._processor, clip, text)
+            inputs = processor_inputs(self._processor, clip, text, adapter.processor_options)
             inputs = {name: self._place(name, value) for name, value in inputs.items()}
-        # where frames and images look alike in the inputs, the model is told that these are frames
-        mixes = find_adapter(self._model).mixes_pictures and "pixel_values_videos" not in inputs
-        layout: VisualLayout | None = [[("video", len(clip.frames))]] if mixes else None
         with self.phases("vision tower"):
-            encoded = encode_inputs(self._model, inputs, visual_layout=layout)
+            encoded = encode_inputs(self._model, inputs, visual_layout=adapter.layout_of(len(clip.frames)))
         assert encoded is not None  # the template puts the video into the prompt, or the processor has complained
         self._shared = dict(self.phases.milliseconds)
         return encoded
@@ -230,14 +228,14 @@ def seen_frames(processor: Any, clip: Clip) -> npt.NDArray[np.uint8]:
     Where the processor cuts frames into patches at once (the Qwen families), which it only scales before, the clip's.
     """
     output = processor.video_processor(
-        [frames_for(processor, clip)],
+        [frames_for(processor, clip).float()],  # not every processor can scale bytes
         do_sample_frames=False,
         do_rescale=False,
         do_normalize=False,
         return_tensors="pt",
     )
     for value in output.values():
-        if isinstance(value, Tensor) and value.ndim == 5:  # [1, T, 3, H, W]
+        if isinstance(value, Tensor) and value.ndim == 5 and value.shape[2] == 3:  # [1, T, 3, H, W]
             pixels: npt.NDArray[np.uint8] = value[0].permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).numpy()
             return pixels
     frames: npt.NDArray[np.uint8] = clip.frames.numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,14 @@ def chat_ids(processor: Any, text: str) -> Tensor:
     return torch.tensor(ids, dtype=torch.int64, device="cpu")
 
 
-def processor_inputs(processor: Any, clip: Clip, text: str) -> dict[str, Tensor]:
+def processor_inputs(
+    processor: Any, clip: Clip, text: str, options: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
     """Inputs of the model for one prompt with one video, all its frames taken.
 
     Args:
         text: the prompt, as :func:`chat_text` makes it.
+        options: more arguments of the processor.
 
     Raises:
         ValueError: the processor refuses it, and why.
@@ -118,12 +122,14 @@ def processor_inputs(processor: Any, clip: Clip, text: str) -> dict[str, Tensor]
             videos=[[frames]],
             video_metadata=[metadata],
             do_sample_frames=False,
+            return_metadata=True,  # some processors forget to ask themselves for it
             add_special_tokens=_special_tokens_missing(processor, text),
             return_tensors="pt",
+            **(options or {}),
         )
     except ValueError as error:  # of a library whose words are about its own arguments
         raise ScoreError(f"the model's processor refuses the video: {' '.join(str(error).split())}") from error
-    return {name: torch.as_tensor(value) for name, value in inputs.items()}
+    return {name: torch.as_tensor(value) for name, value in inputs.items() if name != "video_metadata"}
 
 
 def frames_for(processor: Any, clip: Clip) -> Tensor:

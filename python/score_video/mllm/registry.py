@@ -46,7 +46,9 @@ _CHUNKS = "which frames are one video is read from the prompt, or said (`visual_
 # model_type of a configuration -> family
 FAMILIES: dict[str, Family] = {
     "cohere_compass": Family("Cohere Compass", "qwen2_vl:Qwen2VL", "shortened", note=f"{_WINDOWS}; DeepStack"),
-    "cosmos3_edge": Family("Cosmos 3 Edge", "qwen2_vl:Qwen2VL"),
+    "cosmos3_edge": Family(
+        "Cosmos 3 Edge", "qwen2_vl:Cosmos3Edge", note="its processor needs `return_mm_token_type_ids=True`"
+    ),
     "cosmos3_omni": Family("Cosmos 3 Omni", "qwen2_vl:Qwen2VL", note="DeepStack"),
     "dots3_note": Family("dots3-note", "general:General", "shortened", note=f"{_WINDOWS}, {_INDEXED}; audio stays"),
     "ernie4_5_vl_moe": Family("ERNIE-4.5-VL", "ernie:Ernie", note="two frames are one; experts by kind of token"),

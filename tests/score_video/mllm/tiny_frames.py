@@ -75,13 +75,15 @@ GEMMA_ROPE = {
 }
 GEMMA_TEXT = {**layers("sliding_attention", "full_attention", window=8), **GEMMA_ROPE, "global_head_dim": 8}
 GEMMA_VISION = {**SQUARE, "num_key_value_heads": 2, "head_dim": 16, "global_head_dim": 16, "pooling_kernel_size": 2}
-GEMMA_VISION |= {"position_embedding_size": 16, "max_position_embeddings": 64, "default_output_length": 6}
+GEMMA_VISION |= {"position_embedding_size": 64, "max_position_embeddings": 64, "default_output_length": 6}
 
 
 # --- MiniCPM
 
 
-def minicpm(types: bool) -> Any:
+def minicpm(types: bool, merge: int = 4) -> Any:
+    """merge: patches in height and in width that are one token."""
+
     def write(batch: Batch, prompts: Prompts) -> None:
         sizes: dict[str, list[tuple[int, int]]] = {"image": [], "video": []}
         rows: list[list[int]] = []
@@ -93,13 +95,13 @@ def minicpm(types: bool) -> Any:
                 if isinstance(part, int):
                     batch.text(part)
                 elif part == "image":
-                    row += [START, *[IMAGE] * 4, END]
+                    row += [START, *[IMAGE] * (64 // merge**2), END]
                     sizes["image"].append((8, 8))
                 else:
                     batch.places.append([])
                     for _ in range(int(part[1])):
                         row.append(START)
-                        batch.droppable(VIDEO, 6)
+                        batch.droppable(VIDEO, 96 // merge**2)
                         row.append(END)
                     sizes["video"] += [(8, 12)] * int(part[1])
                     batch.pictures[-1].append(("video", int(part[1])))
@@ -124,7 +126,7 @@ MINICPM_VISION = {**SQUARE, "image_size": 64, "insert_layer_id": 0, "num_hidden_
 
 
 def molmo(batch: Batch, prompts: Prompts) -> None:
-    """Frames of 4 x 6 patches, four of which are a token."""
+    """Frames of 6 x 6 patches, four of which are a token."""
     frames: list[int] = []
     types: list[list[int]] = []
     for prompt in prompts:
@@ -138,17 +140,17 @@ def molmo(batch: Batch, prompts: Prompts) -> None:
                 for _ in range(int(part[1])):
                     batch.text(2)
                     row.append(START)
-                    batch.droppable(IMAGE, 6)
+                    batch.droppable(IMAGE, 9)
                     row.append(END)
                 frames.append(int(part[1]))
         types.append([int(token in (IMAGE, START, END)) for token in row])
     batch.pixels["mm_token_type_ids"] = types
     if frames:
         count = sum(frames)
-        batch.pixels["pixel_values_videos"] = torch.randn(count, 24, 48, generator=batch.generator)
-        batch.pixels["video_grids"] = torch.tensor([[t, 2, 3] for t in frames])
-        patches = torch.arange(24 * count).view(count, 2, 2, 3, 2).transpose(2, 3)
-        batch.pixels["video_token_pooling"] = patches.reshape(count * 6, 4)
+        batch.pixels["pixel_values_videos"] = torch.randn(count, 36, 48, generator=batch.generator)
+        batch.pixels["video_grids"] = torch.tensor([[t, 3, 3] for t in frames])
+        patches = torch.arange(36 * count).view(count, 3, 2, 3, 2).transpose(2, 3)
+        batch.pixels["video_token_pooling"] = patches.reshape(count * 9, 4)
 
 
 def molmo2() -> Family:
@@ -158,8 +160,8 @@ def molmo2() -> Family:
             **SQUARE,
             "num_key_value_heads": 2,
             "head_dim": 16,
-            "image_size": [16, 24],
-            "num_position_embeddings": 24,
+            "image_size": [24, 24],
+            "num_position_embeddings": 36,
         },
         adapter_config={
             "vision_feature_layer": [1, 0],
@@ -356,12 +358,11 @@ HYBRID = [
     ),
     family(
         "minicpm_ocr",
-        minicpm(False),
+        minicpm(False, merge=2),
         {**MINICPM_TEXT, **rotary(2, 1, 1, partial_rotary_factor=1.0)},
         MINICPM_VISION,
         insert_layer_id=0,
         told=True,
-        downsample_mode="16x",
     ),
     family(
         "minicpmv4_6",

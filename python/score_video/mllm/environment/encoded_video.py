@@ -150,14 +150,13 @@ def encode_video(model: Any, processor: Any, clip: Clip) -> EncodedVideo:
         ValueError: the model sees no video in what the processor makes, or several.
     """
     text = chat_text(processor, _ANY_QUESTION)
-    inputs = processor_inputs(processor, clip, text)
+    adapter = find_adapter(model)
+    inputs = processor_inputs(processor, clip, text, adapter.processor_options)
     for name, value in inputs.items():
         # pixels take the model's dtype; times would lose theirs
         dtype = model.dtype if name.startswith("pixel_") and value.is_floating_point() else value.dtype
         inputs[name] = value.to(model.device, dtype)
-    # where frames and images look alike in the inputs, the model is told that these are frames
-    mixes = find_adapter(model).mixes_pictures and "pixel_values_videos" not in inputs
-    encoded = encode_inputs(model, inputs, visual_layout=[[("video", len(clip.frames))]] if mixes else None)
+    encoded = encode_inputs(model, inputs, visual_layout=adapter.layout_of(len(clip.frames)))
     if encoded is None or encoded.visuals.videos.num_videos != 1:
         found = 0 if encoded is None else encoded.visuals.videos.num_videos
         raise ScoreError(f"processor must make one video of one, got {found}")

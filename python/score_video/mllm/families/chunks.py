@@ -7,6 +7,7 @@ Chunks that follow each other in a prompt, of the same size and with only a time
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -28,6 +29,8 @@ class MiniMax(Counted):
     """
 
     mixes_pictures = True
+    # by default its processor scales images alone, and takes no frames of other sizes than whole tokens
+    processor_options = MappingProxyType({"videos_kwargs": {"do_resize": True}})
 
     def placeholders(self, model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> tuple[Tensor, Tensor]:
         config = model.config

@@ -85,6 +85,9 @@ class FrameByFrame(Adapter):
         Raises ValueError where it is a heading that no processor writes.
         """
 
+    def layout_of(self, frames: int) -> VisualLayout:
+        return [[("video", frames)]]
+
     def encode(
         self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, visual_layout: VisualLayout | None
     ) -> Visuals | None:

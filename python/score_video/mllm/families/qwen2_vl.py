@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -53,6 +54,12 @@ class Qwen2VL(General):
         if bool((deltas == deltas[0]).all()):
             deltas = deltas[:1]  # holds for any number of answers, too
         return partial(setattr, core(model), "rope_deltas", deltas[:, None])
+
+
+class Cosmos3Edge(Qwen2VL):
+    """Its processor gives token types only if it is asked for them."""
+
+    processor_options = MappingProxyType({"return_mm_token_type_ids": True})
 
 
 def token_types(inputs: Mapping[str, Any], prompt: Prompt) -> Tensor:
