@@ -118,14 +118,13 @@ class AnsweringModel:
         """What the model makes of frames; gives them back as it sees them, of whole pixels a token."""
         clip = Clip(torch.from_numpy(sampled.frames), torch.from_numpy(sampled.timestamps), sampled.source.duration)
         text = chat_text(self._processor, FIRST_QUESTION)
+        adapter = find_adapter(self._model)
         with self._lock:
             with phases("processor"):
-                inputs = processor_inputs(self._processor, clip, text)
+                inputs = processor_inputs(self._processor, clip, text, adapter.processor_options)
                 inputs = {name: self._place(name, value) for name, value in inputs.items()}
-            mixes = find_adapter(self._model).mixes_pictures
             with phases("vision tower"):
-                layout: Any = [[("video", len(sampled.frames))]] if mixes else None
-                encoded = encode_inputs(self._model, inputs, visual_layout=layout)
+                encoded = encode_inputs(self._model, inputs, visual_layout=adapter.layout_of(len(sampled.frames)))
                 _synchronize(self._model.device)
         if encoded is None:
             raise ScoreError(f"{self.source}: its processor put no video into the prompt")
