@@ -59,7 +59,7 @@ class Server:
     def __init__(self, studio: Studio, *, local: bool = True, password: str | None = None) -> None:
         """local, password: as for :class:`score_video.app.guard.Guard`."""
         self._studio = studio
-        self._long = anyio.CapacityLimiter(2)
+        self._long, self._short = anyio.CapacityLimiter(2), anyio.CapacityLimiter(8)
         self._waiting = 0
         static = files("score_video.app") / "static"
         self._static = {name: (static / name).read_bytes() for name in STATIC}
@@ -140,14 +140,14 @@ class Server:
 
     async def _sprite(self, request: Request) -> Response:
         encoded = await self._encoded(request, await _json(request))
-        return Response(await anyio.to_thread.run_sync(encoded.sprite), media_type="image/jpeg")
+        return Response(await anyio.to_thread.run_sync(encoded.sprite, limiter=self._short), media_type="image/jpeg")
 
     async def _select(self, request: Request) -> Response:
         body = await _json(request)
         encoded = await self._encoded(request, body)
         chooser = encoded.chooser(self._studio.chosen(_text(body, "compressor")))
         retention = _fraction(body)
-        choice = await anyio.to_thread.run_sync(partial(chooser.at, retention))
+        choice = await anyio.to_thread.run_sync(partial(chooser.at, retention), limiter=self._short)
         kept = np.zeros(len(encoded.videos.tokens), np.bool_)
         kept[choice.index.numpy()] = True
         return JSONResponse(
@@ -166,7 +166,8 @@ class Server:
         facts = []
         for name in _names(body):
             chooser = encoded.chooser(self._studio.chosen(name))
-            facts.append(asdict(await anyio.to_thread.run_sync(partial(chooser.patch, row, retention))))
+            look = partial(chooser.patch, row, retention)
+            facts.append(asdict(await anyio.to_thread.run_sync(look, limiter=self._short)))
         for fact in facts:
             if fact["score"] is not None and not np.isfinite(fact["score"]):
                 fact["score"] = "before all others" if fact["score"] > 0 else "after all others"

@@ -165,4 +165,6 @@ class Studio:
             )
         encoded = Encoded(clip.key, clip.name, cut, sampled, videos, grid_of(videos), dict(phases.milliseconds), extra)
         self.shelf.put((clip.key, cut), encoded)
+        if not clip.path.exists():  # its page was closed meanwhile
+            self.shelf.drop_clip(clip.key)
         return encoded

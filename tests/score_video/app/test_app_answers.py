@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.saved_square_models import save_square_model
 from running import printed
 
 pytest.importorskip("starlette", reason="score-video[app] is not installed")
@@ -26,18 +27,20 @@ from score_video.app.server import Server
 from score_video.app.studio import Studio, find_source
 from score_video.commands.options import PRETRAINED_NAME
 from score_video.errors import ScoreError
+from score_video.mllm.adapter import find_adapter
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, processor_inputs
 from score_video.packed import Selection
 from score_video.testing import SavedFamily, save_tiny_model
 
 QUESTION = "Which of the two is the longer one, and why?"
 FAMILIES: tuple[SavedFamily, ...] = ("qwen2_5_vl", "qwen3_vl")
+SQUARE = ("llava_onevision", "internvl")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=(*FAMILIES, *SQUARE))
 def studio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     folder = tmp_path_factory.mktemp("models") / request.param
-    save_tiny_model(folder, request.param)
+    save_square_model(folder, request.param) if request.param in SQUARE else save_tiny_model(folder, request.param)
     studio = Studio(source=find_source(None, str(folder), "cpu"))
     yield studio
     studio.pages.shut()
@@ -62,7 +65,9 @@ def plainly(studio: Studio, encoded: Encoded, question: str) -> Any:
     video = sample(studio.pages.examples[0].path, sampled)
     clip = Clip(torch.from_numpy(video.frames), torch.from_numpy(video.timestamps), video.source.duration)
     with torch.no_grad():
-        return encode_inputs(model, processor_inputs(processor, clip, chat_text(processor, question)))
+        inputs = processor_inputs(processor, clip, chat_text(processor, question))
+        layout: Any = [[("video", len(video.frames))]] if find_adapter(model).mixes_pictures else None
+        return encode_inputs(model, inputs, visual_layout=layout)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +126,7 @@ def test_over_the_wire(studio: Studio, tmp_path: Path) -> None:
     headers = {"score-page": offer["page"]}
     request = {"clip": "example-bunny", "frames": 8, "size": 224, "patch": 28}
     facts = client.post("/api/encode", json=request, headers=headers).json()
-    assert facts["grid"][0] == 4 and facts["together"] == 2 and facts["frames"] == 8
+    assert facts["grid"][0] * facts["together"] == facts["frames"] == 8
     for name in (PRETRAINED_NAME, "divprune"):
         answer = client.post("/api/select", json={**request, "compressor": name, "retention": 0.25}, headers=headers)
         assert answer.json()["count"] == facts["grid"][0] * facts["grid"][1] * facts["grid"][2] // 4

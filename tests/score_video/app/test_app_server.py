@@ -28,6 +28,7 @@ from score_video import Compressor, PackedVideos
 from score_video.app import decoding, pages
 from score_video.app.choosing import Chooser
 from score_video.app.decoding import Cut
+from score_video.app.encoded import Shelf
 from score_video.app.guard import TRIES, check_address
 from score_video.app.server import Server
 from score_video.app.studio import Studio, find_compressors, find_source
@@ -256,6 +257,42 @@ def test_no_more_pages_than_there_is_room_for(client: TestClient) -> None:
     for key in opened:
         client.post("/api/leave", json={"page": key})
     assert client.post("/api/page", json={}).status_code == 200
+
+
+def test_long_clips_and_long_queues_are_refused(page: Page, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = {"clip": page.upload(clip.read_bytes()).json()["clip"], **SMALL}
+    with monkeypatch.context() as patched:
+        patched.setattr("score_video.app.studio.MAX_SECONDS", 2.0)
+        assert "minutes long: take one of at most" in page("encode", request).json()["error"]
+    monkeypatch.setattr("score_video.app.server.WAITING", 0)
+    answer = page("encode", request)
+    assert answer.status_code == 503 and answer.json()["error"] == "too many are waiting: try again in a minute"
+
+
+def test_a_clip_whose_page_is_closed_while_it_is_read(client: TestClient, studio: Studio, clip: Path) -> None:
+    page = Page(client)
+    found = studio.pages.clip(page.key, page.upload(clip.read_bytes()).json()["clip"])
+    read = decoding.read
+
+    def slowly(path: Path, cut: Cut) -> Any:
+        sampled = read(path, cut)
+        studio.pages.close(page.key)
+        return sampled
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(decoding, "read", slowly)
+        studio.encode(found, Cut(**SMALL))
+    assert studio.shelf.get((found.key, Cut(**SMALL))) is None
+
+
+def test_the_shelf_puts_away_what_was_not_used_for_the_longest(studio: Studio) -> None:
+    encoded = studio.encode(studio.pages.examples[0], Cut(**SMALL))
+    shelf = Shelf(capacity=3 * 2 * encoded.videos.tokens.nbytes)
+    for key in ("a", "b"):
+        shelf.put(key, encoded)
+    assert shelf.get("a") is not None
+    shelf.put("c", encoded)
+    assert [key for key in "abc" if shelf.get(key) is not None] == ["a", "c"]
 
 
 def test_nothing_outside_can_be_read(page: Page, clip: Path, studio: Studio, tmp_path: Path) -> None:

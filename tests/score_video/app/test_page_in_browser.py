@@ -53,7 +53,9 @@ def served(folder: Path, *options: str) -> Iterator[str]:
     """``score app``; gives its address."""
     with (folder / "stderr").open("w+") as errors:
         command = [sys.executable, "-u", "-m", "score_video.cli", "app", "--port", "0", *options]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # the browser needs a core, too
+        (folder / "tmp").mkdir()
+        # the browser needs a core, too
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp")}
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         assert server.stdout is not None
         line = server.stdout.readline()
@@ -66,13 +68,16 @@ def served(folder: Path, *options: str) -> Iterator[str]:
             server.wait(20)
         errors.seek(0)
         assert "Traceback" not in errors.read()
+        assert not list((folder / "tmp").iterdir()), "uploads go with the server"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # no sandbox: containers, where this may run as root
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        webcam = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        options = ["--no-sandbox", "--disable-gpu", *webcam]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         browser.close()
 
@@ -220,6 +225,14 @@ def test_uploads_good_and_bad(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#facts")).to_contain_text("1 frames")
     page.locator("#clip").select_option(label="synthetic.mp4")
     expect(page.locator("#facts")).to_contain_text("6.0 s, 320\u00d7240")
+
+
+def test_a_webcam(page: Page) -> None:
+    """Chromium's own picture of one, recorded for five seconds."""
+    page.get_by_role("button", name="Record 5 s").click()
+    page.wait_for_function("() => document.body.dataset.clip?.startsWith('webcam.')")
+    expect(page.locator("#facts")).to_contain_text("32 frames")
+    expect(page.locator("#problem")).to_be_hidden()
 
 
 def test_taking_along(page: Page) -> None:
