@@ -479,6 +479,9 @@ def check_data(
     ],
     frames: Annotated[int, typer.Option(help="Sample this many of each video: num_frames of the training.")] = 16,
     split: Annotated[str, typer.Option(help="Of data sets on the hub.", callback=_text)] = "train",
+    media: Annotated[
+        Path | None, typer.Option(help="Folder that relative paths start from. [default: the file's own]")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Files read at a time. [default: one for each core]", min=1)
     ] = None,
@@ -494,7 +497,13 @@ def check_data(
         from score_video.commands import data as data_command
 
         report = data_command.run(
-            files, num_frames=frames, split=split, workers=workers, json_file=json, progress=progress
+            files,
+            num_frames=frames,
+            split=split,
+            media=media,
+            workers=workers,
+            json_file=json,
+            progress=progress,
         )
     data_command.print_report(report)
     if report["broken"]:

@@ -18,8 +18,8 @@ from score_video.mllm.conversation import read_clip
 from score_video.mllm.environment import MAX_PIXELS
 from score_video.progress import Progress
 from score_video.rl.curriculum import as_pseudo_video, image_errors, why_unreadable
-from score_video.rl.data import rows_of
 from score_video.rl.environment import UnreadableError
+from score_video.rl.rows import rows_of
 from score_video.video import VideoError
 
 
@@ -58,6 +58,7 @@ def run(
     *,
     num_frames: int = 16,
     split: str = "train",
+    media: Path | None = None,
     workers: int | None = None,
     json_file: Path | None = None,
     progress: Progress | None = None,
@@ -68,6 +69,7 @@ def run(
         sources: what :func:`score_video.rl.data.load_examples` takes.
         num_frames: sampled of each video, at least 1: the training's ``num_frames``.
         split: the split to read of data sets on the hub.
+        media: the folder that relative paths start from; None: each file's own.
         workers: how many files are read at a time; None: one for each core.
         json_file: a file for what is returned.
         progress: told how far things are.
@@ -91,11 +93,11 @@ def run(
     if json_file is not None:
         check_output_file(json_file)
     broken: dict[str, Broken] = {}
-    media: dict[tuple[str, str], _Medium] = {}
+    files: dict[tuple[str, str], _Medium] = {}
     order: dict[str, None] = {}
     for source in sources:
         before = len(order)
-        for where, make in rows_of(source, split=split):
+        for where, make in rows_of(source, split=split, media=media):
             order[where] = None
             try:
                 example = make()
@@ -106,15 +108,15 @@ def run(
             medium = _Medium(kind, example[kind])
             # an image that stands in its row is one of its own
             key = where if medium.file.startswith("(") else medium.file
-            media.setdefault((kind, key), medium).rows.append(where)
+            files.setdefault((kind, key), medium).rows.append(where)
         if len(order) == before:
             raise ScoreError(f"{source}: is empty")
-    for medium, reason in _unreadable([*media.values()], num_frames, workers or os.cpu_count() or 1, progress):
+    for medium, reason in _unreadable([*files.values()], num_frames, workers or os.cpu_count() or 1, progress):
         broken |= {where: Broken(where, medium.file, reason) for where in medium.rows}
     report = {
         "sources": [str(source) for source in sources],
         "rows": len(order),
-        "files": len(media),
+        "files": len(files),
         "num_frames": num_frames,
         "broken": [asdict(broken[where]) for where in order if where in broken],
     }

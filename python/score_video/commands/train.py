@@ -122,18 +122,36 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
 
 
 def _asked(given: Any, one_question: bool, where: str) -> Examples:
-    """Examples of a file, a folder or the hub: its name, or a mapping with its ``source`` and ``split``."""
-    from score_video.commands.train_config import check_keys
-    from score_video.rl.data import OneQuestionEach, load_examples
+    """Examples of a file, a folder or the hub, or of several of them.
 
-    if isinstance(given, Mapping):
-        check_keys(given, ("source", "split"), where)
-    source, split = (
-        (given.get("source"), given.get("split", "train")) if isinstance(given, Mapping) else (given, "train")
-    )
-    if not isinstance(source, str) or not isinstance(split, str):
-        raise ScoreError(f"{where}: must be a file, a saved data set or an id on the hub, got {given!r}")
-    examples = load_examples(source, split=split)
+    Args:
+        given: its name; a mapping with its ``source``, and ``split``, ``media`` and ``skip_missing`` of
+            :func:`score_video.rl.data.load_examples`; or a list of these, each with its ``weight``, 1 if not given.
+        where: the key that it stands at.
+    """
+    from score_video.commands.train_config import check_keys
+    from score_video.rl.data import MixedExamples, OneQuestionEach, load_examples
+
+    if isinstance(given, list):
+        sets, weights = [], []
+        for number, one in enumerate(given, start=1):
+            one = dict(one) if isinstance(one, Mapping) else {"source": one}
+            weights.append(one.pop("weight", 1))
+            sets.append(_asked(one, one_question, f"{where}, set {number}"))
+        if not given or not all(isinstance(weight, int | float) for weight in weights):
+            raise ScoreError(f"{where}: must be sets of examples with numbers as weights, got weights {weights}")
+        try:
+            return MixedExamples(zip(sets, weights, strict=True))
+        except ScoreError as error:
+            raise ScoreError(f"{where}: {error}") from None
+    given = dict(given) if isinstance(given, Mapping) else {"source": given}
+    check_keys(given, ("source", "split", "media", "skip_missing"), where)
+    source = given.pop("source", None)
+    if not isinstance(source, str) or not isinstance(given.get("split", ""), str):
+        raise ScoreError(f"{where}: must be a file, a saved data set or an id on the hub, got {source!r}")
+    if not isinstance(given.get("media", ""), str) or not isinstance(given.get("skip_missing", False), bool):
+        raise ScoreError(f"{where}: media must be a folder and skip_missing true or false, got {given}")
+    examples = load_examples(source, **given)
     return OneQuestionEach(examples) if one_question else examples
 
 

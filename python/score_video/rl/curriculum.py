@@ -121,7 +121,8 @@ def _image_file(data: Any, row: int) -> str | None:
     """Where a row of a ``datasets.Dataset`` has its image from, without decoding it; None for other data sets."""
     import datasets
 
-    data, row = (data.examples, data.row_of(row)) if hasattr(data, "row_of") else (data, row)
+    while hasattr(data, "origin"):  # a view of others
+        data, row = data.origin(row)
     if not isinstance(data, datasets.Dataset) or not isinstance(data.features.get("image"), datasets.Image):
         return None
     image = data.cast_column("image", datasets.Image(decode=False))[row]["image"]

@@ -91,7 +91,7 @@ def test_images_in_their_rows(capfd: pytest.CaptureFixture[str]) -> None:
     ("arguments", "says"),
     [
         (["gone.jsonl"], "gone.jsonl: no such file"),
-        (["a.jpg"], "a.jpg: must be a .jsonl or .parquet file"),
+        (["a.jpg"], "a.jpg: must be a file (.jsonl, .json, .csv, .parquet)"),
         (["empty.jsonl"], "empty.jsonl: is empty"),
         (["bad.parquet"], "bad.parquet: cannot be read as a data set: "),
         (["good.jsonl", "--frames", "0"], "frames must be at least 1, got 0"),

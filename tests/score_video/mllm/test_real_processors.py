@@ -143,9 +143,8 @@ def test_a_policy_that_sees_the_question(saved: Path, data: Path) -> None:
     options = {"model": str(saved), "num_frames": 4, "one_question": True, "dtype": "bfloat16"}
     videos = str(data / "videos.jsonl")
     training = {"per_device_train_batch_size": 4, "num_generations": 2, "max_steps": 1}
-    assert (
-        train(config(saved, data, environment_options=options, data={"train": videos}, training=training), "run") == 0
-    )
+    several = {"train": [videos, {"source": videos, "weight": 2, "media": str(data)}]}
+    assert train(config(saved, data, environment_options=options, data=several, training=training), "run") == 0
     assert SurprisePolicy.from_pretrained("run").config.question_width == 64
 
 
@@ -167,16 +166,22 @@ def test_a_policy_that_sees_the_question(saved: Path, data: Path) -> None:
         ({"data": {"train": {"pseudo_video": "x"}}}, "or by name those of the stages (video), got pseudo_video"),
         ({"data": {"train": "VIDEOS", "validation": 3}}, "data.validation: must be a file"),
         ({"data": {"trian": "VIDEOS"}}, "data: there is no 'trian'"),
+        ({"data": {"train": []}}, "data.train: must be sets of examples with numbers as weights, got weights []"),
+        ({"data": {"train": ["VIDEOS", {"source": "gone.json"}]}}, "gone.json"),
+        ({"data": {"train": [{"source": "VIDEOS", "media": 3}]}}, "data.train, set 1: media must be a folder"),
     ],
 )
 def test_mistakes_in_the_file(
     data: Path, capfd: pytest.CaptureFixture[str], tiny_qwen: Path, sections: dict[str, Any], says: str
 ) -> None:
     known = {"VIDEOS": str(data / "videos.jsonl"), "MODEL": str(tiny_qwen)}
-    given = {
-        name: {key: known.get(value, value) if isinstance(value, str) else value for key, value in section.items()}
-        for name, section in sections.items()
-    }
+
+    def known_as(value: Any) -> Any:
+        if isinstance(value, list):
+            return [known_as(one) for one in value]
+        return known.get(value, value) if isinstance(value, str) else value
+
+    given = {name: {key: known_as(value) for key, value in section.items()} for name, section in sections.items()}
     capfd.readouterr()
     assert (
         train(

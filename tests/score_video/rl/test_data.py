@@ -132,7 +132,7 @@ def test_other_files_are_refused(media: Path) -> None:
         load_examples(media / "none.jsonl")
     with pytest.raises(FileNotFoundError, match=r"none\.parquet: no such file"):
         load_examples(media / "none.parquet")
-    with pytest.raises(ValueError, match=r"must be a \.jsonl or \.parquet file"):
+    with pytest.raises(ValueError, match=r"must be a file \(\.jsonl, \.json, \.csv, \.parquet\)"):
         load_examples(media / "red.png")
     (media / "latin.jsonl").write_bytes(b'{"video": "\xe9"}')
     with pytest.raises(ValueError, match="line 1: not UTF-8 at byte 12"):

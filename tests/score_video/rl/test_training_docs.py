@@ -29,7 +29,7 @@ def blocks(language: str) -> list[str]:
 def test_configurations(text: str) -> None:
     config = yaml.safe_load(text)
     assert set(config) <= set(SECTIONS)
-    make_training(config["training"])
+    make_training(config.get("training", {}))
 
 
 def test_data(tmp_path: Path) -> None:
