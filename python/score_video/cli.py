@@ -158,6 +158,8 @@ def compress(
             options = CompressOptions(Frames(frames, fps, allow_truncated), patch, size, overwrite, tower)
             settings = {"retention": retention, "selection": selection or law, "seed": seed}
             chosen, *others = all_chosen_by_options(policy, method or [], **settings)
+        if tower is not None:
+            _silence_libraries()
         folder = out if out is not None else Path(f"{video.stem}-score")
         summary = compress_video(video, folder, chosen, options, phases, others)
     _print_summary(summary, folder, FILES)
@@ -337,6 +339,8 @@ def page(
     listen = Listen(host, port, share_password, share_without_password)
     if model is not None:
         _prepare_for_models()
+    elif tower is not None:
+        _silence_libraries()
     studio = Studio(
         find_compressors(compressor or []), find_source(tower, model, device, dtype), max_bytes=max_upload * 2**20
     )
@@ -565,9 +569,15 @@ def _prepare_for_models() -> None:
             check_torchvision()
         except ImportError as error:
             raise ScoreError(str(error)) from None
+    _silence_libraries()
+
+
+def _silence_libraries() -> None:
+    """For commands that load a model or a tower: advice is about what is set on purpose here, bars stand in the way of
+    ours, and the hub's retries end in one line of ours."""
+    with quick_imports():
         from huggingface_hub.utils import logging as hub_logging
         from transformers.utils import logging
-    # transformers' advice is about what is set on purpose here, and the hub's retries end in one line of ours
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]

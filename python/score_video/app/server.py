@@ -38,8 +38,10 @@ STATIC = {
     "ask.js": "text/javascript",
     "clip.js": "text/javascript",
     "draw.js": "text/javascript",
+    "patch.js": "text/javascript",
     "state.js": "text/javascript",
     "take.js": "text/javascript",
+    "theme.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 """Every file that can be asked for by name; no name is ever made a path."""

@@ -37,9 +37,11 @@ def test_rules_beside_each_other(tmp_path: Path, clip: Path, capsys: pytest.Capt
     assert heights[0] > heights[1]
 
 
-def test_the_tokens_of_a_tower(tmp_path: Path, clip: Path) -> None:
+def test_the_tokens_of_a_tower(tmp_path: Path, clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tower = save_tower(tmp_path / "tower")
+    capfd.readouterr()
     summary = compressed(tmp_path / "out", clip, "--tower", str(tower), "--retention", "0.5")
+    assert "Loading weights" not in capfd.readouterr().err
     assert summary["tower"] == str(tower) and summary["grid"] == [8, 4, 4] and summary["patch"] == 14
     assert load_file(tmp_path / "out" / "tokens.safetensors")["tokens"].shape == (64, 32)
     assert {"load tower", "tower"} <= set(summary["milliseconds"]) and "patch" not in summary["milliseconds"]

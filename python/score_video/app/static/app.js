@@ -4,8 +4,10 @@ import { call, open } from "./api.js";
 import { startAsking } from "./ask.js";
 import { startClips } from "./clip.js";
 import { bits, cssColour, drawCurve, drawLegend, Film } from "./draw.js";
+import { showPatch } from "./patch.js";
 import { $, compressors, guarded, retention, state } from "./state.js";
 import { startExports } from "./take.js";
+import { startTheme } from "./theme.js";
 
 const MOST_COLUMNS = 3;
 const THUMB = 92; // pixels across, of a frame in the filmstrip
@@ -210,34 +212,6 @@ function pick(place) {
   showPatch();
 }
 
-let asking = null;
-
-const showPatch = guarded(async () => {
-  const { film, place, frame, request } = state;
-  if (!film || place === null || state.playing || !request) return;
-  asking?.abort();
-  asking = new AbortController();
-  const row = film.tokenFrame(frame) * film.perFrame + place;
-  const shown = state.columns.map((column) => ({ column, name: column.select.value }));
-  const body = { ...request, row, retention: retention(), compressors: shown.map((one) => one.name) };
-  const { facts } = await (await call("patch", body, asking.signal)).json();
-  const surprise = film.surprise[row];
-  const lead = document.createElement("p");
-  lead.className = "lead";
-  const where = `Row ${Math.floor(place / film.columns) + 1}, column ${(place % film.columns) + 1}, at ${film.facts.timestamps[frame].toFixed(2)} s`;
-  lead.textContent = `${where}. Surprise ${surprise < 0 ? "unknown: there is no frame before" : surprise.toFixed(4)}.`;
-  const table = document.createElement("table");
-  table.innerHTML = "<thead><tr><th>Rule</th><th>Kept</th><th>Score</th><th>Rank</th></tr></thead><tbody></tbody>";
-  facts.forEach((fact, i) => {
-    const line = table.tBodies[0].insertRow();
-    const total = film.surprise.length.toLocaleString("en");
-    const score = fact.score === null ? "has none" : typeof fact.score === "number" ? fact.score.toPrecision(4) : fact.score;
-    const rank = fact.rank === null ? "–" : `${fact.rank.toLocaleString("en")} of ${total}`;
-    for (const text of [shown[i].name, shown[i].column.kept?.[row] ? "yes" : "no", score, rank]) line.insertCell().textContent = text;
-  });
-  $("patch").replaceChildren(lead, table);
-});
-
 // ---- clips
 
 async function show(request, facts) {
@@ -258,29 +232,6 @@ async function show(request, facts) {
 }
 
 // ---- beginning
-
-function startTheme() {
-  const light = () => document.documentElement.dataset.theme === "light";
-  const set = (theme) => {
-    document.documentElement.dataset.theme = theme;
-    drawAll();
-  };
-  let kept = null;
-  try {
-    kept = localStorage.getItem("score-theme");
-  } catch {
-    // storage may be forbidden
-  }
-  set(kept || (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
-  $("theme").onclick = () => {
-    set(light() ? "dark" : "light");
-    try {
-      localStorage.setItem("score-theme", document.documentElement.dataset.theme);
-    } catch {
-      // then it is as the system says, next time
-    }
-  };
-}
 
 function startSlider() {
   const moved = () => {
@@ -332,5 +283,5 @@ const begin = guarded(async () => {
   await startClips(show);
 });
 
-startTheme();
+startTheme(drawAll);
 begin();
