@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from score_video.statistics import ratio_error
 
 Floats = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.bool_]
@@ -76,24 +79,15 @@ class Answers:
     @property
     def standard_error(self) -> float:
         """Of the accuracy, over videos: the questions of one video are not independent."""
-        return _ratio_error(self.right.sum(1), self.asked.sum(1))
+        return ratio_error(*map(torch.from_numpy, (self.right.sum(1), self.asked.sum(1))))
 
     def minus(self, other: Answers) -> Difference:
         """The difference in accuracy on the same questions, and its standard error over videos."""
         if not np.array_equal(self.asked, other.asked):
             raise ValueError("only answers to the same questions can be compared")
         difference = self.right - other.right
-        error = _ratio_error(difference.sum(1), self.asked.sum(1))
+        error = ratio_error(*map(torch.from_numpy, (difference.sum(1), self.asked.sum(1))))
         return Difference(float(difference.sum() / self.asked.sum()), error)
-
-
-def _ratio_error(value: Floats, asked: Floats) -> float:
-    """Standard error of sum(value) / sum(asked) where videos [V] are drawn independently."""
-    videos = len(value)
-    if videos < 2:
-        return float("nan")
-    residual = value - asked * value.sum() / asked.sum()
-    return float(np.sqrt(np.square(residual).sum() * videos / (videos - 1)) / asked.sum())
 
 
 def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:

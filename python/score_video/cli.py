@@ -353,7 +353,12 @@ def page(
 @app.command("eval")
 def evaluate(
     policy: Policy = None,
-    method: Annotated[str | None, typer.Option(help=f"Or a rule: {METHODS_HELP}, or oracle.", callback=_text)] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Or a rule: {METHODS_HELP}, or oracle of the miniature; repeat it on a model.", callback=_text
+        ),
+    ] = None,
     retention: Annotated[
         list[str] | None,
         typer.Option(help="Fractions to keep: repeat it, or put commas. [default: 0.1]", callback=_text),
@@ -367,8 +372,30 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Which videos: any seed makes others.", min=0, max=2**63 - 1)] = 0,
     footage: Annotated[Path | None, typer.Option(help="A video, for the backgrounds of the split footage.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the numbers here too.")] = None,
+    environment: Annotated[
+        str, typer.Option(help="Where: miniature, or mllm, a video MLLM with questions of your own.", callback=_text)
+    ] = "miniature",
+    model: Annotated[
+        str | None, typer.Option(help="mllm: a video MLLM, a folder or its id on the hub.", callback=_text)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="mllm: questions, any file that score train reads.", callback=_text)
+    ] = None,
+    media: Annotated[
+        Path | None, typer.Option(help="mllm: folder that relative paths start from. [default: the file's own]")
+    ] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="mllm: leave questions out whose video is not there.")
+    ] = False,
+    frames: Annotated[int, typer.Option(help="mllm: sample this many of each video.", min=1)] = 16,
+    device: Annotated[
+        str | None, typer.Option(help="mllm: cpu, cuda, cuda:1... [default: a GPU if there is one]", callback=_text)
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="mllm: float32, bfloat16, float16; auto: as it was saved.", callback=_text)
+    ] = "auto",
 ) -> None:
-    """Score a policy or a training-free method on test videos of the miniature world, made on the spot.
+    """Score policies and training-free methods: on test videos of the miniature world, or on questions of your own.
 
     Splits: plain, lookalike, static, density, long, and footage (with --footage). Accuracy is the frozen reader's on
     the tokens that are kept.
@@ -380,7 +407,16 @@ def evaluate(
     What it is to be compared with:
 
         score eval --method evs-dithered --split lookalike
+
+    Rules beside each other and beside all tokens, on a model and questions of your own (teacher-forced):
+
+        score eval --environment mllm --model Qwen/Qwen2.5-VL-7B-Instruct --data test.jsonl --retention 0.05,0.1
+        --method pretrained --method divprune --method evs
     """
+    if environment not in ("miniature", "mllm"):
+        raise ScoreError(f"--environment must be miniature or mllm, got {environment!r}")
+    if environment == "mllm":
+        _prepare_for_models()
     with progress_bar() as progress:
         with quick_imports():
             from score_video.commands import evaluate as eval_command
@@ -389,14 +425,33 @@ def evaluate(
 
         if json is not None:
             check_output_file(json)
-        splits = eval_command.find_splits(split or [], footage is not None)
         retentions = eval_command.parse_numbers(retention or ["0.1"])
-        environment = MiniatureEnvironment(footage=footage)
-        choice = eval_command.find_choice(policy, method, selection or law, seed, environment)
-        report = eval_command.run(environment, choice, splits, retentions, videos, seed, progress)
+        if environment == "mllm":
+            from score_video.commands import evaluate_mllm
+            from score_video.commands.ask import find_device
+
+            if model is None or data is None:
+                raise ScoreError(f"--environment mllm needs {'--model' if model is None else '--data'}")
+            if split or footage:
+                raise ScoreError(f"{'--split' if split else '--footage'} is for the miniature")
+            chosen = evaluate_mllm.find_rules(policy, method or [], selection or law, seed)
+            one_question = any(one.compressor.needs_question for one in chosen)
+            questions = evaluate_mllm.load_questions(data, media, skip_missing, one_question)
+            world = evaluate_mllm.load_environment(model, find_device(device), dtype, chosen, num_frames=frames)
+            how = {"model": model, "data": data, "frames": frames}
+            report = how | evaluate_mllm.run(world, questions, chosen, retentions, progress)
+        else:
+            if model or data or media:
+                raise ScoreError("--model, --data and --media are for --environment mllm")
+            splits = eval_command.find_splits(split or [], footage is not None)
+            if method is not None and len(method) > 1:
+                raise ScoreError(f"--method can be given once on the miniature, got {', '.join(method)}")
+            miniature = MiniatureEnvironment(footage=footage)
+            choice = eval_command.find_choice(policy, method[0] if method else None, selection or law, seed, miniature)
+            report = eval_command.run(miniature, choice, splits, retentions, videos, seed, progress)
     if json is not None:
         eval_command.write_json(json, report)
-    eval_command.print_report(report, console())
+    (evaluate_mllm if environment == "mllm" else eval_command).print_report(report, console())
 
 
 @app.command()
@@ -512,6 +567,46 @@ def check_data(
     data_command.print_report(report)
     if report["broken"]:
         raise typer.Exit(1)
+
+
+@data.command("filter")
+def filter_data(
+    file: Annotated[str, typer.Argument(help="Questions: any file that score train reads.", metavar="FILE")],
+    model: Annotated[str, typer.Option(help="The video MLLM: a folder, or its id on the hub.", callback=_text)],
+    output: Annotated[Path, typer.Option(help="JSONL to write: what needs the video.")],
+    dropped: Annotated[Path | None, typer.Option(help="JSONL to write: what was left out, and why.")] = None,
+    split: Annotated[str, typer.Option(help="Of data sets on the hub.", callback=_text)] = "train",
+    media: Annotated[
+        Path | None, typer.Option(help="Folder that relative paths start from. [default: the file's own]")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1... [default: a GPU if there is one]", callback=_text)
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Of the model: float32, bfloat16, float16; auto: as it was saved.", callback=_text)
+    ] = "auto",
+) -> None:
+    """Leave out the questions that a model answers rightly without the video: they cannot teach a policy anything.
+
+    Of multiple choice with n options one in n of those that nobody could know is lost with them.
+
+        score data filter train.json --model Qwen/Qwen2.5-VL-7B-Instruct --output left.jsonl --dropped blind.jsonl
+    """
+    _prepare_for_models()
+    with progress_bar() as progress:
+        from score_video.commands import filter as filter_command
+        from score_video.commands.ask import find_device
+        from score_video.commands.evaluate_mllm import load_environment
+
+        filter_command.check_outputs(output, dropped)
+        small = {"num_frames": filter_command.FRAMES, "max_pixels": filter_command.MAX_PIXELS}
+        environment = load_environment(model, find_device(device), dtype, [], **small)
+        found = filter_command.run(file, environment, output, dropped, split=split, media=media, progress=progress)
+    unread = f", {found.unreadable} cannot be read" if found.unreadable else ""
+    print(
+        f"{found.kept_questions} of {found.questions} questions need the video{unread}; "
+        f"{found.kept_rows} rows in {output}"
+    )
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +32,7 @@ from score_video.packed import Selector, needs_question
 from score_video.policy import SurprisePolicy
 from score_video.rl import rollouts
 from score_video.rl.environment import EncodedBatch, Selection
+from score_video.statistics import ratio_error
 
 Choose = Callable[[EncodedBatch, Tensor], Tensor]
 """(encoded batch, keep int32 [B]) -> index int64 [K], ascending, exactly ``keep[b]`` rows of each video."""
@@ -75,16 +75,8 @@ class Accuracy:
 
     @property
     def standard_error(self) -> float:
-        """Of :attr:`mean`, over videos: the questions about a video are not independent of each other.
-
-        The usual one of a ratio of sums: videos ask different numbers of questions. NaN for a single video.
-        """
-        asked = (self.results != NOT_ASKED).sum(1).double()  # [V]
-        deviation = (self.results == 1).sum(1).double() - self.mean * asked
-        videos = len(asked)
-        if videos < 2:
-            return math.nan
-        return float(deviation.square().sum().sqrt() / asked.sum()) * math.sqrt(videos / (videos - 1))
+        """Of :attr:`mean`, over videos (:func:`score_video.statistics.ratio_error`); NaN for a single video."""
+        return ratio_error((self.results == 1).sum(1), (self.results != NOT_ASKED).sum(1))
 
     @property
     def by_task(self) -> dict[str, float]:
