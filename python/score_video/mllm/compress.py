@@ -142,9 +142,9 @@ def shorten_prompts(
     Returns:
         The arguments; and what is to be called before they are used, or None.
     """
-    flash = "flash" in str(model.config.get_text_config()._attn_implementation)
-    # a masked column, so that generate() keeps the mask
-    shortening = Shortening(kept, padding=int(flash and adapter.flash_by_mask and len(kept) == 1))
+    masked = adapter.flash_by_mask and len(kept) == 1
+    masked = masked and "flash" in str(model.config.get_text_config()._attn_implementation)
+    shortening = Shortening(kept, padding=int(masked))  # a masked column, so that generate() keeps the mask
     shorter = prompt.shorten(shortening, _pad_token_id(model))
     before_use = adapter.before_use(model, prompt, shorter)
     shorter = replace(shorter, position_ids=adapter.finish_positions(shorter))
@@ -195,8 +195,9 @@ def encode_inputs(
     visuals = adapter.encode(model, inputs, prompt, visual_layout)
     if visuals is None:
         return None
-    _check_attention(model)
-    _check_rotation(model, prompt)
+    config = model.config.get_text_config()
+    _check_attention(model, config)
+    _check_rotation(model, config, prompt)
     last = prompt.attention_mask.shape[1] - 1 - prompt.attention_mask.flip(1).argmax(1, keepdim=True)  # [B, 1]
     if visuals.features.placeholders.gather(1, last).any():
         raise ScoreError("inputs['input_ids'] must not end with a video: the answer's positions begin after a text's")
@@ -236,9 +237,8 @@ def compress_inputs(
     return CompressedInputs(inputs) if encoded is None else encoded.compress(encoded.select(selector))
 
 
-def _check_attention(model: Any) -> None:
+def _check_attention(model: Any, config: Any) -> None:
     """Raises ValueError where the model's attention goes by something else than positions and the mask."""
-    config = model.config.get_text_config()
     if FAMILIES[model.config.model_type].exactness == "shortened":
         return
     kinds = getattr(config, "layer_types", None)
@@ -251,14 +251,15 @@ def _check_attention(model: Any) -> None:
         )
 
 
-def _check_rotation(model: Any, prompt: Prompt) -> None:
+def _check_rotation(model: Any, config: Any, prompt: Prompt) -> None:
     """Raises ValueError where the model's rotary frequencies change with how long the whole prompts are."""
-    config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     kind = str(rope.get("rope_type"))
+    if "dynamic" not in kind and kind != "longrope":
+        return
     longest = int(prompt.attention_mask.sum(1).max())
     limit = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    if ("dynamic" in kind or kind == "longrope") and longest > limit:
+    if longest > limit:
         raise ScoreError(
             f"inputs['input_ids'] must have at most {limit} tokens in a prompt, got {longest}: beyond, the "
             f"{kind!r} rotary positions of {model.config.model_type} change with the length of the whole prompt"
@@ -267,7 +268,7 @@ def _check_rotation(model: Any, prompt: Prompt) -> None:
 
 def _pad_token_id(model: Any) -> int:
     """A token for padding, which is masked: any that is in the vocabulary and no placeholder."""
-    for config in (getattr(model, "generation_config", None), model.config.get_text_config()):
-        if isinstance(token := getattr(config, "pad_token_id", None), int) and token >= 0:
+    for config in (lambda: getattr(model, "generation_config", None), model.config.get_text_config):
+        if isinstance(token := getattr(config(), "pad_token_id", None), int) and token >= 0:
             return token
     return 0

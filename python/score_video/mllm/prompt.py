@@ -21,15 +21,22 @@ class Shortening:
     def __init__(self, kept: Tensor, padding: int = 0) -> None:
         """kept: bool [B, S], True for what stays. padding: columns in front of the longest. Waits for the device."""
         lengths = kept.sum(1)
-        self.width = int(lengths.max()) + padding
-        self._rows, self._columns = kept.nonzero(as_tuple=True)
-        self._places = kept.cumsum(1)[kept] - 1 + (self.width - lengths)[self._rows]
+        counts = lengths.tolist()
+        self.width = max(counts) + padding
+        self._source = kept.flatten().nonzero()[:, 0]  # [K], places in all rows one after the other
+        self._target: Tensor | None = None  # [K], places in the shorter ones; None: they are full
+        if min(counts) < self.width:
+            first = torch.arange(1, len(counts) + 1, device=kept.device) * self.width - lengths  # of each row
+            moved = (first - lengths.cumsum(0) + lengths).repeat_interleave(lengths, output_size=len(self._source))
+            self._target = torch.arange(len(self._source), device=kept.device) + moved
 
     def __call__(self, values: Tensor, fill: int | bool) -> Tensor:
         """[..., B, S] -> [..., B, width], with ``fill`` on the left of the rows that keep fewer."""
-        shorter = values.new_full((*values.shape[:-1], self.width), fill)
-        shorter[..., self._rows, self._places] = values[..., self._rows, self._columns]
-        return shorter
+        kept = values.flatten(-2).index_select(-1, self._source)
+        if self._target is not None:
+            full = values.new_full((*values.shape[:-2], values.shape[-2] * self.width), fill)
+            kept = full.index_copy_(-1, self._target, kept)
+        return kept.view(*values.shape[:-1], self.width)
 
 
 @dataclass(frozen=True)

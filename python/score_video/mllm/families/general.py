@@ -5,8 +5,9 @@ Plain positions; families/qwen2_vl.py adds rotary positions in time, height and 
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -147,13 +148,23 @@ class VideoLlama3(General):
 
 def core(model: Any, method: str = "get_video_features") -> Any:
     """The innermost module that has a method, whatever the model is wrapped in (a head, peft)."""
-    return [module for module in model.modules() if hasattr(module, method)][-1]
+    found = model if hasattr(model, method) else None
+    inside = model
+    while inside is not None:  # level by level: a walk over all modules takes milliseconds
+        inside = next((child for child in inside.children() if hasattr(child, method)), None)
+        found = found if inside is None else inside
+    return found or [module for module in model.modules() if hasattr(module, method)][-1]
 
 
 def call_with(method: Any, inputs: Mapping[str, Any], **others: Any) -> Any:
     """Calls a model's method with those of the inputs that it names."""
-    names = inspect.signature(method).parameters
+    names = _parameters(getattr(method, "__func__", method))
     return method(**{name: inputs[name] for name in names if inputs.get(name) is not None}, **others)
+
+
+@functools.lru_cache(maxsize=64)  # reading a signature takes longer than the call
+def _parameters(function: Any) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
 def by_prompt(rows: Tensor, part: Features) -> list[Tensor]:
@@ -164,8 +175,14 @@ def by_prompt(rows: Tensor, part: Features) -> list[Tensor]:
 
 def features_of(output: Any, prompt: Prompt, placeholders: Tensor, kind: str) -> Features:
     """A model's output for its pictures, which may have ``deepstack_features``, for each layer a tensor per picture."""
-    deepstack = tuple(torch.cat(list(layer)) for layer in getattr(output, "deepstack_features", None) or ())
-    return features_at(prompt, placeholders, torch.cat(list(output.pooler_output)), kind, deepstack)
+    deepstack = tuple(_joined(layer) for layer in getattr(output, "deepstack_features", None) or ())
+    return features_at(prompt, placeholders, _joined(output.pooler_output), kind, deepstack)
+
+
+def _joined(parts: Iterable[Tensor]) -> Tensor:
+    """Of one tensor no copy: it may be a hundred megabytes."""
+    first, *others = parts
+    return torch.cat([first, *others]) if others else first
 
 
 def encoder_output(part: Features) -> Any:
