@@ -7,8 +7,8 @@
 // terms are added and nothing cancels, however sure the policy is.
 //
 // A video of each sample falls into parts, a block each, in five kernels one after the other; where one part is all, a
-// block does everything in one. Prediction, not measured, for an H200 and 8 samples of one video of 40,000 tokens,
-// 4,000 drawn: 20 us in a CUDA graph.
+// block does everything in one. Measured on an H200 in a CUDA graph as what gumbel_topk_with_log_prob takes beyond
+// gumbel_topk, 8 samples of one video, a tenth drawn: 40,000 tokens 31 us, a million 150.
 #include <cub/block/block_reduce.cuh>
 #include <cub/block/block_scan.cuh>
 
