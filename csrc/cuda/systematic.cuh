@@ -4,6 +4,7 @@
 
 #include <cub/block/block_reduce.cuh>
 #include <cub/block/block_scan.cuh>
+#include <cub/warp/warp_reduce.cuh>
 
 #include "score/systematic.h"
 #include "team.cuh"
@@ -74,15 +75,16 @@ struct SystematicExchanges {
 
 struct SystematicStorage {
   using LogitReduce = cub::BlockReduce<LogitSums, kTeamThreads>;
-  using SumsReduce = cub::BlockReduce<ProbabilitySums, kTeamThreads>;
+  using WarpSum = cub::WarpReduce<int64_t>;
   using WalkReduce = cub::BlockReduce<WalkSums, kTeamThreads>;
   using WalkScan = cub::BlockScan<WalkSums, kTeamThreads, cub::BLOCK_SCAN_WARP_SCANS>;
   union {
     LogitReduce::TempStorage logit_reduce;
-    SumsReduce::TempStorage sums_reduce;
+    WarpSum::TempStorage warp_reduce[kTeamThreads / 32];
     WalkReduce::TempStorage walk_reduce;
     WalkScan::TempStorage walk_scan;
   };
+  ProbabilitySums warp_sums[kTeamThreads / 32];
   LogitSums logits;
   ProbabilitySums sums;
   WalkSums before;
@@ -145,6 +147,15 @@ class SystematicSelection {
     __syncthreads();
   }
 
+  // Of a warp's threads, called by all of them; the result is the first one's. A pass is short: that 32 warps' sums are
+  // added by a warp, not one after the other by a thread as in a BlockReduce, shows.
+  __device__ ProbabilitySums sum_warp(const ProbabilitySums& own) {
+    SystematicStorage::WarpSum sum(storage_.warp_reduce[threadIdx.x / 32]);
+    const int64_t probability = sum.Sum(own.probability);
+    __syncwarp();
+    return {probability, sum.Sum(own.slope)};
+  }
+
   // Over the finite ones of every stride-th token of the video; the result is thread 0's.
   __device__ ProbabilitySums sum_probabilities(uint32_t stride, float shift) {
     ProbabilitySums own{0, 0};
@@ -156,12 +167,19 @@ class SystematicSelection {
       const int32_t probability = logit_class(logit) == kFinite ? sigmoid_fixed(add_rn(logit, shift)) : 0;
       own = AddParts()(own, {probability, slope_fixed(probability)});
     }
-    ProbabilitySums all = SystematicStorage::SumsReduce(storage_.sums_reduce).Reduce(own, AddParts());
+    ProbabilitySums all = sum_warp(own);
+    if (threadIdx.x % 32 == 0) storage_.warp_sums[threadIdx.x / 32] = all;
+    __syncthreads();
+    if (threadIdx.x < 32) all = sum_warp(storage_.warp_sums[threadIdx.x]);
     if (team_.size() > 1) {
       ProbabilitySums* const slots = exchange_.sums(++pass_);
       if (threadIdx.x == 0) slots[team_.rank()] = all;
       team_.sync();
-      all = combine<SystematicStorage::SumsReduce>(slots, team_.size(), {0, 0}, AddParts(), storage_.sums_reduce);
+      if (threadIdx.x < 32) {
+        own = {0, 0};
+        for (int r = static_cast<int>(threadIdx.x); r < team_.size(); r += 32) own = AddParts()(own, slots[r]);
+        all = sum_warp(own);
+      }
     }
     return all;
   }
