@@ -1,7 +1,6 @@
 """What the CUDA kernels promise beyond their results, read from what nvcc makes of them (CONTRIBUTING.md):
 
 - kernels that pick the same tokens on every device hold only float arithmetic that rounds in one way;
-- what cp.async copied is read behind the wait for it;
 - the kernels that move rows do it 16 bytes at a time, in PTX and, where cuobjdump is, in machine code;
 - registers and spills for sm_90 stay within tools/cuda_registers.txt, which `--write` writes anew.
 
@@ -30,8 +29,8 @@ WITH_LOGARITHMS = ("sample_bernoulli",)
 # Kernels that move rows, by how their names begin: what their PTX must match, and what their machine code must contain.
 WIDE = {
     "surprise_walk<": (
-        (r"cp\.async\.cg\.shared\.global .*, 16", r"ld\.shared\.v4\.[uf]32"),
-        ("LDGSTS.E.BYPASS.128", "LDS.128"),
+        (r"ld\.global(\.nc)?(\.\w+::\w+)*\.v4\.[uf]32",),
+        ("LDG.E.128",),
     ),
     "gather_rows<uint4": (
         (r"ld\.global(\.nc)?(\.\w+::\w+)*\.v4\.u32", r"st\.global(\.\w+)?\.v4\.u32"),
@@ -84,18 +83,6 @@ def inexact_arithmetic(kernel: Kernel) -> Iterator[str]:
     yield from (f"{line.split()[0]}" for line in kernel.code if re.search(r"\.(ftz|approx)\b", line.split()[0]))
 
 
-def read_before_wait(kernel: Kernel) -> Iterator[str]:
-    """Vectors read from shared memory between the start of copies and the wait for them."""
-    waited = True
-    for line in kernel.code:
-        if line.startswith("cp.async.wait_group"):
-            waited = True
-        elif line.startswith("cp.async.commit_group"):
-            waited = False
-        elif line.startswith("ld.shared.v4.u32") and not waited:
-            yield "ld.shared.v4.u32 of a row before cp.async.wait_group"
-
-
 def narrow_moves(kernel: Kernel) -> Iterator[str]:
     """Kernels that move rows, and have no instruction for 16 bytes."""
     for begin, (patterns, _) in WIDE.items():
@@ -104,7 +91,7 @@ def narrow_moves(kernel: Kernel) -> Iterator[str]:
                 yield f"no instruction like {pattern}"
 
 
-RULES: list[Callable[[Kernel], Iterator[str]]] = [inexact_arithmetic, read_before_wait, narrow_moves]
+RULES: list[Callable[[Kernel], Iterator[str]]] = [inexact_arithmetic, narrow_moves]
 
 
 class Use(NamedTuple):

@@ -4,7 +4,6 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <limits>
 #include <type_traits>
@@ -57,46 +56,6 @@ __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a
 constexpr int64_t kMaxGrid = std::numeric_limits<int32_t>::max();
 
 inline unsigned grid_size(int64_t blocks) { return static_cast<unsigned>(std::min(blocks, kMaxGrid)); }
-
-// Whether a kernel may have more dynamic shared memory than the 48 KB that none has to ask for. The limit belongs to
-// the kernel on a device and not to a launch: it is set once, to the most that the kernel ever wants, and stays. Were
-// each launch to set its own, a host thread could lower it between another thread's setting it and its launch.
-class SharedMemoryLimit {
- public:
-  // True if the kernel may have up to `most` bytes on the current device; false, with no error left behind, if not.
-  template <typename Kernel>
-  bool raise(Kernel kernel, int most) {
-    int device = 0;
-    if (cudaGetDevice(&device) != cudaSuccess) return refuse();
-    std::atomic<Answer>* known = device < kDevices ? &answers_[device] : nullptr;
-    if (known != nullptr && *known != Answer::kUnknown) return *known == Answer::kYes;
-    const bool raised = set(kernel, most);
-    // Threads that ask at the same time get the same answer.
-    if (known != nullptr) *known = raised ? Answer::kYes : Answer::kNo;
-    return raised;
-  }
-
- private:
-  enum class Answer : uint8_t { kUnknown, kYes, kNo };
-  static constexpr int kDevices = 64;  // those beyond are asked each time
-
-  template <typename Kernel>
-  static bool set(Kernel kernel, int most) {
-    // What reads past the L1 cache can have all of its memory.
-    if (cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100) != cudaSuccess) {
-      return refuse();
-    }
-    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most) == cudaSuccess || refuse();
-  }
-
-  // Takes the error away, which the next launch would be blamed for.
-  static bool refuse() {
-    cudaGetLastError();
-    return false;
-  }
-
-  std::atomic<Answer> answers_[kDevices] = {};
-};
 
 // How many blocks of a kernel the current device runs at once.
 template <typename Kernel>

@@ -29,12 +29,10 @@ enum Sum : int {
   kSums
 };
 
-constexpr int kRunRows = 32;  // rows of a frame whose directions one block adds up
-
 struct RelativeScratch {
   // Numbers of pieces of work, [B + 1] each: those of video b are first[b] .. first[b + 1].
   int64_t* first_frame;
-  int64_t* first_run;   // of up to kRunRows rows, within a frame
+  int64_t* first_run;   // of up to run_rows rows, within a frame
   int64_t* first_tile;  // of places and frames, see relative_products.cu
 
   float* scale;          // [L], see Direction
@@ -46,6 +44,7 @@ struct RelativeScratch {
   int64_t num_frames;    // T
   int64_t max_runs;
   int64_t slices;
+  int run_rows;  // see directions
 };
 
 // The size of a video, whatever the values on the device are: all its rows lie in the batch.
@@ -57,7 +56,7 @@ struct VideoShape {
   int64_t first_frame;  // in the batch
 
   __device__ int64_t rows() const { return in_frame / columns; }
-  __device__ int64_t runs_per_frame() const { return ceil_div(in_frame, kRunRows); }
+  __device__ int64_t runs_per_frame(int run_rows) const { return ceil_div(in_frame, run_rows); }
 };
 
 // The batch and its tables, on the device.
@@ -102,7 +101,7 @@ struct RelativeLayout {
 
   // The row of `directions` with the sum of a run, and, of the first, with the frame's mean.
   __device__ int64_t run_row(int64_t video, const VideoShape& shape, int64_t frame, int64_t run = 0) const {
-    const int64_t row = scratch.first_run[video] + frame * shape.runs_per_frame() + run;
+    const int64_t row = scratch.first_run[video] + frame * shape.runs_per_frame(scratch.run_rows) + run;
     return row < scratch.max_runs ? row : scratch.max_runs - 1;
   }
 };
@@ -123,6 +122,9 @@ struct Direction {
 
 // The steps, in their order.
 cudaError_t number_work(const RelativeLayout& layout, int tile_frames, cudaStream_t stream);
+// Rows of a frame whose directions one block adds up. Shows in how sums are rounded, so that it depends on the width
+// alone, as does the number of slices below.
+constexpr int run_rows(int64_t width) { return width <= 1024 ? 16 : 40; }
 cudaError_t directions(const TokenBatch& tokens, const RelativeLayout& layout, float* measures, cudaStream_t stream);
 cudaError_t products(const TokenBatch& tokens, const RelativeLayout& layout, int tile_frames, cudaStream_t stream);
 cudaError_t finish_measures(

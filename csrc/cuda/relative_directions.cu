@@ -1,6 +1,6 @@
 // First pass of relative_measures: each token's norm, and the mean direction of each frame and each video.
 //
-// A block takes a run of up to 32 rows of one frame. It holds some rows in registers until their norms are known, then
+// A block takes a run of some rows of one frame. It holds some rows in registers until their norms are known, then
 // adds their directions up: every token is read once. Sums of runs are added in a fixed order to means of frames, and
 // those to means of videos.
 //
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads) number_work_kernel(RelativeLayout la
     if (video < layout.batch.num_videos) {
       const VideoShape shape = layout.whole_shape(video);
       work.frames = shape.frames;
-      work.runs = shape.frames * shape.runs_per_frame();
+      work.runs = shape.frames * shape.runs_per_frame(layout.scratch.run_rows);
       work.tiles = ceil_div(shape.frames, tile_frames) * tiles_per_frame(shape);
     }
     Scan(storage).InclusiveScan(work, through, AddWork(), total);
@@ -68,9 +68,11 @@ struct Run {
 __device__ Run find_run(const RelativeLayout& layout, int64_t number) {
   const int64_t video = layout.find(layout.scratch.first_run, number);
   const VideoShape shape = layout.whole_shape(video);
-  const int64_t per_frame = shape.runs_per_frame(), run = number - layout.scratch.first_run[video];
-  const int64_t frame = shape.begin + run / per_frame * shape.in_frame, from = run % per_frame * kRunRows;
-  return {frame + from, frame + at_most(from + kRunRows, shape.in_frame)};
+  const int64_t per_frame = shape.runs_per_frame(layout.scratch.run_rows),
+                run = number - layout.scratch.first_run[video];
+  const int64_t rows = ceil_div(shape.in_frame, per_frame), from = at_most(run % per_frame * rows, shape.in_frame);
+  const int64_t frame = shape.begin + run / per_frame * shape.in_frame;
+  return {frame + from, frame + at_most(from + rows, shape.in_frame)};
 }
 
 struct Norm {
@@ -248,13 +250,14 @@ __global__ void __launch_bounds__(kThreads) frame_means(RelativeLayout layout, i
     const int64_t video = layout.find(scratch.first_frame, number);
     const VideoShape shape = layout.shape(video);
     const int64_t frame = number - shape.first_frame;
+    const int64_t first = layout.run_row(video, shape, frame);
+    const int runs = static_cast<int>(
+        layout.run_row(video, shape, frame, shape.runs_per_frame(layout.scratch.run_rows) - 1) - first + 1);
+    float* const sums = scratch.directions + first * width + column;
     double sum = 0.0;
-#pragma unroll 4
-    for (int64_t run = 0; run < shape.runs_per_frame(); ++run) {
-      sum += scratch.directions[layout.run_row(video, shape, frame, run) * width + column];
-    }
-    scratch.directions[layout.run_row(video, shape, frame) * width + column] =
-        static_cast<float>(sum / static_cast<double>(shape.in_frame));
+#pragma unroll 10
+    for (int run = 0; run < runs; ++run) sum += sums[run * width];
+    *sums = static_cast<float>(sum / static_cast<double>(shape.in_frame));
   }
 }
 
@@ -268,7 +271,7 @@ __global__ void __launch_bounds__(kThreads) video_means(RelativeLayout layout, i
     const VideoShape shape = layout.shape(video);
     double sum = 0.0;
     if (column < width) {
-#pragma unroll 4
+#pragma unroll 8
       for (int64_t frame = warp; frame < shape.frames; frame += kMaxWarps) {
         sum += layout.scratch.directions[layout.run_row(video, shape, frame) * width + column];
       }

@@ -14,10 +14,12 @@ namespace score::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kFrameThreads = 640;              // a token each
 constexpr int kMomentThreads = 32 * kMeasures;  // a warp for each measure
 
-// Sums over slices in the first one's place: a thread for four of kSums * L sums. The first T blocks do the other thing
-// that the means must be complete for, the products of a frame's mean and the video's.
+// Sums over slices in the first one's place, a thread for four of kSums * L sums; what |c|^2 is wanted for takes its
+// place, 1 / sqrt(|c|^2 + e). The first T blocks do the other thing that the means must be complete for, the products
+// of a frame's mean and the video's.
 __global__ void __launch_bounds__(kThreads) sum_slices(RelativeLayout layout, int64_t width) {
   using BlockSum = cub::BlockReduce<float, kThreads>;
   __shared__ typename BlockSum::TempStorage storage;
@@ -45,16 +47,21 @@ __global__ void __launch_bounds__(kThreads) sum_slices(RelativeLayout layout, in
   }
   const int64_t fours = kSums * layout.batch.num_tokens / 4;
   float4* sums = reinterpret_cast<float4*>(scratch.sums);
-  if (scratch.slices == 1) return;
-  for (int64_t at = (block - scratch.num_frames) * kThreads + threadIdx.x; at < fours;
-       at += static_cast<int64_t>(gridDim.x) * kThreads) {
+  const int64_t first_self = kSumSelf * layout.batch.num_tokens, last_self = first_self + layout.batch.num_tokens - 1;
+  const bool all = scratch.slices > 1;  // else those of kSumSelf
+  for (int64_t at = (all ? 0 : first_self / 4) + (block - scratch.num_frames) * kThreads + threadIdx.x;
+       at < fours && (all || at <= last_self / 4); at += static_cast<int64_t>(gridDim.x) * kThreads) {
     float4 sum = sums[at];
 #pragma unroll 4
     for (int64_t slice = 1; slice < scratch.slices; ++slice) {
       const float4 more = sums[slice * fours + at];
       sum = float4{sum.x + more.x, sum.y + more.y, sum.z + more.z, sum.w + more.w};
     }
-    sums[at] = sum;
+    const auto finished = [&](float value, int64_t number) {
+      return number >= first_self && number <= last_self ? 1.0f / sqrtf(value + kTiny) : value;
+    };
+    sums[at] = {
+        finished(sum.x, 4 * at), finished(sum.y, 4 * at + 1), finished(sum.z, 4 * at + 2), finished(sum.w, 4 * at + 3)};
   }
 }
 
@@ -67,51 +74,54 @@ class FrameCosines {
         squares_(layout.scratch.frame_squares + (shape.first_frame + frame) * 4),
         shape_(shape),
         frame_(frame),
-        first_row_(shape.begin + frame * shape.in_frame) {}
+        first_row_(shape.begin + frame * shape.in_frame),
+        rows_(static_cast<int>(shape.rows())),
+        columns_(static_cast<int>(shape.columns)) {}
 
-  __device__ void measure(int64_t place, float* out) const {
+  __device__ void measure(int place, float* out) const {
     const bool back_1 = frame_ >= 1, ahead_1 = frame_ + 1 < shape_.frames;
     const int64_t row = first_row_ + place, n = shape_.in_frame;
-    const float root = this->root(row), along = sum(kSumVideo, row) + squares_[3];
+    const float size = this->inverse_size(row), along = sum(kSumVideo, row) + squares_[3];
     for (int k = 0; k < kCosines; ++k) out[k] = 0.0f;
     if (back_1) {
       const float product = same_place(frame_, place);
-      out[kBack1] = product / (root * this->root(row - n));
-      out[kBackBest] = best_around(place, root, false);
+      out[kBack1] = product * size * inverse_size(row - n);
+      out[kBackBest] = best_around(place, size, false);
       // <u, v> = <c, d> + <u, m> + <v, m> - |m|^2, v the token one frame back and d its centred direction
       out[kBack1Plain] = product + along + sum(kSumVideo, row - n);
     }
-    if (frame_ >= 2) out[kBack2] = sum(kSumBack2, row) / (root * this->root(row - 2 * n));
-    if (frame_ >= 4) out[kBack4] = sum(kSumBack4, row) / (root * this->root(row - 4 * n));
+    if (frame_ >= 2) out[kBack2] = sum(kSumBack2, row) * size * inverse_size(row - 2 * n);
+    if (frame_ >= 4) out[kBack4] = sum(kSumBack4, row) * size * inverse_size(row - 4 * n);
     if (ahead_1) {
-      out[kAhead1] = same_place(frame_ + 1, place) / (root * this->root(row + n));
-      out[kAheadBest] = best_around(place, root, true);
+      out[kAhead1] = same_place(frame_ + 1, place) * size * inverse_size(row + n);
+      out[kAheadBest] = best_around(place, size, true);
     }
-    if (n > 1) near(place, root, out);
+    if (n > 1) near(place, size, out);
     // <u, f> = <c, f - m> + <c, m> + <m, f>
     const float to_frame = sum(kSumFrame, row);
-    out[kToFrame] = to_frame / (root * sqrtf(squares_[1] + kTiny));
+    out[kToFrame] = to_frame * size / sqrtf(squares_[1] + kTiny);
     out[kFramePlain] = (to_frame + sum(kSumVideo, row) + squares_[2]) / sqrtf(squares_[0] + kTiny);
     out[kVideoPlain] = along / sqrtf(squares_[3] + kTiny);
   }
 
  private:
   __device__ float sum(int which, int64_t row) const { return sums_[which * stride_ + row]; }
-  __device__ float root(int64_t row) const { return sqrtf(sum(kSumSelf, row) + kTiny); }
+  // 1 / sqrt(|c|^2 + e), see sum_slices
+  __device__ float inverse_size(int64_t row) const { return sum(kSumSelf, row); }
 
-  __device__ bool inside(int64_t row, int64_t column) const {
-    return row >= 0 && row < shape_.rows() && column >= 0 && column < shape_.columns;
+  __device__ bool inside(int row, int column) const {
+    return row >= 0 && row < rows_ && column >= 0 && column < columns_;
   }
 
   // <c(t, p), c(t - 1, p)>
-  __device__ float same_place(int64_t frame, int64_t place) const {
+  __device__ float same_place(int64_t frame, int place) const {
     return sum(kSumCentre, shape_.begin + frame * shape_.in_frame + place);
   }
 
   // The largest cosine to a place around in the frame before, or in the one after. Without branches, so that all that
   // is read is on its way at once.
-  __device__ float best_around(int64_t place, float root, bool ahead) const {
-    const int64_t row = place / shape_.columns, column = place % shape_.columns;
+  __device__ float best_around(int place, float size, bool ahead) const {
+    const int row = place / columns_, column = place % columns_;
     const int64_t other_frame = first_row_ + (ahead ? shape_.in_frame : -shape_.in_frame);
     // The sums lie in rows of the later frame. In an odd one the row of (t, p) has those with the earlier frame's
     // places around p, in an even one those with c(t - 1, p) of the places around p in the later frame: see Sum.
@@ -123,11 +133,11 @@ class FrameCosines {
 #pragma unroll
       for (int right = -1; right <= 1; ++right) {
         const bool exists = inside(row + down, column + right);
-        const int64_t there = exists ? place + down * shape_.columns + right : place;
+        const int there = exists ? place + down * columns_ + right : place;
         const int64_t later = ahead ? other_frame : first_row_;
         const int64_t of = later + (later_is_odd == ahead ? there : place);
         const float product = sum(kSumCentre + sign * (3 * down + right), of);
-        const float cosine = product / (root * this->root(other_frame + there));
+        const float cosine = product * size * inverse_size(other_frame + there);
         if (exists && !(cosine <= best)) best = cosine;  // NaN too
       }
     }
@@ -135,18 +145,19 @@ class FrameCosines {
   }
 
   // Mean and largest of the cosines to the 4 neighbours.
-  __device__ void near(int64_t place, float root, float* out) const {
-    const int64_t row = place / shape_.columns, column = place % shape_.columns, self = first_row_ + place;
+  __device__ void near(int place, float size, float* out) const {
+    const int row = place / columns_, column = place % columns_;
+    const int64_t self = first_row_ + place;
     float total = 0.0f, best = kNone, count = 0.0f;
     const auto add = [&](bool is_inside, int which, int64_t of, int64_t other) {
-      const float cosine = sum(which, is_inside ? of : self) / (root * this->root(is_inside ? other : self));
+      const float cosine = sum(which, is_inside ? of : self) * size * inverse_size(is_inside ? other : self);
       total += is_inside ? cosine : 0.0f;
       count += is_inside ? 1.0f : 0.0f;
       if (is_inside && !(cosine <= best)) best = cosine;
     };
-    add(inside(row - 1, column), kSumUp, self, self - shape_.columns);
+    add(inside(row - 1, column), kSumUp, self, self - columns_);
     add(inside(row, column - 1), kSumLeft, self, self - 1);
-    add(inside(row + 1, column), kSumUp, self + shape_.columns, self + shape_.columns);
+    add(inside(row + 1, column), kSumUp, self + columns_, self + columns_);
     add(inside(row, column + 1), kSumLeft, self + 1, self + 1);
     out[kNearMean] = count > 0.0f ? total / count : 0.0f;
     out[kNearBest] = count > 0.0f ? best : 0.0f;
@@ -158,6 +169,7 @@ class FrameCosines {
   VideoShape shape_;
   int64_t frame_;
   int64_t first_row_;
+  int rows_, columns_;
 };
 
 struct WarpStorage {
@@ -180,11 +192,39 @@ __device__ inline void write_moments(double count, double mean, double squares, 
   out[1] = 1.0 / sqrt(squares / (count < 1.0 ? 1.0 : count) + kLeastVariance);
 }
 
+// Called by all lanes of a warp: the moments of a frame's measure k, whose values lie kMeasures apart. In double, sums
+// of squares of numbers below 100 are exact enough for a variance that kLeastVariance is added to.
+__device__ void moments_of_frame(
+    const RelativeLayout& layout, int64_t number, const float* values, int64_t in_frame, bool exists, int k,
+    WarpStorage& storage, double* moments) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  double count = 0.0, total = 0.0, squares = 0.0;
+#pragma unroll 10
+  for (int64_t place = lane; place < in_frame; place += 32) {
+    const float value = values[place * kMeasures];
+    const bool counts = exists && value != -INFINITY;
+    const double counted = counts ? value : 0.0;
+    count += counts ? 1.0 : 0.0;
+    total += counted;
+    squares = fma(counted, counted, squares);
+  }
+  count = warp_sum(count, storage);
+  total = warp_sum(total, storage);
+  squares = warp_sum(squares, storage);
+  const double mean = total / (count < 1.0 ? 1.0 : count);
+  squares -= total * mean;
+  squares = squares < 0.0 ? 0.0 : squares;
+  if (lane == 0) {
+    write_moments(count, mean, squares, moments + (number * kMeasures + k) * 2);
+    layout.scratch.spread[(number * kMeasures + k) * 2] = count;
+    layout.scratch.spread[(number * kMeasures + k) * 2 + 1] = squares;
+  }
+}
+
 // A block per frame: the measures of its tokens, a thread each, then their moments, a warp for each measure.
-__global__ void __launch_bounds__(kMomentThreads)
+__global__ void __launch_bounds__(kFrameThreads)
     frame_measures(RelativeLayout layout, float* measures, double* moments) {
   __shared__ WarpStorage storage;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
   for (int64_t number = blockIdx.x; number < layout.scratch.num_frames; number += gridDim.x) {
     if (number >= layout.scratch.first_frame[layout.batch.num_videos]) continue;
     const int64_t video = layout.find(layout.scratch.first_frame, number);
@@ -192,7 +232,7 @@ __global__ void __launch_bounds__(kMomentThreads)
     const int64_t frame = number - shape.first_frame;
     const FrameCosines cosines(layout, shape, frame);
     float* first = measures + (shape.begin + frame * shape.in_frame) * kMeasures;
-    for (int64_t place = threadIdx.x; place < shape.in_frame; place += kMomentThreads) {
+    for (int place = static_cast<int>(threadIdx.x); place < shape.in_frame; place += kFrameThreads) {
       float out[kCosines];
       cosines.measure(place, out);
 #pragma unroll
@@ -200,28 +240,9 @@ __global__ void __launch_bounds__(kMomentThreads)
     }
     __syncthreads();
     const int k = static_cast<int>(threadIdx.x) / 32;
-    const bool exists = cosine_exists(k, frame, shape.frames, shape.in_frame);
-    double count = 0.0, total = 0.0, squares = 0.0;
-#pragma unroll 4
-    for (int64_t place = lane; place < shape.in_frame; place += 32) {
-      const float value = first[place * kMeasures + k];
-      const bool counts = exists && value != -INFINITY;
-      count += counts ? 1.0 : 0.0;
-      total += counts ? value : 0.0;
-    }
-    count = warp_sum(count, storage);
-    const double mean = warp_sum(total, storage) / (count < 1.0 ? 1.0 : count);
-#pragma unroll 4
-    for (int64_t place = lane; place < shape.in_frame; place += 32) {
-      const float value = first[place * kMeasures + k];
-      const double deviation = value - mean;
-      squares += exists && value != -INFINITY ? deviation * deviation : 0.0;
-    }
-    squares = warp_sum(squares, storage);
-    if (lane == 0) {
-      write_moments(count, mean, squares, moments + (number * kMeasures + k) * 2);
-      layout.scratch.spread[(number * kMeasures + k) * 2] = count;
-      layout.scratch.spread[(number * kMeasures + k) * 2 + 1] = squares;
+    if (k < kMeasures) {
+      const bool exists = cosine_exists(k, frame, shape.frames, shape.in_frame);
+      moments_of_frame(layout, number, first + k, shape.in_frame, exists, k, storage, moments);
     }
     __syncthreads();
   }
@@ -274,7 +295,8 @@ RelativeScratch divide(const RelativeBatch& batch, void* workspace, size_t* byte
   const TokenBatch& tokens = batch.tokens;
   RelativeScratch scratch{};
   scratch.num_frames = batch.num_frames;
-  scratch.max_runs = tokens.num_tokens / kRunRows + batch.num_frames + 1;
+  scratch.run_rows = run_rows(tokens.width);
+  scratch.max_runs = tokens.num_tokens / scratch.run_rows + batch.num_frames + 1;
   scratch.slices = num_slices(tokens.width);
   Partition partition(workspace);
   for (int64_t** table : {&scratch.first_frame, &scratch.first_run, &scratch.first_tile}) {
@@ -295,10 +317,10 @@ RelativeScratch divide(const RelativeBatch& batch, void* workspace, size_t* byte
 cudaError_t finish_measures(
     const TokenBatch& tokens, const RelativeLayout& layout, float* measures, double* moments, cudaStream_t stream) {
   const int64_t frames = layout.scratch.num_frames;
-  const int64_t sums = layout.scratch.slices > 1 ? kSums / 4 * tokens.num_tokens : 0;
+  const int64_t sums = (layout.scratch.slices > 1 ? kSums / 4 : 1) * tokens.num_tokens;
   SCORE_LAUNCH(sum_slices, grid_size(frames + ceil_div(sums, kThreads)), kThreads, 0, stream, layout, tokens.width);
   if (cudaError_t error = cudaGetLastError()) return error;
-  SCORE_LAUNCH(frame_measures, grid_size(frames), kMomentThreads, 0, stream, layout, measures, moments);
+  SCORE_LAUNCH(frame_measures, grid_size(frames), kFrameThreads, 0, stream, layout, measures, moments);
   if (cudaError_t error = cudaGetLastError()) return error;
   SCORE_LAUNCH(video_moments, grid_size(tokens.num_videos), kMomentThreads, 0, stream, layout, moments);
   return cudaGetLastError();

@@ -2,9 +2,8 @@
 //
 // A block takes a tile, up to 128 places of a frame in 4 (or 2) consecutive frames, and a slice of the columns. It goes
 // through the slice 16 columns at a time: converts what it needs of frames t - 4 .. t + 3 to c in shared memory, and
-// then each thread adds to the 4 * 16 sums of one place, which stay in registers. Half of the threads take 8 of the 16
-// columns, the others the rest, so the two halves' sums are added in the end. In shared memory places lie beside each
-// other, 4 columns each, so that a warp reads any neighbour of 32 places without bank conflicts.
+// then each thread adds to the 2 * 16 sums of one place in two frames, which stay in registers. In shared memory places
+// lie beside each other, 4 columns each, so that a warp reads any neighbour of 32 places without bank conflicts.
 //
 // The places around one are needed of every second frame alone (see Sum); of the others those above and on the left
 // are, and of the four frames before the tile only the place itself.
@@ -13,21 +12,22 @@
 // another: a slice of a long video is some 20 MB, so the frames that tiles share come from the L2 cache.
 //
 // 40,000 x 3,584 bfloat16: 4.7 Gflop; from L2 2.3 times the tokens, 660 MB, from memory 290 MB; writes 41 MB of sums;
-// shared memory moves 31 bytes a value, 4.5 GB. Measured on an H200 by Nsight Compute: 452 us with 14 slices, shared
-// memory and the L1 cache busy for three quarters of that, a third of it with loads, since a warp's lie in 16 rows.
-// Predicted with 16 slices, which leave fewer multiprocessors idle at the end: 400 us.
+// shared memory moves 35 bytes a value, 5 GB. Measured on an H200 by Nsight Compute: 398 us, shared memory and the L1
+// cache busy for 78% of them. Slower, and not here: a thread with four frames of half the columns, whose 64 sums leave
+// too few registers (407); tokens as they are in shared memory, copied by cp.async and converted whenever they are
+// read, which moves half the bytes but takes half as many instructions again (551).
 #include "elements.cuh"
 #include "relative.cuh"
 
 namespace score::cuda {
 namespace {
 
-constexpr int kHalves = 2;
-constexpr int kThreads = kHalves * kTilePlaces;
 constexpr int kGroup = 16;  // columns in shared memory
 constexpr int kQuads = kGroup / 4;
-constexpr int kHalfQuads = kQuads / kHalves;
 constexpr int kPast = 4;  // frames before a tile's first
+// A thread has one place in two of the tile's frames.
+template <int kFrames>
+constexpr int kThreads = kFrames / 2 * kTilePlaces;
 
 // Places of one frame and quad in shared memory: of a frame that is read all around, of one that is read above and on
 // the left, and of one of the frames before. 2 more than a multiple of 8, so that threads that write different quads
@@ -170,8 +170,8 @@ class TileFiller {
         for (int p = 0; p < passes(j); ++p) store(j, p, mean);
       }
     }
-    const int frame = static_cast<int>(threadIdx.x) / kGroup, in_group = static_cast<int>(threadIdx.x) % kGroup;
-    if (frame <= kFrames) {
+    for (int i = static_cast<int>(threadIdx.x); i < (kFrames + 1) * kGroup; i += kThreads<kFrames>) {
+      const int frame = i / kGroup, in_group = i % kGroup;
       const bool exists = column + in_group < width_;
       const float centre = exists ? __ldg(video_mean_ + column + in_group) : 0.0f;
       float* out = reinterpret_cast<float*>(frame < kFrames ? memory_.frame_mean[frame] : memory_.mean) + in_group;
@@ -184,8 +184,8 @@ class TileFiller {
 
  private:
   static constexpr int kElements = kVectorElements<T>;
-  static constexpr int kLanes = kGroup / kElements;  // threads that share a row
-  static constexpr int kRows = kThreads / kLanes;    // rows at a time
+  static constexpr int kLanes = kGroup / kElements;         // threads that share a row
+  static constexpr int kRows = kThreads<kFrames> / kLanes;  // rows at a time
   static constexpr int kMaxPasses = (kAroundStride + kRows - 1) / kRows;
 
   __device__ static constexpr int most_places(int j) {
@@ -256,45 +256,43 @@ class TileFiller {
   TileMemory<kFrames>& memory_;
 };
 
-// Adds 4 columns of a place to its sums.
-template <int kFrames>
+// Adds 4 columns of a place to its sums in two frames, kFirst and the next of the tile.
+template <int kFirst, int kFrames>
 __device__ void add_products(
-    const TileMemory<kFrames>& memory, int quad, int place, int first, int step, float (&sums)[kFrames][kSums]) {
-  float4 own[kPast + kFrames];
+    const TileMemory<kFrames>& memory, int quad, int place, int first, int step, float (&sums)[2][kSums]) {
+  float4 own[kPast + 2];  // of frames kFirst - kPast .. kFirst + 1
 #pragma unroll
-  for (int j = 0; j < kPast; ++j) own[j] = memory.own[j][quad][place];
-#pragma unroll
-  for (int f = 0; f < kFrames; ++f) {
-    own[kPast + f] = f % 2 == 0 ? memory.around[f / 2][quad][first + place] : memory.before[f / 2][quad][first + place];
+  for (int j = 0; j < kPast + 2; ++j) {
+    const int f = kFirst + j - kPast;
+    own[j] = f < 0
+                 ? memory.own[f + kPast][quad][place]
+                 : (f % 2 == 0 ? memory.around[f / 2][quad][first + place] : memory.before[f / 2][quad][first + place]);
   }
   const float4 mean = memory.mean[quad];
 #pragma unroll
-  for (int f = 0; f < kFrames; ++f) {
+  for (int f = 0; f < 2; ++f) {
     const float4& c = own[kPast + f];
     add_product(c, own[kPast + f - 2], sums[f][kSumBack2]);
     add_product(c, own[kPast + f - 4], sums[f][kSumBack4]);
     add_product(c, c, sums[f][kSumSelf]);
-    add_product(c, memory.frame_mean[f][quad], sums[f][kSumFrame]);
+    add_product(c, memory.frame_mean[kFirst + f][quad], sums[f][kSumFrame]);
     add_product(c, mean, sums[f][kSumVideo]);
     add_product(c, own[kPast + f - 1], sums[f][kSumCentre]);
   }
+  const float4 &before = own[kPast - 1], &c = own[kPast], &after = own[kPast + 1];
+  const float4* around = &memory.around[kFirst / 2][quad][first + place];
 #pragma unroll
-  for (int f = 0; f < kFrames; f += 2) {
-    const float4 &before = own[kPast + f - 1], &c = own[kPast + f], &after = own[kPast + f + 1];
-    const float4* around = &memory.around[f / 2][quad][first + place];
-#pragma unroll
-    for (int offset = 0; offset < 9; ++offset) {
-      if (offset == 4) continue;
-      const float4 there = around[(offset / 3 - 1) * step + offset % 3 - 1];
-      add_product(before, there, sums[f][kSumAround + offset]);
-      add_product(after, there, sums[f + 1][kSumAround + offset]);
-      if (offset == 1) add_product(c, there, sums[f][kSumUp]);
-      if (offset == 3) add_product(c, there, sums[f][kSumLeft]);
-    }
-    const float4* beside = &memory.before[f / 2][quad][first + place];
-    add_product(after, beside[-step], sums[f + 1][kSumUp]);
-    add_product(after, beside[-1], sums[f + 1][kSumLeft]);
+  for (int offset = 0; offset < 9; ++offset) {
+    if (offset == 4) continue;
+    const float4 there = around[(offset / 3 - 1) * step + offset % 3 - 1];
+    add_product(before, there, sums[0][kSumAround + offset]);
+    add_product(after, there, sums[1][kSumAround + offset]);
+    if (offset == 1) add_product(c, there, sums[0][kSumUp]);
+    if (offset == 3) add_product(c, there, sums[0][kSumLeft]);
   }
+  const float4* beside = &memory.before[kFirst / 2][quad][first + place];
+  add_product(after, beside[-step], sums[1][kSumUp]);
+  add_product(after, beside[-1], sums[1][kSumLeft]);
 }
 
 // Columns of a slice, a multiple of kGroup.
@@ -303,12 +301,11 @@ __host__ __device__ inline int64_t slice_width(int64_t width, int64_t slices) {
 }
 
 template <typename T, bool kVector, int kFrames>
-__global__ void __launch_bounds__(kThreads, 2) tile_products(const T* tokens, int64_t width, RelativeLayout layout) {
+__global__ void __launch_bounds__(kThreads<kFrames>, kFrames == 4 ? 2 : 3)
+    tile_products(const T* tokens, int64_t width, RelativeLayout layout) {
   SCORE_DYNAMIC_SHARED(float4, dynamic);
   TileMemory<kFrames>& memory = *reinterpret_cast<TileMemory<kFrames>*>(dynamic);
-  float* const other = reinterpret_cast<float*>(dynamic);  // [kFrames * kSums, kTilePlaces], of the second half
-  static_assert(sizeof(TileMemory<kFrames>) >= sizeof(float) * kFrames * kSums * kTilePlaces);
-  const int half = static_cast<int>(threadIdx.x) / kTilePlaces, place = static_cast<int>(threadIdx.x) % kTilePlaces;
+  const int thread = static_cast<int>(threadIdx.x), place = thread % kTilePlaces, first = thread / kTilePlaces * 2;
   const int64_t tiles = layout.scratch.first_tile[layout.batch.num_videos];
   const int64_t slices = layout.scratch.slices, columns = slice_width(width, slices);
   for (int64_t item = blockIdx.x; item < tiles * slices; item += gridDim.x) {
@@ -318,39 +315,32 @@ __global__ void __launch_bounds__(kThreads, 2) tile_products(const T* tokens, in
     TileFiller<T, kVector, kFrames> filler(tokens, width, layout, tile, memory);
     __syncthreads();
     const int64_t end = (slice + 1) * columns < width ? (slice + 1) * columns : width;
-    float sums[kFrames][kSums] = {};
+    float sums[2][kSums] = {};
     for (int64_t column = slice * columns; column < end; column += kGroup) {
       filler.fill(column);
       __syncthreads();
       if (place < tile.places) {
-#pragma unroll
-        for (int q = 0; q < kHalfQuads; ++q) {
-          add_products<kFrames>(memory, half * kHalfQuads + q, place, tile.first, tile.step, sums);
+#pragma unroll 2
+        for (int quad = 0; quad < kQuads; ++quad) {
+          if (first == 0) {  // the same for a whole warp
+            add_products<0, kFrames>(memory, quad, place, tile.first, tile.step, sums);
+          } else {
+            add_products<kFrames - 2, kFrames>(memory, quad, place, tile.first, tile.step, sums);
+          }
         }
       }
       __syncthreads();
     }
-    if (half == 1) {
+    if (place >= tile.places) continue;
 #pragma unroll
-      for (int f = 0; f < kFrames; ++f) {
+    for (int f = 0; f < 2; ++f) {
+      const int64_t frame = tile.frame + first + f;
+      if (frame >= tile.shape.frames) continue;
+      const int64_t row = tile.shape.begin + frame * tile.shape.in_frame + tile.place + place;
+      float* out = layout.scratch.sums + slice * kSums * layout.batch.num_tokens + row;
 #pragma unroll
-        for (int k = 0; k < kSums; ++k) other[(f * kSums + k) * kTilePlaces + place] = sums[f][k];
-      }
+      for (int k = 0; k < kSums; ++k) out[k * layout.batch.num_tokens] = sums[f][k];
     }
-    __syncthreads();
-    if (half == 0 && place < tile.places) {
-#pragma unroll
-      for (int f = 0; f < kFrames; ++f) {
-        if (tile.frame + f >= tile.shape.frames) continue;
-        const int64_t row = tile.shape.begin + (tile.frame + f) * tile.shape.in_frame + tile.place + place;
-        float* out = layout.scratch.sums + slice * kSums * layout.batch.num_tokens + row;
-#pragma unroll
-        for (int k = 0; k < kSums; ++k) {
-          out[k * layout.batch.num_tokens] = sums[f][k] + other[(f * kSums + k) * kTilePlaces + place];
-        }
-      }
-    }
-    __syncthreads();
   }
 }
 
@@ -369,10 +359,10 @@ cudaError_t launch_products(const TokenBatch& tokens, const RelativeLayout& layo
   constexpr int kBytes = static_cast<int>(sizeof(TileMemory<kFrames>));
   if (cudaError_t error = ask_for_shared_memory<T, kVector, kFrames>()) return error;
   int64_t resident = 0;
-  if (cudaError_t error = resident_blocks(kernel, kThreads, kBytes, &resident)) return error;
+  if (cudaError_t error = resident_blocks(kernel, kThreads<kFrames>, kBytes, &resident)) return error;
   SCORE_LAUNCH(
-      kernel, grid_size(resident), kThreads, kBytes, stream, static_cast<const T*>(tokens.tokens), tokens.width,
-      layout);
+      kernel, grid_size(resident), kThreads<kFrames>, kBytes, stream, static_cast<const T*>(tokens.tokens),
+      tokens.width, layout);
   return cudaGetLastError();
 }
 
@@ -382,7 +372,7 @@ int64_t num_slices(int64_t width) {
   // Enough for a small batch to fill the device, and for a large one to end at about the same time on all of it: a
   // video of 64 x 625 tokens of 3,584 makes 1,280 pieces of work, 4.85 for each of an H100's 264 blocks. The sums of a
   // slice are as many bytes a token as 32 of its columns in bfloat16.
-  const int64_t columns = width <= 1024 ? 128 : 224;
+  const int64_t columns = width <= 1024 ? 64 : 224;
   return width > columns ? ceil_div(width, slice_width(width, ceil_div(width, columns))) : 1;
 }
 

@@ -34,6 +34,23 @@ __global__ void __launch_bounds__(kThreads) seat_teams(
   for (int i = thread; i < words; i += kThreads) cleared[static_cast<int64_t>(blockIdx.x) * stride + i] = 0;
   if (thread == 0) grid.counters[static_cast<int64_t>(blockIdx.x) * TeamGrid::kCounterStride] = 0;
   if (blockIdx.x > 0) return;
+  if (batch.num_videos == 1) {  // all of the grid; most calls are such, and what follows takes longer than they need
+    const VideoRange range = video_range(batch, 0);
+    const int64_t kept = video_keep(keep, 0, range), most = ceil_div(range.length(), kTokensPerBlock);
+    const int size = static_cast<int>(most < 1 ? 1 : (most < grid.num_seats ? most : grid.num_seats));
+    if (thread < grid.num_seats) {
+      grid.seats[thread] = {
+          thread < size ? 0 : -1,
+          thread,
+          size,
+          static_cast<int32_t>(range.begin),
+          static_cast<int32_t>(range.end),
+          0,
+          static_cast<int32_t>(kept < total_keep ? kept : total_keep),
+          0};
+    }
+    return;
+  }
 
   const bool exists = thread < batch.num_videos;
   const VideoRange range = exists ? video_range(batch, thread) : VideoRange{0, 0};

@@ -11,6 +11,7 @@ from cases import DIFFERENTIABLE, OPS, call, op_arguments
 from devices import ABSOLUTE, CUDA, assert_agree, moved
 
 import score_ext
+from score_ext import reference
 
 SELECTIONS = ("topk", "systematic")
 WIDTHS = (1, 7, 8, 64, 257, 776, 1152, 2056, 3584, 12_288, 12_296)
@@ -82,6 +83,22 @@ def test_relative_measures_of_any_width(width: int, dtype: torch.dtype) -> None:
         # the reciprocal of a deviation is off by as much more as that is smaller than 1
         slack = (1e-3 if width > 1 else 1e-2) * expected[1][..., 1].square()
         assert bool(((found[1].cpu() - expected[1])[..., 1].abs() <= slack).all())
+
+
+# The scores beside them in a state amplify rounding up to a thousand times; cosines tell whether it is only that.
+@pytest.mark.parametrize("dtype", TOKEN_DTYPES, ids=str)
+@pytest.mark.parametrize(("width", "noise"), [(40, 0.5), (512, 0.01), (3584, 0.5), (3584, 0.02)])
+def test_cosines_equal_float64(width: int, noise: float, dtype: torch.dtype) -> None:
+    frames, rows, columns = 12, 9, 11
+    random = generator(width)
+    still = torch.randn(1, rows * columns, width, generator=random)
+    moving = torch.randn(frames, rows * columns, width, generator=random)
+    tokens = (still + noise * moving).flatten(0, 1).to(dtype)
+    arguments = (tokens, int32(0, len(tokens)), int32(rows * columns), int32(columns), frames)
+    expected = reference.relative_state(*arguments)
+    found = score_ext.relative_state(*moved(arguments)).cpu()
+    cosines = [*range(7), *range(25, 30)]  # 7 in time; behind their scores and flags 5 of appearance
+    torch.testing.assert_close(found[:, cosines], expected[:, cosines], rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)

@@ -105,7 +105,7 @@ def test_nothing_waits_for_the_gpu(op: str) -> None:
 
 
 def test_host_threads_with_rows_of_two_widths() -> None:
-    """Both widths go through one kernel, whose limit of shared memory is the device's and not the thread's."""
+    """Both widths go through one kernel, with as many threads as each needs."""
     calls = {width: moved((LAYOUT.tokens(width, torch.bfloat16), LAYOUT.cu_seqlens, LAYOUT.tokens_per_frame))
              for width in (1024, 2048)}  # fmt: skip
     expected = {width: score_ext.surprise(*moved(call, torch.device("cpu"))) for width, call in calls.items()}

@@ -57,19 +57,13 @@ def test_arithmetic_that_rounds_one_way_passes(lint: ModuleType) -> None:
     assert problems(lint, "sample_bernoulli", "add.f32 %f1, %f2, %f3;")
 
 
-COPY = "cp.async.cg.shared.global [%r1], [%rd1], 16, 16;\n\tcp.async.commit_group;"
-WAIT, READ = "cp.async.wait_group 2;", "ld.shared.v4.u32 {%r2, %r3, %r4, %r5}, [%r1];"
+LOAD, NARROW = "ld.global.nc.v4.u32 {%r2, %r3, %r4, %r5}, [%rd1];", "ld.global.nc.u32 %r2, [%rd1];"
 
 
-def test_read_before_the_wait_is_found(lint: ModuleType) -> None:
-    assert not problems(lint, "surprise", f"{COPY}\n\t{WAIT}\n\t{READ}\n\t{COPY}")
-    assert problems(lint, "surprise", f"{COPY}\n\t{READ}\n\t{WAIT}\n\t{READ}\n\t{COPY}")
-
-
-def test_narrow_copies_are_found(lint: ModuleType) -> None:
+def test_narrow_loads_are_found(lint: ModuleType) -> None:
     name = "_ZN5score4cuda13surprise_walkIfEEvPf"
-    assert not problems(lint, "surprise", f"{COPY}\n\t{WAIT}\n\t{READ}", name)
-    assert problems(lint, "surprise", f"{COPY}\n\t{WAIT}\n\tld.shared.u32 %r2, [%r1];", name)
+    assert not problems(lint, "surprise", f"{NARROW}\n\t{LOAD}", name)
+    assert problems(lint, "surprise", NARROW, name)
 
 
 SAID = """ptxas info    : Compiling entry function '_Z3onev' for 'sm_90'

@@ -1,6 +1,7 @@
 // Stand-in for CUDA's header: the part of the runtime and of the language that csrc/cuda uses, on the CPU.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -131,6 +132,12 @@ inline unsigned __match_any_sync(
     if ((mask >> lane & 1) && values[lane] == value) peers |= 1u << lane;
   }
   return peers;
+}
+
+inline float __shfl_xor_sync(
+    unsigned mask, float value, unsigned lanes, std::source_location where = std::source_location::current()) {
+  const uint64_t* values = emulation::exchange(mask, std::bit_cast<uint32_t>(value), "__shfl_xor_sync", where);
+  return std::bit_cast<float>(static_cast<uint32_t>(values[emulation::thread_number() % 32 ^ lanes]));
 }
 
 inline float sinpif(float x) { return static_cast<float>(std::sin(M_PI * x)); }
