@@ -4,9 +4,8 @@
 // adds their directions up: every token is read once. Sums of runs are added in a fixed order to means of frames, and
 // those to means of videos.
 //
-// 40,000 x 3,584 bfloat16: reads 287 MB and writes 18 MB of sums of runs, 0.6 Gflop. Measured on an H200 by Nsight
-// Compute, before the next rows were loaded ahead: 105 us. Predicted: 85 us on an H200, 105 us on an H100; means of
-// frames and videos 10 us.
+// 40,000 x 3,584 bfloat16: reads 287 MB and writes 15 MB of sums of runs, 0.6 Gflop. Measured on an H200 by Nsight
+// Compute: 83 us, where reading the tokens alone takes 65; means of frames 9, of videos 5.
 #include <cfloat>
 #include <cub/block/block_scan.cuh>
 #include <cub/warp/warp_reduce.cuh>

@@ -3,8 +3,8 @@
 // Two passes over the tokens, relative_directions.cu and relative_products.cu; here what follows from their sums, some
 // 16 numbers a token, and the launcher of all steps. Eight launches, nothing waits for the device.
 //
-// 40,000 x 3,584 bfloat16, measured on an H200 by Nsight Compute: sum_slices reads 36 MB in 13 us, frame_measures 38
-// us, video_moments 5 us.
+// 40,000 x 3,584 bfloat16, measured on an H200: all of it 523 us in a CUDA graph, of which by Nsight Compute sum_slices
+// takes 15 (it reads 41 MB), frame_measures 19, video_moments 5; number_work before them 4.
 #include <cub/block/block_reduce.cuh>
 #include <cub/warp/warp_reduce.cuh>
 

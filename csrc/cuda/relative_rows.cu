@@ -4,7 +4,8 @@
 // fourth column, a thread a row: columns differ in what is to be done for them, so that a warp does one thing at a
 // time. Up to 64 columns are put into shared memory first, and written row by row from there.
 //
-// 40,000 rows of 43 columns in float32: reads 2 MB, writes 7 MB.
+// 40,000 rows of 43 columns in float32: reads 2 MB, writes 7 MB; on an H200 17 us of a relative_state in a CUDA graph,
+// where a thread for each column of a row took 45.
 #include <cub/block/block_reduce.cuh>
 
 #include "elements.cuh"

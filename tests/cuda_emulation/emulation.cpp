@@ -35,7 +35,8 @@ namespace {
 
 constexpr size_t kStackBytes = 256 << 10;
 constexpr int kMaxThreads = 1024;
-constexpr int kStaticSharedBytes = 8 << 10;  // more than any kernel here has; it counts too
+// Of a block's shared memory CUDA keeps so much. Kernels that ask for more than 48 KB have no static memory beside it.
+constexpr int kReservedSharedBytes = 1 << 10;
 
 struct Copy {
   void* to;
@@ -292,7 +293,7 @@ uint32_t load_acquire(const uint32_t* counter) {
 
 cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int bytes) {
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-  if (bytes > device.shared_bytes - kStaticSharedBytes) return last_error = cudaErrorInvalidValue;
+  if (bytes > device.shared_bytes - kReservedSharedBytes) return last_error = cudaErrorInvalidValue;
   int& limit = dynamic_limits[kernel];
   if (bytes < limit) {
     fail("lowers a kernel's shared memory from %d bytes to %d: another host thread may be launching it", limit, bytes);

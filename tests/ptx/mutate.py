@@ -1,6 +1,8 @@
 """Takes each barrier out of the kernels' PTX, one after the other, and lists those that no test misses.
 
-    make mutate [KERNELS="surprise_walk select_rows"]
+    make mutate [KERNELS="surprise_walk topk_by_team"] [TESTS="surprise or select"]
+
+TESTS, an expression as pytest -k takes it, leaves out tests that do not run these kernels: all of them take minutes.
 
 Instantiations of a template with as many barriers each are taken for the same kernel, of which those that ran most are
 tried: a block of one warp needs fewer barriers than one of eight. README.md says why barriers that nobody misses are
@@ -42,14 +44,14 @@ class Site(NamedTuple):
         return self.file.read_text().splitlines()[self.line - 1].strip()
 
 
-def run_tests(names: list[str], **environment: str) -> bool:
+def run_tests(names: list[str], expression: str = "", **environment: str) -> bool:
     """Whether all of them pass: in a fork, since pytest runs but once in a process, and torch takes long to import."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         os.environ.update(environment)
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-            os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *names]))
+            os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", expression, *names]))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"pytest ended with {code} on {names}")
@@ -129,7 +131,7 @@ def is_missed(site: Site, tests: list[str], folder: Path) -> bool:
     return not run_tests(tests, SCORE_PTX_MUTANT=str(mutant))
 
 
-def main(wanted: list[str]) -> int:
+def main(wanted: list[str], expression: str) -> int:
     if reason := ptx_build.missing():
         print(reason)
         return 1
@@ -137,7 +139,7 @@ def main(wanted: list[str]) -> int:
     all_tests = [str(path) for path in sorted(ptx_build.HERE.glob("test_*_as_ptx.py"))]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        if not run_tests(all_tests, SCORE_PTX_COVERAGE=scratch):
+        if not run_tests(all_tests, expression, SCORE_PTX_COVERAGE=scratch):
             print("the tests do not pass as they are")
             return 1
         sites = [site for file in files if file.stem != "faults" for site in sites_of(file)]
@@ -165,4 +167,4 @@ def main(wanted: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], os.environ.get("TESTS", "")))
