@@ -6,7 +6,6 @@ out of the video is used again.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from score_video.app.choosing import selection_of
@@ -24,7 +23,7 @@ from score_video.commands.options import Chosen
 from score_video.drawing.overlay import scale_to_grid
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import Features, find_adapter
-from score_video.mllm.ask import check_policy, seen_frames
+from score_video.mllm.ask import FirstToken, check_policy, seen_frames, synchronize
 from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, processor_inputs
 from score_video.mllm.load import load_model, load_processor
@@ -48,19 +47,18 @@ class SeenVideo:
     encoded: EncodedInputs
     ids: Tensor
     """int64 [S], of the prompt before its placeholder was made many."""
+    clip: Clip
+    """The frames, as the processor got them."""
 
     def question(self) -> Tensor:
         """[1, E], for compressors that look at it."""
         return self.encoded.question()
 
-    def asked(self, ids: Tensor) -> SeenVideo:
-        """The same clip with another question.
+    def asked(self, ids: Tensor) -> SeenVideo | None:
+        """The same clip with another question; None: its prompt differs in more than text behind the video.
 
         Args:
             ids: int64 [S'], of the new prompt, as ``self.ids``.
-
-        Raises:
-            ScoreError: the template writes the question in front of the video.
         """
         if torch.equal(ids, self.ids):
             return self
@@ -68,22 +66,28 @@ class SeenVideo:
         differs = (ids[:least] != self.ids[:least]).nonzero()
         shared = int(differs[0, 0]) if len(differs) else least
         tail, width = len(self.ids) - shared, self.encoded.prompt.input_ids.shape[1]
-        old = self.encoded.prompt.input_ids[0, width - tail :]
+        whole = self.encoded.prompt
+        old = whole.input_ids[0, width - tail :]
         new = ids[shared:].to(old.device)
-        positions = self.encoded.prompt.position_ids[..., width - tail :]
+        positions = whole.position_ids[..., width - tail :]
+        carried = {name: values[:, width - tail :] for name, values in whole.carried.items()}
         visuals = self.encoded.visuals
         parts = [part for part in (visuals.features, visuals.fixed) if part is not None]
         behind = not any(bool(part.placeholders[:, width - tail :].any()) for part in parts)
         plain = bool((positions.diff(dim=-1) == 1).all())  # text, which counts on
+        plain &= all(bool((values == values[:, :1]).all()) for values in carried.values())
         if not behind or not plain or tail < 1 or not torch.equal(old.cpu(), self.ids[shared:]):
-            raise ScoreError("processor must have a chat template that writes the question behind the video")
+            return None
         counted = positions[..., :1] + torch.arange(len(new), device=positions.device)
-        whole = self.encoded.prompt
         prompt = replace(
             whole,
             input_ids=torch.cat([whole.input_ids[:, : width - tail], new[None]], dim=1),
             attention_mask=torch.cat([whole.attention_mask[:, : width - tail], torch.ones_like(new)[None]], dim=1),
             position_ids=torch.cat([whole.position_ids[..., : width - tail], counted], dim=-1),
+            carried={
+                name: torch.cat([values[:, : width - tail], carried[name][:, :1].expand(-1, len(new))], dim=1)
+                for name, values in whole.carried.items()
+            },
         )
 
         def moved(part: Features | None) -> Features | None:
@@ -95,7 +99,7 @@ class SeenVideo:
         features = moved(visuals.features)
         assert features is not None
         visuals = replace(visuals, features=features, fixed=moved(visuals.fixed))
-        return SeenVideo(replace(self.encoded, prompt=prompt, visuals=visuals), ids)
+        return SeenVideo(replace(self.encoded, prompt=prompt, visuals=visuals), ids, self.clip)
 
 
 class AnsweringModel:
@@ -117,22 +121,25 @@ class AnsweringModel:
     def encode(self, sampled: SampledVideo, phases: Phases) -> tuple[SampledVideo, PackedVideos, SeenVideo]:
         """What the model makes of frames; gives them back as it sees them, of whole pixels a token."""
         clip = Clip(torch.from_numpy(sampled.frames), torch.from_numpy(sampled.timestamps), sampled.source.duration)
-        text = chat_text(self._processor, FIRST_QUESTION)
-        adapter = find_adapter(self._model)
         with self._lock:
-            with phases("processor"):
-                inputs = processor_inputs(self._processor, clip, text, adapter.processor_options)
-                inputs = {name: self._place(name, value) for name, value in inputs.items()}
-            with phases("vision tower"):
-                encoded = encode_inputs(self._model, inputs, visual_layout=adapter.layout_of(len(sampled.frames)))
-                _synchronize(self._model.device)
-        if encoded is None:
-            raise ScoreError(f"{self.source}: its processor put no video into the prompt")
-        videos = encoded.visuals.videos
+            seen = self._see(clip, chat_text(self._processor, FIRST_QUESTION), phases)
+        videos = seen.encoded.visuals.videos
         columns = int(videos.columns[0])
         shown = scale_to_grid(seen_frames(self._processor, clip), int(videos.tokens_per_frame[0]) // columns, columns)
-        seen = SeenVideo(encoded, chat_ids(self._processor, text))
         return replace(sampled, frames=shown[: len(sampled.frames)]), videos, seen
+
+    def _see(self, clip: Clip, text: str, phases: Phases) -> SeenVideo:
+        """The whole way, through the processor and the vision tower."""
+        adapter = find_adapter(self._model)
+        with phases("processor"):
+            inputs = processor_inputs(self._processor, clip, text, adapter.processor_options)
+            inputs = {name: self._place(name, value) for name, value in inputs.items()}
+        with phases("vision tower"):
+            encoded = encode_inputs(self._model, inputs, visual_layout=adapter.layout_of(len(clip.frames)))
+            synchronize(self._model.device)
+        if encoded is None:
+            raise ScoreError(f"{self.source}: its processor put no video into the prompt")
+        return SeenVideo(encoded, chat_ids(self._processor, text), clip)
 
     def check_question(self, question: str) -> str:
         """The question without space around it. Raises ScoreError for none, and for one that is too long."""
@@ -169,25 +176,27 @@ class AnsweringModel:
             raise ScoreError("this clip was not seen by a model")
         max_new_tokens = min(max(1, max_new_tokens), MOST_NEW_TOKENS)
         with self._lock:
-            start = time.perf_counter()
-            seen = video.extra.asked(chat_ids(self._processor, chat_text(self._processor, question)))
-            prompt = (time.perf_counter() - start) * 1000
+            phases = Phases()
+            with phases("prompt"):
+                text = chat_text(self._processor, question)
+                seen = video.extra.asked(chat_ids(self._processor, text))
+            if seen is None:
+                seen = self._see(video.extra.clip, text, phases)
+            prompt = dict(phases.milliseconds)
             start = time.perf_counter()
             if chosen.compressor.needs_question:
                 selected = seen.encoded.select(replace(chosen.compressor, retention=retention))
             else:
                 selected = selection_of(video.chooser(chosen).at(retention), video.videos)
             inputs = seen.encoded.compress(selected)
-            _synchronize(self._model.device)
+            synchronize(self._model.device)
             choosing = (time.perf_counter() - start) * 1000
             once = dict(video.milliseconds)
-            self._answer(
-                "kept", inputs, once, {"prompt": prompt, "compression": choosing}, emit, stopped, max_new_tokens
-            )
+            self._answer("kept", inputs, once, {**prompt, "compression": choosing}, emit, stopped, max_new_tokens)
             everything = torch.arange(len(video.videos.tokens), device=video.videos.tokens.device)
             inputs = seen.encoded.compress(Selection(everything, video.videos.lengths))
             if not stopped():
-                self._answer("all", inputs, once, {"prompt": prompt}, emit, stopped, max_new_tokens)
+                self._answer("all", inputs, once, prompt, emit, stopped, max_new_tokens)
 
     def _answer(
         self,
@@ -199,7 +208,7 @@ class AnsweringModel:
         stopped: Callable[[], bool],
         max_new_tokens: int,
     ) -> None:
-        clock = _FirstToken()
+        clock = FirstToken()
         streamer = _Streamer(self._processor.tokenizer, lambda piece: emit({"which": which, "text": piece}))
         start = time.perf_counter()
         output = self._model.generate(
@@ -279,28 +288,9 @@ class _Streamer(BaseStreamer):
             self._said = len(text)
 
 
-class _FirstToken(LogitsProcessor):
-    """Changes nothing; notes when the logits of the first new token are there."""
-
-    def __init__(self) -> None:
-        self.at = math.nan
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        del input_ids
-        if math.isnan(self.at):
-            _synchronize(scores.device)
-            self.at = time.perf_counter()
-        return scores
-
-
 class _Stop(StoppingCriteria):
     def __init__(self, stopped: Callable[[], bool]) -> None:
         self._stopped = stopped
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **options: Any) -> Tensor:
         return torch.full((input_ids.shape[0],), self._stopped(), dtype=torch.bool, device=input_ids.device)
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -128,7 +128,8 @@ _MODEL_CODE = """import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from score_video import Compressor, encode_inputs, read_frames
-{own}from score_video.mllm.conversation import Clip, chat_text, processor_inputs
+{own}from score_video.mllm.adapter import find_adapter
+from score_video.mllm.conversation import Clip, chat_text, processor_inputs
 
 
 def fit(height, width):
@@ -140,8 +141,9 @@ model = AutoModelForImageTextToText.from_pretrained({model!r}, dtype="auto")
 processor = AutoProcessor.from_pretrained({model!r})
 video = read_frames({video!r}, fit, num_frames={frames})
 clip = Clip(torch.from_numpy(video.frames), torch.from_numpy(video.timestamps), video.source.duration)
-inputs = processor_inputs(processor, clip, chat_text(processor, {question!r}))
-encoded = encode_inputs(model, inputs)
+adapter = find_adapter(model)
+inputs = processor_inputs(processor, clip, chat_text(processor, {question!r}), adapter.processor_options)
+encoded = encode_inputs(model, inputs, visual_layout=adapter.layout_of(len(video.frames)))
 compressors = {{
 {compressors}}}
 for name, compressor in compressors.items():

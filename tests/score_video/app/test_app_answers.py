@@ -65,9 +65,9 @@ def plainly(studio: Studio, encoded: Encoded, question: str) -> Any:
     video = sample(studio.pages.examples[0].path, sampled)
     clip = Clip(torch.from_numpy(video.frames), torch.from_numpy(video.timestamps), video.source.duration)
     with torch.no_grad():
-        inputs = processor_inputs(processor, clip, chat_text(processor, question))
-        layout: Any = [[("video", len(video.frames))]] if find_adapter(model).mixes_pictures else None
-        return encode_inputs(model, inputs, visual_layout=layout)
+        adapter = find_adapter(model)
+        inputs = processor_inputs(processor, clip, chat_text(processor, question), adapter.processor_options)
+        return encode_inputs(model, inputs, visual_layout=adapter.layout_of(len(video.frames)))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,9 @@ def test_another_question_of_the_same_clip(question: str, studio: Studio, encode
     seen = encoded.extra.asked(chat_ids(processor, chat_text(processor, question)))
     for name in ("input_ids", "attention_mask", "position_ids"):
         assert torch.equal(getattr(seen.encoded.prompt, name), getattr(expected.prompt, name)), name
+    assert {name: values.tolist() for name, values in seen.encoded.prompt.carried.items()} == {
+        name: values.tolist() for name, values in expected.prompt.carried.items()
+    }
     assert torch.equal(seen.encoded.visuals.features.placeholders, expected.visuals.features.placeholders)
     assert torch.equal(seen.question(), expected.question())
     selected = Compressor("evs", retention=0.25).select(expected.visuals.videos)
@@ -161,12 +164,25 @@ def test_no_questions_without_a_model() -> None:
         find_source("a", "b")
 
 
-def test_a_template_with_the_question_in_front(studio: Studio, encoded: Encoded) -> None:
-    """Its prompt cannot be made of the first one's."""
+def test_a_prompt_that_cannot_be_made_of_the_first_goes_the_whole_way(studio: Studio, encoded: Encoded) -> None:
+    """A template that writes the question in front of the video, say: the answer is the same, and takes longer."""
     seen: SeenVideo = encoded.extra
-    other = seen.ids.flip(0)
-    with pytest.raises(ScoreError, match="writes the question behind the video"):
-        seen.asked(other)
+    assert seen.asked(seen.ids.flip(0)) is None
+    told: list[list[dict[str, Any]]] = []
+    with pytest.MonkeyPatch.context() as patched:
+        for whole in (False, True):
+            if whole:
+                patched.setattr(SeenVideo, "asked", lambda self, ids: None)
+            told.append([])
+            answering(studio).ask(encoded, studio.chosen("evs"), 0.25, QUESTION, told[-1].append, max_new_tokens=8)
+    short, long = ([line for line in lines if "done" in line] for lines in told)
+    texts = ["".join(line["text"] for line in lines if "text" in line) for lines in told]
+    assert texts[0] == texts[1]
+    own = [[bar["name"] for bar in lines[0]["done"]["bars"] if not bar["once"]] for lines in (short, long)]
+    assert own == [
+        ["prompt", "compression", "prefill"],
+        ["prompt", "processor", "vision tower", "compression", "prefill"],
+    ]
 
 
 def test_memory_of_a_token(studio: Studio) -> None:
