@@ -13,7 +13,7 @@ import score_video
 ROOT = Path(score_video.__file__).parent
 
 FLOORS = (
-    {"errors", "files", "packed", "progress", "provenance", "renamed"},
+    {"errors", "statistics", "files", "packed", "progress", "provenance", "renamed"},
     {"methods", "policy", "video"},
     {"compressor"},
     {"drawing", "miniature", "mllm", "rl"},
