@@ -144,3 +144,20 @@ def test_compressed_inputs_can_be_used_twice(family: Family) -> None:
     family.model.generate(**compressed, max_new_tokens=2, num_beams=2)
     again = answer(family.model, compressed)
     assert torch.equal(torch.stack(first.logits), torch.stack(again.logits))
+
+
+def test_a_later_turn(family: Family) -> None:
+    """It goes on from the cache of the first, as docs/models.md has it; by hand token by token."""
+    compressed, hand = both(family, BATCHES["padded"])
+    first = answer(family.model, compressed)
+    name = "cache" if "cache" in first else "past_key_values"
+    said = first.sequences[:, compressed.prompt_length :]
+    text = torch.tensor([[30, 31, 32]]).expand(len(said), -1)
+    mask = torch.cat([compressed["attention_mask"], torch.ones_like(said), torch.ones_like(text)], 1)
+    given = {"input_ids": torch.cat([said[:, -1:], text], 1), "attention_mask": mask, name: first[name]}
+    second = answer(family.model, given)
+    new = second.sequences[:, given["input_ids"].shape[1] :]
+    _, steps = hand.logits(torch.cat([said, text, new], 1))
+    assert (
+        difference(torch.stack(second.logits), steps[-len(second.logits) :]) <= 1e-5
+    )  # chunks round otherwise than steps
