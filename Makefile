@@ -14,7 +14,7 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test test-browser test-paths arm fuzz test-vllm lint sanitize cuda mutate cuda-compat gpu bench bench-vllm results compat docs wheel clean
+.PHONY: help demo test test-browser test-paths test-transformers arm fuzz test-vllm lint sanitize cuda mutate cuda-compat gpu bench bench-vllm results compat docs wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ test-paths: $(VENV)/package.stamp  ## the tests that rest on equal bits, on ever
 
 test-browser: $(VENV)/package.stamp  ## the page of score app in chromium, which must be installed
 	SCORE_BROWSER=1 $(BIN)/python -m pytest tests/score_video/app
+
+test-transformers: $(VENV)/package.stamp  ## the tests of model families on the oldest supported transformers, or VERSIONS="5.20.0"
+	PYTHON=$(BIN)/python VERSIONS="$(VERSIONS)" tools/transformers_compat.sh
 
 arm: $(VENV)/package.stamp  ## the CPU kernels on 64-bit Arm under qemu-user, against this machine's (needs a cross-compiler)
 	PYTHON=$(BIN)/python tools/arm.sh

@@ -24,7 +24,7 @@ def tables() -> dict[str, str]:
     """By name, without their heads."""
     supported = [
         f"| `{kind}` | {family.models} | {family.exactness} | {family.positions} | `{hands_over(family)}` "
-        f"| {family.note} |"
+        f"| {'; '.join(filter(None, (family.note, family.since and f'from transformers {family.since} on')))} |"
         for kind, family in sorted(FAMILIES.items())
     ]
     reasons = dict.fromkeys(REFUSED[kind] for kind in sorted(REFUSED))

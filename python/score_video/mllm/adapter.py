@@ -10,10 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
+from packaging.version import Version
 from torch import Tensor
 
 from score_video.errors import ScoreError
@@ -183,7 +185,13 @@ def find_adapter(model: Any) -> Adapter:
             f"model must be one of {', '.join(supported_models())} (its config's model_type), "
             f"got {type(model).__name__}{of_kind}"
         )
-    module, name = FAMILIES[kind].adapter.split(":")
+    family, installed = FAMILIES[kind], version("transformers")
+    if family.since is not None and Version(installed) < Version(family.since):
+        raise TypeError(
+            f"model of type {kind!r} ({type(model).__name__}) needs transformers {family.since} or later to be "
+            f"compressed, got {installed}"
+        )
+    module, name = family.adapter.split(":")
     adapter: Adapter = getattr(import_module(f"score_video.mllm.families.{module}"), name)()
     return adapter
 

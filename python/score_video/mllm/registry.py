@@ -26,6 +26,7 @@ class Family:
         positions: those of kept tokens in the whole prompt, or their numbers in the shorter one.
         note: what is special about it, for the docs.
         part_of: the ``model_type`` of checkpoints of which this is a part; None: it has checkpoints of its own.
+        since: the first release of transformers with which it was found to work; None: all that have it.
         loader: the class in transformers that loads it; None: the auto class does.
     """
 
@@ -35,6 +36,7 @@ class Family:
     positions: Positions = "kept"
     note: str = ""
     part_of: str | None = None
+    since: str | None = None
     loader: str | None = None
 
 
@@ -45,16 +47,23 @@ _CHUNKS = "which frames are one video is read from the prompt, or said (`visual_
 
 # model_type of a configuration -> family
 FAMILIES: dict[str, Family] = {
-    "cohere_compass": Family("Cohere Compass", "qwen2_vl:Qwen2VL", "shortened", note=f"{_WINDOWS}; DeepStack"),
+    "cohere_compass": Family(
+        "Cohere Compass", "qwen2_vl:Qwen2VL", "shortened", note=f"{_WINDOWS}; DeepStack", since="5.24"
+    ),
     "cosmos3_edge": Family(
-        "Cosmos 3 Edge", "qwen2_vl:Cosmos3Edge", note="its processor needs `return_mm_token_type_ids=True`"
+        "Cosmos 3 Edge",
+        "qwen2_vl:Cosmos3Edge",
+        note="its processor needs `return_mm_token_type_ids=True`",
+        since="5.24",
     ),
     "cosmos3_omni": Family("Cosmos 3 Omni", "qwen2_vl:Qwen2VL", note="DeepStack"),
     "dots3_note": Family("dots3-note", "general:General", "shortened", note=f"{_WINDOWS}, {_INDEXED}; audio stays"),
     "ernie4_5_vl_moe": Family("ERNIE-4.5-VL", "ernie:Ernie", note="two frames are one; experts by kind of token"),
     "exaone4_5": Family("EXAONE 4.5", "general:Counted", "shortened", "counted", note=_WINDOWS),
-    "gemma4": Family("Gemma 4", "gemma4:Gemma4", "shortened", note=f"{_WINDOWS}; audio stays"),
-    "gemma4_unified": Family("Gemma 4, unified", "gemma4:Gemma4", "shortened", note=f"{_WINDOWS}; audio stays"),
+    "gemma4": Family("Gemma 4", "gemma4:Gemma4", "shortened", note=f"{_WINDOWS}; audio stays", since="5.24"),
+    "gemma4_unified": Family(
+        "Gemma 4, unified", "gemma4:Gemma4", "shortened", note=f"{_WINDOWS}; audio stays", since="5.24"
+    ),
     "glm46v": Family("GLM-4.6V", "glm4v:Glm4V"),
     "glm4v": Family("GLM-4.1V", "glm4v:Glm4V"),
     "glm4v_moe": Family("GLM-4.5V", "glm4v:Glm4VMoe"),
@@ -66,7 +75,7 @@ FAMILIES: dict[str, Family] = {
     "internvl": Family(
         "InternVL 3, 3.5 (the `-hf` ones)", "frame_by_frame:InternVL", note="frames are told by their headings, below"
     ),
-    "kimi_k25": Family("Kimi-K2.5", "chunks:Kimi", note=f"four frames are one; {_CHUNKS}"),
+    "kimi_k25": Family("Kimi-K2.5", "chunks:Kimi", note=f"four frames are one; {_CHUNKS}", since="5.24"),
     "lfm3_vl": Family("LFM3-VL", "general:General", "shortened", note=f"convolutions, {_WINDOWS}"),
     "llava_next_video": Family("LLaVA-NeXT-Video", "llava:LlavaNextVideo", note="videos of a batch equally long"),
     "llava_onevision": Family(
@@ -84,9 +93,13 @@ FAMILIES: dict[str, Family] = {
     "muse_glimmer": Family("Muse Glimmer", "general:General", "shortened", note=_WINDOWS),
     "muse_spark": Family("Muse Spark", "general:General", "shortened", note=f"{_WINDOWS}; audio stays"),
     "nemotron_h_omni": Family(
-        "Nemotron-H Omni", "nemotron:NemotronOmni", "shortened", note="Mamba; images or videos, not both; audio stays"
+        "Nemotron-H Omni",
+        "nemotron:NemotronOmni",
+        "shortened",
+        note="Mamba; images or videos, not both; audio stays",
+        since="5.24",
     ),
-    "perception_lm": Family("Perception-LM", "llava:PerceptionLM", note="videos of a batch equally long"),
+    "perception_lm": Family("Perception-LM", "llava:PerceptionLM", note="videos of a batch equally long", since="5.24"),
     "qwen2_5_omni_thinker": Family(
         "Qwen2.5-Omni, its thinker",
         "omni:Omni",
@@ -112,7 +125,7 @@ FAMILIES: dict[str, Family] = {
     "video_llama_3": Family(
         "VideoLLaMA 3", "general:VideoLlama3", note="its processor must not compress (`use_token_compression=False`)"
     ),
-    "video_llava": Family("Video-LLaVA", "llava:VideoLlava", note="a frame's class token stays"),
+    "video_llava": Family("Video-LLaVA", "llava:VideoLlava", note="a frame's class token stays", since="5.24"),
 }
 
 _NO_ANSWERS = "it makes features, labels or masks of a video, and answers no questions"

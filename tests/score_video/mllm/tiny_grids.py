@@ -223,7 +223,7 @@ FULL = [
         told=True,
         **MARKS,
     ),
-    family("video_llama_3", video_llama, {}, SQUARE),
+    family("video_llama_3", video_llama, {"model_type": "qwen2"}, SQUARE),
 ]
 
 HYBRID = [
