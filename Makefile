@@ -49,7 +49,7 @@ test-paths: $(VENV)/package.stamp  ## the tests that rest on equal bits, on ever
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/cpu_paths.sh
 
 test-browser: $(VENV)/package.stamp  ## the page of score app in chromium, which must be installed
-	SCORE_BROWSER=1 $(BIN)/python -m pytest tests/score_video/app
+	SCORE_BROWSER=1 $(BIN)/python -m pytest -s tests/score_video/app
 
 test-transformers: $(VENV)/package.stamp  ## the tests of model families on the oldest supported transformers, or VERSIONS="5.20.0"
 	PYTHON=$(BIN)/python VERSIONS="$(VERSIONS)" tools/transformers_compat.sh
