@@ -87,7 +87,7 @@ cuda: $(VENV)/package.stamp  ## compile the CUDA kernels, for all architectures 
 	$(BIN)/python tools/cuda_lint.py
 
 # KERNELS="surprise_walk topk_by_team": only those.
-mutate: $(VENV)/package.stamp  ## take the barriers out of the CUDA kernels' PTX, one by one: which does no test miss? (nvcc; an hour; not in CI)
+mutate: $(VENV)/package.stamp  ## take the barriers out of the CUDA kernels' PTX, one by one: which does no test miss? (nvcc; an hour, less with KERNELS and TESTS; not in CI)
 	$(BIN)/python tests/ptx/mutate.py $(KERNELS)
 
 # SM="75 121": only those of nvcc's architectures.
