@@ -62,26 +62,21 @@ def export(kind: str, encoded: Encoded, chosen: Sequence[Chosen], retention: flo
 
 
 def command_line(encoded: Encoded, chosen: Sequence[Chosen], retention: float, source: Source) -> str:
-    """What does the same in a terminal, in one line for each compressor."""
+    """What does the same in a terminal: one line, or one for each compressor where one command cannot compare them."""
     cut = encoded.cut
     # a name that begins with "-" is no option
     name = f"./{encoded.name}" if encoded.name.startswith("-") else encoded.name
-    lines = []
-    for one in chosen:
-        words = ["score"]
-        if source.kind == "model":
-            words += ["ask", name, FIRST_QUESTION, "--model", source.name]
-        else:
-            words += ["compress", name]
-        words += [*_options(one), "--retention", f"{retention:g}", "--frames", str(cut.frames), "--size", str(cut.size)]
-        if source.kind == "pixels":
-            words += ["--patch", str(cut.patch)]
-        if source.kind == "tower":
-            words += ["--tower", source.name]
-        if source.kind != "model" and len(chosen) > 1:
-            words += ["--out", f"kept-{one.name.replace(' ', '-').replace('/', '-').replace(':', '-')}"]
-        lines.append(shlex.join(words))
-    return "\n".join(lines) + "\n"
+    common = ["--retention", f"{retention:g}", "--frames", str(cut.frames), "--size", str(cut.size)]
+    if source.kind == "model":
+        asks = ["score", "ask", name, FIRST_QUESTION, "--model", source.name]
+        return "".join(f"{shlex.join([*asks, *_options(one), *common])}\n" for one in chosen)
+    common += ["--patch", str(cut.patch)] if source.kind == "pixels" else ["--tower", source.name]
+    if len(chosen) > 1 and not any(_is_saved(one) for one in chosen):
+        options = [word for one in chosen for word in (_options(one) or ["--method", "pretrained"])]
+        return f"{shlex.join(['score', 'compress', name, *options, *common])}\n"
+    outs: list[list[str]] = [[]] if len(chosen) == 1 else [["--out", f"kept-{n}"] for n in range(1, len(chosen) + 1)]
+    lines = (["score", "compress", name, *_options(one), *common, *out] for one, out in zip(chosen, outs, strict=True))
+    return "".join(f"{shlex.join(line)}\n" for line in lines)
 
 
 def python_code(encoded: Encoded, chosen: Sequence[Chosen], retention: float, source: Source) -> str:
@@ -166,10 +161,15 @@ def _is_own_rule(chosen: Chosen) -> bool:
     return ":" in chosen.name
 
 
+def _is_saved(chosen: Chosen) -> bool:
+    """Whether it is a policy or compressor of a folder or an id."""
+    return chosen.name != PRETRAINED_NAME and chosen.name not in METHODS and not _is_own_rule(chosen)
+
+
 def _options(chosen: Chosen) -> list[str]:
     if chosen.name == PRETRAINED_NAME:
         return []
-    return ["--method" if chosen.name in METHODS or _is_own_rule(chosen) else "--policy", chosen.name]
+    return ["--policy" if _is_saved(chosen) else "--method", chosen.name]
 
 
 def _pictured(encoded: Encoded, chosen: Sequence[Chosen], retention: float) -> tuple[Compressed, str]:

@@ -29,6 +29,7 @@ from score_video.app import decoding, pages
 from score_video.app.choosing import Chooser
 from score_video.app.decoding import Cut
 from score_video.app.encoded import Shelf
+from score_video.app.exports import command_line
 from score_video.app.guard import TRIES, check_address
 from score_video.app.server import Server
 from score_video.app.studio import Studio, find_compressors, find_source
@@ -148,6 +149,11 @@ def test_exports_do_the_same(page: Page, tmp_path: Path, studio: Studio) -> None
     assert command == (
         "score compress big-buck-bunny.mp4 --method evs --retention 0.25 --frames 8 --size 112 --patch 28\n"
     )
+    command = page("export", {**asked, "kind": "command"}).text
+    assert command.startswith(
+        "score compress big-buck-bunny.mp4 --method evs --method uniform --method pretrained --retention 0.25 "
+    )
+    assert command.count("\n") == 1
     assert page("export", {**asked, "kind": "picture"}).content[:4] == b"\x89PNG"
     overlay = page("export", {**asked, "kind": "overlay"})
     assert overlay.content[4:8] == b"ftyp" and overlay.headers["score-name"] == "overlay.mp4"
@@ -376,9 +382,12 @@ def test_who_may_listen_where() -> None:
         check_address("0.0.0.0", "short", False)
 
 
-def test_compressors_by_name(tmp_path: Path) -> None:
+def test_compressors_by_name(tmp_path: Path, studio: Studio) -> None:
     chosen_by_options(None, "evs", retention=0.3).compressor.save_pretrained(tmp_path / "saved")
     found = find_compressors(["pretrained", str(tmp_path / "saved"), "divprune"])
+    encoded = studio.encode(studio.pages.examples[0], Cut(**SMALL))
+    lines = command_line(encoded, found[:2], 0.1, studio.source).splitlines()
+    assert [line.rsplit(" --out ")[1] for line in lines] == ["kept-1", "kept-2"] and " --policy " in lines[1]
     assert [one.name for one in found] == [PRETRAINED_NAME, str(tmp_path / "saved"), "divprune"]
     with pytest.raises(ScoreError, match="twice"):
         find_compressors(["evs", "evs"])

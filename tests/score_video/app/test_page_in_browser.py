@@ -247,7 +247,7 @@ def test_taking_along(page: Page) -> None:
         assert Path(saved.value.path()).stat().st_size > 1000
     page.get_by_role("button", name="Command line").click()
     expect(page.locator("#exported pre")).to_contain_text(
-        "score compress big-buck-bunny.mp4 --method evs --retention 0.1"
+        "score compress big-buck-bunny.mp4 --method pretrained --method evs --retention 0.1"
     )
     page.get_by_role("button", name="Python").click()
     expect(page.locator("#exported pre")).to_contain_text("Compressor.from_pretrained('evs', retention=0.1)")

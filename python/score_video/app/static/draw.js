@@ -70,9 +70,10 @@ export class Film {
   heatPixels() {
     const pixels = new Uint8ClampedArray(this.surprise.length * 4);
     this.surprise.forEach((value, i) => {
-      if (value < 0) return;
+      if (value < 0) return pixels.set([8, 10, 14, 158], 4 * i); // no frame before: dark
       pixels.set(rampAt(value / this.scale), 4 * i);
       pixels[4 * i + 3] = 209; // 0.82
+      return undefined;
     });
     return pixels;
   }
@@ -91,7 +92,7 @@ export class Film {
       const [bright, dark, faint] = [0, 1, 2].map(() => surface(width * frames.length, height));
       const context = bright.getContext("2d");
       frames.forEach((frame, i) => this.drawFrame(context, frame, i * width, 0, width, height));
-      for (const [layer, grey, shade] of [[dark, 0.75, 0.74], [faint, 1, 0.62]]) {
+      for (const [layer, grey, shade] of [[dark, 0.75, 0.74], [faint, 1, 0]]) {
         const on = layer.getContext("2d");
         on.drawImage(bright, 0, 0);
         on.globalCompositeOperation = "saturation";
