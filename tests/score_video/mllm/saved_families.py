@@ -14,7 +14,7 @@ from typing import Any
 
 import transformers
 from tiny import END, IMAGE, START, VIDEO, Family
-from tiny_grids import AUDIO, BEGIN, FINISH
+from tiny_configs import AUDIO, BEGIN, FINISH
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES

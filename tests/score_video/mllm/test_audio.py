@@ -12,8 +12,8 @@ from masked import difference, masked
 from saved_families import make_processor
 from test_exactness import TOLERANCE
 from tiny import END, START, VIDEO
+from tiny_configs import AUDIO, BEGIN, FINISH
 from tiny_families import MASKED
-from tiny_grids import AUDIO, BEGIN, FINISH
 
 from score_video.compressor import Compressor
 from score_video.methods import RandomMethod

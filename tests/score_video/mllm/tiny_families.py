@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import tiny
 import tiny_frames
+import tiny_frames_hybrid
 import tiny_grids
 import transformers
 from packaging.version import Version
@@ -30,5 +31,5 @@ def works(model_type: str) -> bool:
 MASKED = known(tiny.FAMILIES.values(), tiny_grids.FULL, tiny_frames.FULL)
 """Of which a compressed prompt is equal to the whole one with the dropped tokens masked."""
 
-SHORTENED = known(tiny_grids.HYBRID, tiny_frames.HYBRID)
+SHORTENED = known(tiny_grids.HYBRID, tiny_frames_hybrid.HYBRID)
 """Of which it is equal to the stock model's own on shortened embeddings."""
