@@ -85,7 +85,8 @@ def read_prompt(inputs: Mapping[str, Any]) -> Prompt:
     if (labels := inputs.get("labels")) is not None:
         labels = _matrix("labels", labels, ids.shape)
     mask = _matrix("attention_mask", mask, ids.shape).long()
-    if not ((mask == 0) | (mask == 1)).all():
+    low, high = mask.aminmax()
+    if bool((low < 0) | (high > 1)):
         raise ScoreError("inputs['attention_mask'] must hold 0 and 1")
     prompt = Prompt(ids, mask, ids, labels)
     return replace(prompt, position_ids=prompt.text_positions())
