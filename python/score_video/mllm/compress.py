@@ -174,7 +174,9 @@ def encode_inputs(
         inputs: what its processor returned, as tensors, on the model's device; ``labels`` may be with them.
         visual_layout: for each prompt what it shows, ``[[("image", 1), ("video", 8)], ...]`` with the number of runs
             of placeholders of each, for families whose processors do not tell images and frames apart (InternVL,
-            SmolVLM). None: the text in front of each tells, read with the tokenizer beside the model.
+            SmolVLM). None: the text in front of each tells, read with the tokenizer beside the model. Or with the
+            number of chunks or frames of each video, for families whose inputs do not say which belong together
+            (Kimi-K2.5, MiniMax-M3, MiniCPM). None: those that follow each other with little between them.
 
     Returns:
         what :meth:`EncodedInputs.compress` goes on from; None where there is no video.
