@@ -7,6 +7,7 @@ are told in both. On the CPU test_flash_attention.py is exact; here it is bfloat
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,8 +35,12 @@ def torch_kernels(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[Tensor, Tensor
 
     k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))
     longest = [int(cu.diff().max()) for cu in lengths]
-    window = (-1, 0) if causal else (-1, -1)
-    out: Tensor = varlen_attn(q, k, v, *lengths, *longest, scale=scale, window_size=window)
+    known = inspect.signature(varlen_attn).parameters  # they change from release to release
+    if "scale" not in known and scale is not None:
+        q = q * (scale * q.shape[-1] ** 0.5)
+    options: dict[str, Any] = {"scale": scale} if "scale" in known else {}
+    options |= {"is_causal": causal} if "is_causal" in known else {"window_size": (-1, 0) if causal else (-1, -1)}
+    out: Tensor = varlen_attn(q, k, v, *lengths, *longest, **options)
     return out
 
 
