@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import transformers
+from packaging.version import Version
 from tiny_families import MASKED, SHORTENED, works
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES, model_type_to_module_name
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
@@ -42,7 +43,7 @@ def test_the_walk_finds_what_is_known() -> None:
 
 def test_the_tables_name_what_there_is() -> None:
     assert not set(FAMILIES) & set(REFUSED)
-    if "qwen4_exp" not in CONFIG_MAPPING_NAMES:
+    if Version(transformers.__version__) < Version("5.24"):
         pytest.skip("an older transformers, without the newest families")
     assert {*FAMILIES, *REFUSED} <= set(CONFIG_MAPPING_NAMES)
 
