@@ -461,7 +461,8 @@ def train(
     ] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Folder of the run. [default: score-train]")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Settings for all that is not given: paper, the paper's own recipe.")
+        str | None,
+        typer.Option(help="Settings for all that is not given: paper, the paper's own recipe.", callback=_text),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps (max_steps).")] = None,
     retention: Annotated[float | None, typer.Option(help="Fraction of the tokens kept in training.")] = None,
