@@ -363,6 +363,7 @@ def test_help_teaches(capfd: pytest.CaptureFixture[str]) -> None:
 def text_options() -> list[tuple[str, list[str]]]:
     """(command, arguments with one that is not UTF-8) for each option and argument of each command that is text."""
     rest = {"ask": ["clip.mp4", "What?", "--model", "m"], "compress": ["clip.mp4"], "check": ["a.jsonl"]}
+    rest["filter"] = ["a.jsonl", "--output", "o.jsonl", "--model", "m"]
     found = []
     for info in (*app.registered_commands, *data.registered_commands):
         assert info.callback is not None
@@ -371,7 +372,7 @@ def text_options() -> list[tuple[str, list[str]]]:
         for name, hint in get_type_hints(info.callback, include_extras=True).items():
             typed = get_args(hint)[0] if get_args(hint) else None
             kinds = {typed, *get_args(typed)}
-            if not kinds & {str, list[str]} or name in ("files", "policy"):  # those may be names of files
+            if not kinds & {str, list[str]} or name in ("file", "files", "policy"):  # those may be names of files
                 continue
             option = "--set" if name == "setting" else f"--{name.replace('_', '-')}"
             given = rest.get(command, [])
