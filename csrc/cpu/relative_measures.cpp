@@ -11,91 +11,22 @@
 
 #include "kernels.h"
 #include "parallel.h"
+#include "relative_cosines.h"
+#include "relative_directions.h"
+#include "relative_moments.h"
 #include "relative_products.h"
 #include "relative_videos.h"
-#include "score/sums.h"
 #include "simd.h"
 
 namespace score::cpu {
 namespace {
 
-constexpr int kLanes = 32;
 constexpr int64_t kRunRows = 64;         // rows whose directions are added up in float32
-constexpr int64_t kTogether = 4;         // of them at a time
 constexpr int64_t kRing = 5;             // frames of a slice of columns that are held: this one and four back
 constexpr int64_t kRingBytes = 1 << 19;  // for it: what a second-level cache holds
 constexpr int64_t kLeastColumns = 64;    // of a slice: a row of fewer is too short to be worth going to memory for
 constexpr int64_t kLineFloats = 16;      // of a cache line: a load that straddles two costs as much as two
 constexpr int64_t kAheadRows = 16;  // rows whose slice is fetched before it is needed: the hardware sees no pattern
-
-template <typename T>
-SCORE_INLINE float square_sum(const T* x, int64_t width) {
-  float lanes[kLanes] = {};
-  const int64_t body = width - width % kLanes;
-  for (int64_t i = 0; i < body; i += kLanes) {
-#pragma omp simd
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += to_float(x[i + lane]) * to_float(x[i + lane]);
-  }
-  for (int64_t i = body; i < width; ++i) lanes[i - body] += to_float(x[i]) * to_float(x[i]);
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-#pragma omp simd
-    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-  }
-  return lanes[0];
-}
-
-// |x|, in double where its square, or squares in it, are no floats.
-template <typename T>
-SCORE_INLINE double row_norm(const T* x, int64_t width) {
-  const float squares = square_sum(x, width);
-  if (sum_is_exact(squares)) return std::sqrt(static_cast<double>(squares));
-  double sum = 0.0;
-  for (int64_t i = 0; i < width; ++i) sum += static_cast<double>(to_float(x[i])) * static_cast<double>(to_float(x[i]));
-  return std::sqrt(sum);
-}
-
-// Whether x / |x| can be had by a product in float32; inverse is 1 / |x|, 0 for a zero token.
-SCORE_INLINE bool is_plain(double inverse) { return inverse >= 0x1p-63 && inverse <= 0x1p50; }
-
-template <typename T>
-SCORE_INLINE float wide_unit(T x, double inverse) {
-  return static_cast<float>(static_cast<double>(to_float(x)) * inverse);
-}
-
-// sum[i] += the direction of each of `count` rows, at most kTogether.
-template <typename T>
-SCORE_INLINE void add_directions(const T* x, int64_t width, int64_t count, const double* inverse, float* sum) {
-  const auto plain = [&](int64_t row) { return is_plain(inverse[row]); };
-  if (count == kTogether && plain(0) && plain(1) && plain(2) && plain(3)) {
-    const float s0 = static_cast<float>(inverse[0]), s1 = static_cast<float>(inverse[1]);
-    const float s2 = static_cast<float>(inverse[2]), s3 = static_cast<float>(inverse[3]);
-    const T *x1 = x + width, *x2 = x1 + width, *x3 = x2 + width;
-#pragma omp simd
-    for (int64_t i = 0; i < width; ++i) {
-      sum[i] += (to_float(x[i]) * s0 + to_float(x1[i]) * s1) + (to_float(x2[i]) * s2 + to_float(x3[i]) * s3);
-    }
-    return;
-  }
-  for (int64_t row = 0; row < count; ++row, x += width) {
-    for (int64_t i = 0; i < width; ++i) sum[i] += wide_unit(x[i], inverse[row]);
-  }
-}
-
-// Norms of rows begin .. end, and the sum of their directions, [width].
-template <typename T>
-SCORE_INLINE void run_directions(
-    const T* tokens, int64_t width, int64_t begin, int64_t end, double* inverse, float* measures, float* sum) {
-  std::fill_n(sum, width, 0.0f);
-  for (int64_t first = begin; first < end; first += kTogether) {
-    const int64_t last = std::min(first + kTogether, end);
-    for (int64_t row = first; row < last; ++row) {
-      const double norm = row_norm(tokens + row * width, width);
-      inverse[row] = norm == 0.0 ? 0.0 : 1.0 / norm;
-      measures[row * kMeasures + kLogNorm] = static_cast<float>(std::log(norm));
-    }
-    add_directions(tokens + first * width, width, last - first, inverse + first, sum);
-  }
-}
 
 // The mean direction of a video: m as float32, and what rounding took from it.
 struct MeanDirection {
@@ -110,16 +41,6 @@ struct Item {
   const double* inverse;  // [L]
   float* products;        // blocks of the video's pairs
   float* frame_sums;      // [T, 2] of the video: |f - m|^2 and <m, f - m>
-};
-
-// How the places of a frame lie in memory: a row's after each other, with one that is always 0 before and behind them,
-// and such rows above and below. A pair's second token may be one of those.
-struct Grid {
-  explicit Grid(const RelativeVideo& video)
-      : rows(video.rows), columns(video.columns), pairs((columns + 1) / 2), stride(2 * pairs + 1) {}
-  int64_t place(int64_t down, int64_t right) const { return (down + 1) * stride + right + 1; }
-  int64_t places() const { return (rows + 2) * stride + 2; }
-  int64_t rows, columns, pairs, stride;
 };
 
 int64_t whole_lines(int64_t floats) { return (floats + kLineFloats - 1) / kLineFloats * kLineFloats; }
@@ -237,150 +158,12 @@ SCORE_RELATIVE(f16, Float16)
 SCORE_RELATIVE(bf16, BFloat16)
 #undef SCORE_RELATIVE
 
+SCORE_CLONES void frame_groups(const float* measures, int64_t rows, Group* out) { groups_of_rows(measures, rows, out); }
+
 using Follow = void (*)(const void*, int64_t, const Item&, std::vector<float>&);
 using RunDirections = void (*)(const void*, int64_t, int64_t, int64_t, double*, float*, float*);
 constexpr Follow kFollow[3] = {follow_f32, follow_f16, follow_bf16};  // in the order of DType
 constexpr RunDirections kRunDirections[3] = {run_f32, run_f16, run_bf16};
-
-// The larger, NaN if either is.
-SCORE_INLINE float larger(float a, float b) { return b > a || b != b ? b : a; }
-
-// What finish_frame needs to know of a video.
-struct Finish {
-  const RelativeVideo& video;
-  const float* products;      // blocks of the video's pairs
-  const float* inverse_root;  // 1 / sqrt(|c|^2 + e) of the video's tokens
-  const float* frame_sums;    // [T, 2] of the video
-  float squared_mean;         // |m|^2
-};
-
-// The cosines of one frame's tokens, out [N, kMeasures], from the products of it and of the frame after.
-void finish_frame(const Finish& of, int64_t frame, float* out) {
-  const RelativeVideo& video = of.video;
-  const Grid grid(video);
-  const int64_t n = video.per_frame, rows = grid.rows, columns = grid.columns;
-  const auto product = [&](int64_t number, int64_t down, int64_t right, int which) {
-    const float* block = of.products + ((number * rows + down) * grid.pairs + right / 2) * kPair;
-    return block[kPlace[right % 2][which]];
-  };
-  const float to_mean = of.frame_sums[2 * frame], along_mean = of.frame_sums[2 * frame + 1];
-  const float frame_root = std::sqrt(to_mean + kTiny);
-  const float frame_square = std::max(to_mean + 2.0f * along_mean + of.squared_mean, 0.0f);  // |f|^2
-  const float frame_plain_root = std::sqrt(frame_square + kTiny), video_root = std::sqrt(of.squared_mean + kTiny);
-  const float* roots = of.inverse_root + frame * n;
-  for (int64_t down = 0; down < rows; ++down) {
-    for (int64_t right = 0; right < columns; ++right, out += kMeasures) {
-      const int64_t i = down * columns + right;
-      const float root = roots[i];
-      const auto own = [&](int which) { return product(frame, down, right, which); };
-      const float along = own(kVideo) + of.squared_mean;  // <u, m>
-      std::fill_n(out, kCosines, 0.0f);
-      const auto inside = [&](int64_t y, int64_t x) { return y >= 0 && y < rows && x >= 0 && x < columns; };
-      if (frame >= 1) {
-        out[kBack1] = own(kAround + 4) * (root * roots[i - n]);
-        out[kBack1Plain] = own(kAround + 4) + along + product(frame - 1, down, right, kVideo);
-        float best = kNone;
-        for (int k = 0; k < 9; ++k) {
-          const int64_t y = k / 3 - 1, x = k % 3 - 1;
-          if (!inside(down + y, right + x)) continue;
-          best = larger(best, own(kAround + k) * (root * roots[i - n + y * columns + x]));
-        }
-        out[kBackBest] = best;
-      }
-      if (frame >= 2) out[kBack2] = own(kTwoBack) * (root * roots[i - 2 * n]);
-      if (frame >= 4) out[kBack4] = own(kFourBack) * (root * roots[i - 4 * n]);
-      if (frame + 1 < video.frames) {
-        out[kAhead1] = product(frame + 1, down, right, kAround + 4) * (root * roots[i + n]);
-        float best = kNone;
-        for (int k = 0; k < 9; ++k) {  // the token there sees this one the other way round
-          const int64_t y = 1 - k / 3, x = 1 - k % 3;
-          if (!inside(down + y, right + x)) continue;
-          const float there = product(frame + 1, down + y, right + x, kAround + k);
-          best = larger(best, there * (root * roots[i + n + y * columns + x]));
-        }
-        out[kAheadBest] = best;
-      }
-      if (n > 1) {
-        float best = kNone, sum = 0.0f, count = 0.0f;
-        const auto see = [&](int64_t neighbour, float value) {
-          const float cosine = value * (root * roots[neighbour]);
-          best = larger(best, cosine);
-          sum += cosine;
-          count += 1.0f;
-        };
-        if (down > 0) see(i - columns, own(kUp));
-        if (right > 0) see(i - 1, own(kLeft));
-        if (down + 1 < rows) see(i + columns, product(frame, down + 1, right, kUp));
-        if (right + 1 < columns) see(i + 1, product(frame, down, right + 1, kLeft));
-        out[kNearMean] = sum / count;
-        out[kNearBest] = best;
-      }
-      out[kToFrame] = own(kFrame) * root / frame_root;
-      out[kFramePlain] = (own(kFrame) + own(kVideo) + along_mean + of.squared_mean) / frame_plain_root;
-      out[kVideoPlain] = along / video_root;
-    }
-  }
-}
-
-// 1 / sqrt(|c|^2 + e) of one frame's tokens, [N], from the blocks of its pairs.
-void inverse_roots(const float* products, const Grid& grid, float* out) {
-  for (int64_t down = 0; down < grid.rows; ++down) {
-    for (int64_t right = 0; right < grid.columns; ++right) {
-      const float* block = products + (down * grid.pairs + right / 2) * kPair;
-      *out++ = 1.0f / std::sqrt(block[kPlace[right % 2][kSelf]] + kTiny);
-    }
-  }
-}
-
-// How many values there are, their mean, and the sum of squares around it.
-struct Group {
-  double count = 0.0, mean = 0.0, squares = 0.0;
-  void write(double* moments) const {
-    moments[0] = mean;
-    moments[1] = 1.0 / std::sqrt(squares / std::max(count, 1.0) + kLeastVariance);
-  }
-};
-
-// Of every measure over rows [rows, kMeasures]; of log-norms those that are numbers.
-SCORE_CLONES void frame_groups(const float* measures, int64_t rows, Group* out) {
-  double sums[kMeasures] = {}, means[kMeasures], squares[kMeasures] = {};
-  int64_t zeros = 0;
-  for (int64_t i = 0; i < rows; ++i) {
-    const float* row = measures + i * kMeasures;
-    for (int m = 0; m < kCosines; ++m) sums[m] += row[m];
-    const bool zero = row[kLogNorm] == -INFINITY;
-    sums[kLogNorm] += zero ? 0.0 : row[kLogNorm];
-    zeros += zero;
-  }
-  const double count = static_cast<double>(rows), numbers = static_cast<double>(rows - zeros);
-  for (int m = 0; m < kCosines; ++m) means[m] = sums[m] / count;
-  means[kLogNorm] = sums[kLogNorm] / std::max(numbers, 1.0);
-  for (int64_t i = 0; i < rows; ++i) {
-    const float* row = measures + i * kMeasures;
-    for (int m = 0; m < kCosines; ++m) squares[m] += (row[m] - means[m]) * (row[m] - means[m]);
-    const double deviation = row[kLogNorm] == -INFINITY ? 0.0 : row[kLogNorm] - means[kLogNorm];
-    squares[kLogNorm] += deviation * deviation;
-  }
-  for (int m = 0; m < kMeasures; ++m) out[m] = {m == kLogNorm ? numbers : count, means[m], squares[m]};
-}
-
-// Of all frames' values together. first [frames, kMeasures].
-Group video_group(const Group* first, int64_t frames, int measure) {
-  Group group;
-  double sum = 0.0;
-  for (int64_t t = 0; t < frames; ++t) {
-    const Group& part = first[t * kMeasures + measure];
-    group.count += part.count;
-    sum += part.count * part.mean;
-  }
-  group.mean = sum / std::max(group.count, 1.0);
-  for (int64_t t = 0; t < frames; ++t) {
-    const Group& part = first[t * kMeasures + measure];
-    const double deviation = part.mean - group.mean;
-    group.squares += part.squares + part.count * deviation * deviation;
-  }
-  return group;
-}
 
 }  // namespace
 

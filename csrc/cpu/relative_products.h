@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "relative_videos.h"
 #include "simd.h"
 
 namespace score::cpu {
@@ -17,6 +18,16 @@ constexpr int kPair = 2 * kProducts;
 constexpr int8_t kPlace[2][kProducts] = {
     {0, 1, 2, 6, 7, 8, 12, 13, 14, 18, 20, 22, 24, 26, 28, 30},
     {3, 4, 5, 9, 10, 11, 15, 16, 17, 19, 21, 23, 25, 27, 29, 31}};
+
+// How the places of a frame lie in memory: a row's after each other, with one that is always 0 before and behind them,
+// and such rows above and below. A pair's second token may be one of those.
+struct Grid {
+  explicit Grid(const RelativeVideo& video)
+      : rows(video.rows), columns(video.columns), pairs((columns + 1) / 2), stride(2 * pairs + 1) {}
+  int64_t place(int64_t down, int64_t right) const { return (down + 1) * stride + right + 1; }
+  int64_t places() const { return (rows + 2) * stride + 2; }
+  int64_t rows, columns, pairs, stride;
+};
 
 // Eight floats, whatever the registers of the machine.
 typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias));
