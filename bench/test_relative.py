@@ -83,3 +83,10 @@ def test_relative_state_eager(timed: Callable[..., None], video: tuple[str, Tens
 def test_relative_state_compile(timed: Callable[..., None], video: tuple[str, Tensor], mode: str) -> None:  # noqa: F811
     name, tokens = small(video)
     timed(f"relative_state {name}", compiled(torch_state, mode), tokens, rounds=5, check=check_state(tokens))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_relative_state(timed: Callable[..., None], video: tuple[str, Tensor], threads: int) -> None:  # noqa: F811
+    name, tokens = video
+    torch.set_num_threads(threads)
+    timed(f"threads {name}", score_ext.relative_state, *batch(tokens))
