@@ -6,6 +6,7 @@ is allocated for them.
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
+from packaging.version import Version
 
 from score_video.errors import ScoreError
 
@@ -30,6 +32,10 @@ CONTAINERS = (
     "rm,dv,wtv,swf,ivf,obu,av1,h264,hevc,vvc,m4v,h261,h263,mjpeg,vc1,dirac,yuv4mpegpipe,"
     "png_pipe,bmp_pipe,tiff_pipe"
 )
+NEW_PYAV = Version(av.__version__) >= Version("17.1")
+# For decoders that look at the first frames while a file is opened. PyAV before 17.1 is given nothing for them: where
+# some streams turn up only then (MPEG, FLV), it frees more copies of its options than it made, and crashes.
+_WHILE_OPENING = {"max_pixels": str(MAX_PIXELS)} if NEW_PYAV else None
 _HEAD = 12  # bytes that tell a picture's format
 _JPEG = b"\xff\xd8\xff"
 _JPEG_SEARCHED = 2**22  # bytes in which a second picture is looked for
@@ -74,10 +80,17 @@ def _is_motion_jpeg(path: str | Path) -> bool:
 def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a file and picks its video stream, with libav confined to that file."""
     known = "mjpeg" if read_head(path).startswith(_JPEG) else None  # by its name it might be one of numbered pictures
-    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)}
+    confined = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
         # An absolute path starts with a slash and therefore is never taken for a protocol such as "concat:".
-        container = av.open(str(Path(path).absolute()), "r", format=known, options=options, metadata_errors="replace")
+        container = av.open(
+            str(Path(path).absolute()),
+            "r",
+            format=known,
+            options=_WHILE_OPENING,
+            container_options=confined,
+            metadata_errors="replace",
+        )
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: {_why_not_opened(error)}") from error
     with container:
@@ -85,7 +98,7 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
 
 
 def _why_not_opened(error: Exception) -> str:
-    if isinstance(error, av.error.ArgumentError):
+    if getattr(error, "errno", None) == errno.EINVAL:
         return "not a video file, or of a kind that is not read here (a playlist, a script, text or audio)"
     if isinstance(error, av.error.InvalidDataError):
         return "not a video file, or cut off or damaged before its header is complete"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -21,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from score_video.errors import ScoreError
-from score_video.video.container import VideoError, check_frame_size, is_for_pillow, open_video, read_head
+from score_video.video.container import NEW_PYAV, VideoError, check_frame_size, is_for_pillow, open_video, read_head
 from score_video.video.decoding import Cursor, DisorderedError
 from score_video.video.orientation import Orientation, orientation_of
 from score_video.video.timeline import Timeline, by_count, read_timeline
@@ -269,5 +270,6 @@ def _square_pixels(stream: VideoStream, frame: VideoFrame) -> tuple[int, int]:
 
 def _to_rgb(frame: VideoFrame, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Scales a decoded frame to (height, width). Returns uint8 [H, W, 3]."""
-    scaled = frame.reformat(width=size[1], height=size[0], format="rgb24", interpolation="BICUBIC", threads=1)
+    options: dict[str, Any] = {"threads": 1} if NEW_PYAV else {}  # older ones have no threads of their own for it
+    scaled = frame.reformat(width=size[1], height=size[0], format="rgb24", interpolation="BICUBIC", **options)
     return scaled.to_ndarray().astype(np.uint8, copy=False)

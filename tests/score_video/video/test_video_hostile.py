@@ -86,7 +86,7 @@ def test_cover_art_is_no_video(tmp_path: Path, audio_only: Path) -> None:
     ):
         audio = out.add_stream_from_template(song.streams.audio[0])
         picture = out.add_stream_from_template(cover.streams.video[0])
-        picture.disposition = Disposition.attached_pic
+        picture.disposition = Disposition.attached_pic.value  # a number for PyAV before 17
         for source, target in ((cover, picture), (song, audio)):
             for packet in source.demux():
                 if packet.dts is not None:
