@@ -14,7 +14,7 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test test-browser test-paths test-transformers arm fuzz test-vllm lint sanitize cuda mutate cuda-compat gpu bench bench-vllm results compat docs wheel clean
+.PHONY: help demo test test-browser test-paths test-transformers arm fuzz test-vllm test-eval lint sanitize cuda mutate cuda-compat gpu bench bench-vllm results compat docs wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ test-vllm: $(VENV)/package.stamp  ## the vLLM plugin on the real engine, in an e
 
 bench-vllm: $(VENV)/package.stamp  ## the table in docs/serving.md, on the same engine
 	PYTHON=$(BIN)/python tools/vllm.sh bench
+
+test-eval: $(VENV)/package.stamp  ## the chat model of lmms-eval under the real harness, in an environment of its own
+	PYTHON=$(BIN)/python tools/eval.sh pytest
 
 lint: $(VENV)/package.stamp  ## ruff, mypy, clang-format, zizmor
 	$(BIN)/ruff check .

@@ -67,8 +67,8 @@ class Recorder:
 
         ``tokens``, ``kept`` and ``retention`` of its videos, where they were compressed; ``batch``, how many were
         answered together; ``milliseconds`` of that batch: "read" (the files are decoded and preprocessed), "vision
-        tower", "compression", "prefill" (the first pass of the language model; of the whole model where nothing
-        compresses), "first token" (from the inputs to the end of that pass), "answer" (to the last token).
+        tower", "compression", "prefill" (the first pass of the model; where nothing compresses some families run the
+        vision tower in it), "first token" (from the inputs to the end of that pass), "answer" (to the last token).
         """
         return self._records[key].popleft() if self._records.get(key) else None
 
