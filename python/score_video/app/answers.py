@@ -143,7 +143,7 @@ class AnsweringModel:
 
     def check_question(self, question: str) -> str:
         """The question without space around it. Raises ScoreError for none, and for one that is too long."""
-        question = question.strip()
+        question = question.encode(errors="replace").decode().strip()  # JSON may hold halves of characters
         if not question:
             raise ScoreError("question must not be empty")
         if len(question) > MOST_CHARACTERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import threading
@@ -84,6 +85,29 @@ class Encoded:
                 question = self.extra.question() if asks else None
                 self._choosers[chosen.name] = Chooser(chosen, self.videos, question)
             return self._choosers[chosen.name]
+
+    def facts(self) -> dict[str, Any]:
+        """What the page needs to draw, as JSON."""
+        sampled, source = self.sampled, self.sampled.source
+        surprise = np.nan_to_num(self.surprise.astype("<f4"), posinf=-1.0, neginf=-1.0)
+        return {
+            "grid": self.grid,
+            "frames": len(sampled.frames),
+            "together": self.together,
+            "columns": sprite_columns(len(sampled.frames)),
+            "height": sampled.frames.shape[1],
+            "width": sampled.frames.shape[2],
+            "timestamps": sampled.timestamps.tolist(),
+            "surprise": base64.b64encode(surprise.tobytes()).decode(),
+            "fewer": sampled.why_fewer(self.cut.frames),
+            "source": {
+                "width": source.width,
+                "height": source.height,
+                "seconds": source.duration,
+                "codec": source.codec,
+            },
+            "milliseconds": {phase: round(time, 1) for phase, time in self.milliseconds.items()},
+        }
 
     def sprite(self) -> bytes:
         """All frames as one JPEG, in rows of :func:`sprite_columns`."""

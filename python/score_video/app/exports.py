@@ -47,7 +47,7 @@ def export(kind: str, encoded: Encoded, chosen: Sequence[Chosen], retention: flo
         contact_sheet(pictured, encoded.name, facts).save(buffer, "PNG", compress_level=2)
         return ExportedFile("kept.png", "image/png", buffer.getvalue())
     if kind == "overlay":
-        with tempfile.TemporaryDirectory(prefix="score-app-") as folder:
+        with tempfile.TemporaryDirectory(prefix="score-overlay-") as folder:
             path = Path(folder) / "overlay.mp4"
             write_overlay(path, _pictured(encoded, chosen, retention)[0])
             return ExportedFile("overlay.mp4", "video/mp4", path.read_bytes())
@@ -64,6 +64,7 @@ def export(kind: str, encoded: Encoded, chosen: Sequence[Chosen], retention: flo
 def command_line(encoded: Encoded, chosen: Sequence[Chosen], retention: float, source: Source) -> str:
     """What does the same in a terminal: one line, or one for each compressor where one command cannot compare them."""
     cut = encoded.cut
+    chosen = list({one.name: one for one in chosen}.values())  # the page may show one twice
     # a name that begins with "-" is no option
     name = f"./{encoded.name}" if encoded.name.startswith("-") else encoded.name
     common = ["--retention", f"{retention:g}", "--frames", str(cut.frames), "--size", str(cut.size)]

@@ -7,7 +7,7 @@ import ipaddress
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
@@ -76,10 +76,10 @@ class Guard(BaseHTTPMiddleware):
 
     def _refusal(self, request: Request) -> Response | None:
         host = request.headers.get("host", "")
-        if self._local and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        if self._local and not is_loopback(_split(f"//{host}").hostname or ""):
             return JSONResponse({"error": "this page is for this machine alone"}, 403)
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _split(origin).netloc != host:
             return JSONResponse({"error": "this request comes from another page"}, 403)
         return None
 
@@ -87,7 +87,7 @@ class Guard(BaseHTTPMiddleware):
         """None: go on. Else the page that asks for the password, or what comes of an answer to it."""
         if self._password is None or request.url.path == STYLE:
             return None
-        if hmac.compare_digest(request.cookies.get(COOKIE, ""), self._cookie):
+        if hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), self._cookie.encode()):
             return None
         if request.url.path != LOGIN:
             if request.url.path.startswith("/api/"):
@@ -98,6 +98,12 @@ class Guard(BaseHTTPMiddleware):
         return await self._judged(request)
 
     async def _judged(self, request: Request) -> Response:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > 4096:
+                return _login_page("That is too long for a password.", 413)
+        # from here on nothing is waited for: of tries that are sent at once each one counts
         address = request.client.host if request.client else ""
         now = time.monotonic()
         if len(self._failed) > 10_000:
@@ -105,11 +111,6 @@ class Guard(BaseHTTPMiddleware):
         recent = [at for at in self._failed.get(address, []) if now - at < WAIT_SECONDS]
         if len(recent) >= TRIES:
             return _login_page(f"Too many wrong passwords: wait {WAIT_SECONDS} seconds.", 429)
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > 4096:
-                return _login_page("That is too long for a password.", 413)
         given = _field(body.decode("utf-8", "replace"), "password")
         assert self._password is not None
         if not hmac.compare_digest(given.encode(), self._password.encode()):
@@ -120,9 +121,15 @@ class Guard(BaseHTTPMiddleware):
         return response
 
 
-def _field(form: str, name: str) -> str:
-    from urllib.parse import parse_qs
+def _split(address: str) -> SplitResult:
+    """urlsplit, of what need not be an address: then all parts are empty."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
+
+def _field(form: str, name: str) -> str:
     return parse_qs(form).get(name, [""])[0]
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import BinaryIO
 
+from score_video.app.folder import UploadFolder
 from score_video.errors import ScoreError
 from score_video.video.synthetic import write_clip
 
@@ -23,7 +22,8 @@ IDLE_SECONDS = 3600
 
 MAX_PAGES = 64
 MAX_CLIPS = 8
-"""Open pages, and clips of one."""
+MAX_AT_ONCE = 2
+"""Open pages; clips of one, and uploads to it at a time."""
 
 MAX_DISK_BYTES = 4 * 2**30
 """Of all uploads together."""
@@ -81,13 +81,14 @@ class Pages:
         self._forget = forget
         self._pages: dict[str, _Page] = {}
         self._lock = threading.Lock()
-        self._folder = Path(tempfile.mkdtemp(prefix="score-app-"))  # mode 0700
-        self.examples = _examples(self._folder)
+        self._writing: dict[Path, str] = {}  # uploads that are not there yet, and their pages
+        self._uploads = UploadFolder()
+        self.examples = _examples(self.folder)
 
     @property
     def folder(self) -> Path:
         """Where uploads lie."""
-        return self._folder
+        return self._uploads.path
 
     def open(self) -> str:
         """A new page's key. Raises BusyError where there are too many."""
@@ -118,10 +119,20 @@ class Pages:
         clips = self._page(page).clips
         if len(clips) >= MAX_CLIPS:
             self.delete(page, next(iter(clips)))
-        used = sum(file.stat().st_size for file in self._folder.iterdir() if file.is_file())
-        if used + self.max_bytes > MAX_DISK_BYTES:
-            raise BusyError("there is no room for another upload now: try again later")
-        return Upload(self, page, name)
+        with self._lock:
+            if list(self._writing.values()).count(page) >= MAX_AT_ONCE:
+                raise BusyError(f"{MAX_AT_ONCE} uploads of this page are under way: wait for one of them")
+            there = [path for path in self.folder.iterdir() if path not in self._writing]
+            used = sum(path.lstat().st_size for path in there)
+            if used + (len(self._writing) + 1) * self.max_bytes > MAX_DISK_BYTES:
+                raise BusyError("there is no room for another upload now: try again later")
+            upload = Upload(self, page, name)
+            self._writing[upload.path] = page
+        return upload
+
+    def written(self, path: Path) -> None:
+        """An upload is whole, or given up."""
+        self._writing.pop(path, None)
 
     def add(self, page: str, clip: ClipFile) -> None:
         """A clip whose file is written."""
@@ -148,7 +159,7 @@ class Pages:
 
     def shut(self) -> None:
         """Deletes everything."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._uploads.remove()
 
     def _page(self, key: str) -> _Page:
         with self._lock:
@@ -173,8 +184,8 @@ class Upload:
         self._key = secrets.token_urlsafe(24)
         suffix = Path(self._name).suffix.lower()
         # the name on disk is ours; some formats are told by their suffix
-        self._path = pages.folder / (self._key + (suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""))
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        self.path = pages.folder / (self._key + (suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""))
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         self._file: BinaryIO = os.fdopen(descriptor, "wb")
         self._bytes = 0
 
@@ -190,14 +201,16 @@ class Upload:
         self._file.close()
         if self._bytes == 0:
             raise ScoreError("the file is empty")
-        clip = ClipFile(self._key, self._name, self._path)
+        clip = ClipFile(self._key, self._name, self.path)
         self._pages.add(self._page, clip)
+        self._pages.written(self.path)
         return clip
 
     def abandon(self) -> None:
         """Deletes what was written."""
         self._file.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+        self._pages.written(self.path)
 
 
 def _examples(folder: Path) -> tuple[ClipFile, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 import webbrowser
 from collections.abc import Callable
@@ -13,6 +15,9 @@ from score_video.app.guard import check_address, is_loopback
 from score_video.app.server import Server
 from score_video.app.studio import Studio
 from score_video.errors import ScoreError
+
+END_SECONDS = 2
+"""How long answers and uploads that are under way may take once the server is to end."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ def serve(studio: Studio, listen: Listen, said: Callable[[str], None], *, browse
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((listen.host, listen.port))
+            listening.listen()  # from now on the port is ours; who comes early waits
         except OSError as error:
             raise ScoreError(f"--host {listen.host} --port {listen.port}: {error.strerror or error}") from None
         first = studio.pages.examples[0]
@@ -69,4 +75,11 @@ def serve(studio: Studio, listen: Listen, said: Callable[[str], None], *, browse
         if browse:
             webbrowser.open(address)
         config = uvicorn.Config(server.app, log_level="warning", access_log=False, server_header=False)
+        # what is under way when the server ends is given up, which is no error
+        logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+        config.timeout_graceful_shutdown = END_SECONDS
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import threading
 import traceback
@@ -25,7 +24,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from score_video.app import exports
-from score_video.app.encoded import Encoded, sprite_columns
+from score_video.app.bodies import fraction, integer, json_of, names, text
+from score_video.app.encoded import Encoded
 from score_video.app.guard import Guard
 from score_video.app.pages import BusyError, GoneError, TooLargeError
 from score_video.app.studio import Studio
@@ -49,8 +49,8 @@ STATIC = {
 WAITING = 12
 """Long jobs that may wait; more are turned away."""
 
-MAX_JSON = 65_536
-"""Bytes of a request."""
+STALLED_SECONDS = 60
+"""After so long without a byte an upload is given up, so that nobody takes up the room of others."""
 
 T = TypeVar("T")
 
@@ -118,37 +118,41 @@ class Server:
 
     async def _leave(self, request: Request) -> Response:
         # sendBeacon can set no header
-        self._studio.pages.close((await _json(request)).get("page", ""))
+        self._studio.pages.close(text(await json_of(request), "page"))
         return JSONResponse({})
 
     async def _upload(self, request: Request) -> Response:
         page = self._known(request)
         upload = self._studio.pages.new_upload(page, unquote(request.headers.get("score-name", "")))
+        parts = aiter(request.stream())
         try:
-            async for part in request.stream():
+            while True:
+                async with asyncio.timeout(STALLED_SECONDS):
+                    part = await anext(parts, None)
+                if part is None:
+                    break
                 upload.write(part)
             clip = upload.finish()
+        except TimeoutError:
+            upload.abandon()
+            raise ScoreError(f"nothing more of the upload came for {STALLED_SECONDS} s: try again") from None
         except BaseException:
             upload.abandon()
             raise
         return JSONResponse({"clip": clip.key, "name": clip.name})
 
     async def _encode(self, request: Request) -> Response:
-        page, body = self._known(request), await _json(request)
-        clip = self._studio.pages.clip(page, _text(body, "clip"))
-        cut = self._studio.cut(_integer(body, "frames"), _integer(body, "size"), _integer(body, "patch"))
-        encoded = await self._in_turn(partial(self._studio.encode, clip, cut))
-        return JSONResponse(_described(encoded))
+        return JSONResponse((await self._encoded(request, await json_of(request))).facts())
 
     async def _sprite(self, request: Request) -> Response:
-        encoded = await self._encoded(request, await _json(request))
+        encoded = await self._encoded(request, await json_of(request))
         return Response(await anyio.to_thread.run_sync(encoded.sprite, limiter=self._short), media_type="image/jpeg")
 
     async def _select(self, request: Request) -> Response:
-        body = await _json(request)
+        body = await json_of(request)
         encoded = await self._encoded(request, body)
-        chooser = encoded.chooser(self._studio.chosen(_text(body, "compressor")))
-        retention = _fraction(body)
+        chooser = encoded.chooser(self._studio.chosen(text(body, "compressor")))
+        retention = fraction(body)
         choice = await anyio.to_thread.run_sync(partial(chooser.at, retention), limiter=self._short)
         kept = np.zeros(len(encoded.videos.tokens), np.bool_)
         kept[choice.index.numpy()] = True
@@ -162,11 +166,11 @@ class Server:
         )
 
     async def _patch(self, request: Request) -> Response:
-        body = await _json(request)
+        body = await json_of(request)
         encoded = await self._encoded(request, body)
-        row, retention = _integer(body, "row"), _fraction(body)
+        row, retention = integer(body, "row"), fraction(body)
         facts = []
-        for name in _names(body):
+        for name in names(body):
             chooser = encoded.chooser(self._studio.chosen(name))
             look = partial(chooser.patch, row, retention)
             facts.append(asdict(await anyio.to_thread.run_sync(look, limiter=self._short)))
@@ -176,22 +180,22 @@ class Server:
         return JSONResponse({"facts": facts})
 
     async def _export(self, request: Request) -> Response:
-        body = await _json(request)
+        body = await json_of(request)
         encoded = await self._encoded(request, body)
-        chosen = [self._studio.chosen(name) for name in _names(body)]
-        kind, retention = _text(body, "kind"), _fraction(body)
+        chosen = [self._studio.chosen(name) for name in names(body)]
+        kind, retention = text(body, "kind"), fraction(body)
         make = partial(exports.export, kind, encoded, chosen, retention, self._studio.source)
         file = await self._in_turn(make)
         return Response(file.content, media_type=file.media_type, headers={"score-name": file.name})
 
     async def _ask(self, request: Request) -> Response:
         """A line of JSON for each piece of the answers, as :meth:`AnsweringModel.ask` emits them."""
-        body = await _json(request)
+        body = await json_of(request)
         model = self._studio.source.model
         if model is None:
             raise ScoreError("there is no model here to ask: start with --model")
-        question, retention = model.check_question(_text(body, "question")), _fraction(body)
-        chosen = self._studio.chosen(_text(body, "compressor"))
+        question, retention = model.check_question(text(body, "question")), fraction(body)
+        chosen = self._studio.chosen(text(body, "compressor"))
         encoded = await self._encoded(request, body)
         loop, lines = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
         stop = threading.Event()
@@ -204,11 +208,17 @@ class Server:
                 model.ask(encoded, chosen, retention, question, emit, stop.is_set)
             except Exception as error:
                 emit({"error": _said(error)[1]})
+
+        async def run() -> None:
+            try:
+                await self._in_turn(answer)
+            except BusyError as error:  # others came between the check below and this
+                emit({"error": str(error)})
             finally:
                 emit(None)
 
         async def pieces() -> AsyncIterator[bytes]:
-            job = asyncio.create_task(self._in_turn(answer))
+            job = asyncio.create_task(run())
             try:
                 while (line := await lines.get()) is not None:
                     yield json.dumps(line).encode() + b"\n"
@@ -220,10 +230,10 @@ class Server:
         return StreamingResponse(pieces(), media_type="application/x-ndjson")
 
     async def _encoded(self, request: Request, body: dict[str, Any]) -> Encoded:
-        """The clip that a request is about, cut again where it was put away to make room."""
+        """The clip that a request is about; cut in turn, unless it is there, as it is for all but the first visitor."""
         page = self._known(request)
-        clip = self._studio.pages.clip(page, _text(body, "clip"))
-        cut = self._studio.cut(_integer(body, "frames"), _integer(body, "size"), _integer(body, "patch"))
+        clip = self._studio.pages.clip(page, text(body, "clip"))
+        cut = self._studio.cut(integer(body, "frames"), integer(body, "size"), integer(body, "patch"))
         if (encoded := self._studio.shelf.get((clip.key, cut))) is not None:
             return encoded
         return await self._in_turn(partial(self._studio.encode, clip, cut))
@@ -277,61 +287,3 @@ def _said(error: Exception) -> tuple[int, str]:
         return 507, "not enough memory: take fewer or smaller frames"
     traceback.print_exception(error)
     return 500, "something went wrong here, which the server's terminal tells"
-
-
-def _described(encoded: Encoded) -> dict[str, Any]:
-    """What the page needs to draw."""
-    sampled, source = encoded.sampled, encoded.sampled.source
-    surprise = np.nan_to_num(encoded.surprise.astype("<f4"), posinf=-1.0, neginf=-1.0)
-    return {
-        "grid": encoded.grid,
-        "frames": len(sampled.frames),
-        "together": encoded.together,
-        "columns": sprite_columns(len(sampled.frames)),
-        "height": sampled.frames.shape[1],
-        "width": sampled.frames.shape[2],
-        "timestamps": sampled.timestamps.tolist(),
-        "surprise": base64.b64encode(surprise.tobytes()).decode(),
-        "fewer": sampled.why_fewer(encoded.cut.frames),
-        "source": {"width": source.width, "height": source.height, "seconds": source.duration, "codec": source.codec},
-        "milliseconds": {phase: round(time, 1) for phase, time in encoded.milliseconds.items()},
-    }
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_JSON:
-            raise TooLargeError("the request is too long")
-    with contextlib.suppress(ValueError, RecursionError):
-        if isinstance(value := json.loads(body), dict):
-            return value
-    raise ScoreError("the request must be a JSON object")
-
-
-def _text(body: dict[str, Any], name: str) -> str:
-    if not isinstance(value := body.get(name), str):
-        raise ScoreError(f"{name} must be text, got {value!r:.40}")
-    return value
-
-
-def _integer(body: dict[str, Any], name: str) -> int:
-    value = body.get(name)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ScoreError(f"{name} must be a whole number, got {value!r:.40}")
-    return value
-
-
-def _fraction(body: dict[str, Any]) -> float:
-    value = body.get("retention")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise ScoreError(f"retention must be above 0 and at most 1, got {value!r:.40}")
-    return float(value)
-
-
-def _names(body: dict[str, Any]) -> list[str]:
-    value = body.get("compressors")
-    if not isinstance(value, list) or not 1 <= len(value) <= 3 or not all(isinstance(name, str) for name in value):
-        raise ScoreError(f"compressors must be one to three names, got {value!r:.80}")
-    return value

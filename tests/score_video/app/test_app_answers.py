@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from score_video import Compressor, encode_inputs
 from score_video.app.answers import AnsweringModel, SeenVideo, cache_bytes_per_token
 from score_video.app.decoding import Cut
 from score_video.app.encoded import Encoded
+from score_video.app.pages import BusyError
 from score_video.app.server import Server
 from score_video.app.studio import Studio, find_source
 from score_video.commands.options import PRETRAINED_NAME
@@ -152,6 +154,36 @@ def test_over_the_wire(studio: Studio, tmp_path: Path) -> None:
     assert json.loads(printed(code, tmp_path)[0].partition(" ")[2]) == numbers["compressors"][0]["index"]
     command = client.post("/api/export", json={**body, "kind": "command"}, headers=headers).text
     assert command.startswith("score ask big-buck-bunny.mp4 'What happens in this video?' --model ")
+
+
+def test_questions_that_came_at_once_with_others_are_answered_or_refused(studio: Studio) -> None:
+    """Not left without an end: the queue may fill between the look at it and the question's turn."""
+    server = Server(studio)
+
+    async def full(*given: Any) -> None:
+        raise BusyError("too many are waiting")
+
+    client = TestClient(server.app, base_url="http://127.0.0.1")
+    headers = {"score-page": client.post("/api/page", json={}).json()["page"]}
+    asked = {"clip": "example-bunny", "frames": 8, "size": 224, "patch": 28, "compressor": "evs", "retention": 0.25}
+    assert client.post("/api/encode", json=asked, headers=headers).status_code == 200
+    server._in_turn = full  # type: ignore[method-assign]
+    said: list[str] = []
+    body = {**asked, "question": QUESTION}
+    asking = threading.Thread(
+        target=lambda: said.append(client.post("/api/ask", json=body, headers=headers).text), daemon=True
+    )
+    asking.start()
+    asking.join(20)
+    assert [json.loads(line) for line in said] == [{"error": "too many are waiting"}]
+
+
+def test_half_a_character_can_be_asked(studio: Studio, encoded: Encoded) -> None:
+    """JSON can hold one; a tokenizer cannot."""
+    lines: list[dict[str, Any]] = []
+    question = answering(studio).check_question("Why \ud800?")
+    answering(studio).ask(encoded, studio.chosen("evs"), 0.25, question, lines.append, max_new_tokens=1)
+    assert [line["which"] for line in lines if "done" in line] == ["kept", "all"]
 
 
 def test_no_questions_without_a_model() -> None:

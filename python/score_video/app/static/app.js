@@ -240,6 +240,7 @@ function startSlider() {
     $("retention").setAttribute("aria-valuetext", `${Number($("retention").value)} percent`);
     for (const column of state.columns) choose(column, since);
   };
+  moved(); // a page that is loaded again may keep where it stood
   $("retention").oninput = moved;
   $("retention").onchange = showPatch;
   for (const button of document.querySelectorAll("[data-percent]")) {
@@ -263,6 +264,7 @@ const begin = guarded(async () => {
     $("legend").hidden = $("legend-text").hidden = !$("heat").checked;
     drawAll();
   };
+  $("heat").onchange();
   drawLegend($("legend"));
   $("frame").oninput = () => {
     play(false);
