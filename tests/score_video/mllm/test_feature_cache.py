@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,13 @@ from tiny_processor import TinyProcessor
 from torch import Tensor
 
 from score_video.mllm.environment import MllmEnvironment
-from score_video.mllm.environment.feature_cache import FeatureCache, model_identity, processor_identity
+from score_video.mllm.environment.feature_cache import (
+    FeatureCache,
+    model_identity,
+    processor_identity,
+    read_tensors,
+    write_tensors,
+)
 
 ASKED = [{"question": "what?", "answer": "cat", "options": []}]
 
@@ -155,6 +163,7 @@ def in_children(*works: Callable[[], object]) -> list[int]:
                 work()
                 os._exit(0)
             except BaseException:
+                traceback.print_exc()
                 os._exit(1)
         children.append(child)
     return [os.waitpid(child, 0)[1] for child in children]
@@ -170,6 +179,26 @@ def test_processes_that_share_it(qwen: Family, clip: Path, tmp_path: Path) -> No
                 entry.unlink(missing_ok=True)
 
     assert in_children(work, work, work) == [0, 0, 0]
+
+
+def test_deleted_while_it_is_read(tmp_path: Path) -> None:
+    """By another process: the entry is whole, or not there."""
+    entry, tensors = tmp_path / "entry.safetensors", {"rows": torch.arange(1000.0)}
+    child = os.fork()
+    if child == 0:
+        while True:  # until it is killed
+            write_tensors(entry, tensors)
+            entry.unlink()
+    read, until = 0, time.monotonic() + 30
+    try:
+        while read < 500 and time.monotonic() < until:
+            with suppress(FileNotFoundError):
+                assert torch.equal(read_tensors(entry)[0]["rows"], tensors["rows"])
+                read += 1
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert read > 0
 
 
 def test_killed_while_writing(qwen: Family, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from score_video.errors import ScoreError
@@ -119,10 +119,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What :func:`write_tensors` wrote: tensors and metadata. Raises SafetensorError, ScoreError: it is damaged."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-        metadata = file.metadata() or {}
+    """What :func:`write_tensors` wrote: tensors and metadata.
+
+    The file is opened once. safetensors' own ``safe_open`` looks for it twice, by name, and fails with a RuntimeError
+    where another process deletes it in between.
+
+    Raises:
+        SafetensorError, ScoreError: it is damaged.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    tensors = load(content)
+    length = int.from_bytes(content[:8], "little")  # of the header, which load() has checked
+    metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     if metadata.pop("sha256", None) != digest_of_tensors(tensors):
         raise ScoreError("its content is not what was written")
     return tensors, metadata
