@@ -13,20 +13,7 @@ from score_video.errors import ScoreError
 from score_video.mllm.compress import CompressedInputs
 from score_video.mllm.whole_prompt import WholePrompt
 
-CACHES = ("cache", "past_key_values")
-"""What transformers calls the argument and the output: the first since 5.24."""
-
 _PER_TOKEN = ("mm_token_type_ids", "token_type_ids")
-
-
-def given_cache(given: Mapping[str, Any]) -> Any:
-    """The cache among arguments; None: there is none."""
-    return next((given[name] for name in CACHES if given.get(name) is not None), None)
-
-
-def cached_length(cache: Any) -> int:
-    """How many tokens a cache holds; 0 for no cache and for what is none."""
-    return int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ class or of the modules in it: what its processor made goes in, what the stock m
 
 from __future__ import annotations
 
-import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,27 +18,16 @@ from torch import Tensor
 
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import VisualLayout, find_adapter
+from score_video.mllm.caches import CACHES, cached_length, given_cache
 from score_video.mllm.compress import CompressedInputs, encode_inputs
-from score_video.mllm.later_turn import CACHES, FirstTurn, cached_length, given_cache
+from score_video.mllm.first_pass import first_pass, inner_model
+from score_video.mllm.later_turn import FirstTurn
+from score_video.mllm.method_patch import MethodPatch, frame_not_compiled, not_compiled, parameter_names
 from score_video.mllm.whole_prompt import WholePrompt
 from score_video.packed import Selector
 from score_video.progress import Phases
 
 _PATCHED = ("generate", "forward")
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _not_compiled(function: _Function) -> _Function:
-    """Decorates what ``model.compile()`` is to leave alone: lengths differ from call to call."""
-    left: _Function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
-    return left
-
-
-def _frame_not_compiled(function: _Function) -> _Function:
-    """The same, but what the function calls is compiled: the stock model."""
-    left: _Function = torch.compiler.disable(function, recursive=False)  # type: ignore[no-untyped-call]
-    return left
 
 
 def wrap(model: Any, selector: Selector) -> Wrapping:
@@ -83,7 +71,7 @@ class Wrapping:
         if not callable(getattr(selector, "select", None)):
             raise TypeError(f"selector must have a method select (a Compressor has), got {type(selector).__name__}")
         self._adapter = find_adapter(model)
-        if any(isinstance(module.__dict__.get(name), _Patch) for module in model.modules() for name in _PATCHED):
+        if any(isinstance(module.__dict__.get(name), MethodPatch) for module in model.modules() for name in _PATCHED):
             raise ScoreError("model must not be wrapped already, which it is: unwrap() that first")
         self.model = model
         self.selector = selector
@@ -92,8 +80,8 @@ class Wrapping:
         self._busy: set[int] = set()  # threads that are inside of a call
         self._turns: WeakKeyDictionary[Any, FirstTurn] = WeakKeyDictionary()  # by cache
         self._patches = {
-            "generate": _Patch(model.generate, self._generate, _parameters(model, "generate")),
-            "forward": _Patch(model.forward, self._forward, _parameters(model, "forward")),
+            "generate": MethodPatch(model.generate, self._generate, parameter_names(model, "generate")),
+            "forward": MethodPatch(model.forward, self._forward, parameter_names(model, "forward")),
         }
         self._before = {name: model.__dict__[name] for name in _PATCHED if name in model.__dict__}  # accelerate's
         model.__dict__.update(self._patches)
@@ -136,7 +124,7 @@ class Wrapping:
 
     # --- generate
 
-    @_frame_not_compiled
+    @frame_not_compiled
     def _generate(self, original: Callable[..., Any], given: dict[str, Any], layout: VisualLayout | None) -> Any:
         if given.get("inputs") is not None:
             given["input_ids"] = given.pop("inputs")
@@ -161,13 +149,13 @@ class Wrapping:
         arguments = {**compressed, **self._options(given), "input_ids": turn.shorter}
         embeds = arguments.pop("inputs_embeds", None)
         phases = self._phases()
-        with phases("generate"), _first_pass(_inner(self.model), embeds, self._adapter.gaps):
+        with phases("generate"), first_pass(inner_model(self.model), embeds, self._adapter.gaps):
             output = self._original_on(WholePrompt(ids, turn.shorter), original, arguments)
         self.milliseconds |= phases.milliseconds
         self._remember(output, turn, cache)
         return output
 
-    @_frame_not_compiled
+    @frame_not_compiled
     def _original_on(self, prompt: WholePrompt, original: Callable[..., Any], given: Mapping[str, Any]) -> Any:
         """The stock ``generate`` on shorter prompts; what it returns begins with the whole ones."""
         defaults = (given.get("generation_config"), getattr(self.model, "generation_config", None))
@@ -179,7 +167,7 @@ class Wrapping:
 
     # --- a forward pass
 
-    @_frame_not_compiled
+    @frame_not_compiled
     def _forward(self, original: Callable[..., Any], given: dict[str, Any], layout: VisualLayout | None) -> Any:
         cache = given_cache(given)
         if (turn := self._turn_of(cache)) is not None:
@@ -194,7 +182,7 @@ class Wrapping:
         output["logits"] = self._whole_logits(turn, last, options.get("logits_to_keep"), output.logits)
         return output.to_tuple() if as_tuple else output
 
-    @_not_compiled
+    @not_compiled
     def _options_of_forward(
         self, given: Mapping[str, Any], compressed: CompressedInputs
     ) -> tuple[FirstTurn, int, dict[str, Any]]:
@@ -205,7 +193,7 @@ class Wrapping:
             options["logits_to_keep"] = turn.shorter.shape[1] - int(turn.columns_of_logits(last).min())
         return turn, last, options
 
-    @_not_compiled
+    @not_compiled
     def _whole_logits(self, turn: FirstTurn, last: int, asked: int | None, logits: Tensor) -> Tensor:
         """Logits of the shorter prompts, of their last ``asked`` places or of all, as those of the whole prompts."""
         width = turn.shorter.shape[1]
@@ -215,7 +203,7 @@ class Wrapping:
 
     # --- both
 
-    @_not_compiled
+    @not_compiled
     def _compress(self, given: Mapping[str, Any], layout: VisualLayout | None) -> CompressedInputs | None:
         """The model's inputs in ``given`` with the videos compressed, without options; None: there is none."""
         self.latest, self.milliseconds, phases = None, {}, self._phases()
@@ -245,7 +233,7 @@ class Wrapping:
     def _options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in given.items() if self._is_option(name, value)}
 
-    @_not_compiled
+    @not_compiled
     def _remember(self, output: Any, turn: FirstTurn, cache: Any = None) -> None:
         """So that later turns on the cache in ``output``, or on ``cache``, are known for what they are."""
         for name in CACHES:
@@ -275,69 +263,3 @@ class Wrapping:
             yield False
         finally:
             self._busy.discard(me)
-
-
-def _inner(model: Any) -> Any:
-    """The model whose ``generate`` runs: inside of what torch.compile or peft made."""
-    model = getattr(model, "_orig_mod", model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-@contextmanager
-def _first_pass(model: Any, embeds: Tensor | None, gaps: bool) -> Iterator[None]:
-    """Forward passes of a model take a prompt's embeddings [B, W, D], ready-made, in the place of its ids.
-
-    Passes on a cache that holds the prompt are left alone. Where positions have gaps, passes without a cache get a
-    mask, which ``generate`` drops if it is 1 all over: positions would be taken for those of packed sequences.
-    """
-
-    def fill(module: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        ids, cache = given["input_ids"], given_cache(given)  # [B * n, N], of which the cache has the first few
-        if gaps and cache is None and given.get("attention_mask") is None:
-            given["attention_mask"] = torch.ones_like(ids)
-        if embeds is not None:
-            start = cached_length(cache)
-            ready = embeds[:, start : start + ids.shape[1]].repeat_interleave(len(ids) // len(embeds), 0)
-            others = model.get_input_embeddings()(ids[:, ready.shape[1] :])
-            given |= {"input_ids": None, "inputs_embeds": torch.cat([ready, others.to(ready.dtype)], 1)}
-        if cache is not None and (embeds is None or start + ids.shape[1] >= embeds.shape[1]):
-            hook.remove()
-        return args, given
-
-    hook = model.register_forward_pre_hook(fill, with_kwargs=True)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _parameters(model: Any, method: str) -> list[str]:
-    """The names of a method's arguments, which wrappers around a model may not tell."""
-    for one in (model, _inner(model)):
-        parameters = inspect.signature(getattr(one, method)).parameters
-        if not any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values()):
-            return list(parameters)
-    return ["inputs" if method == "generate" else "input_ids"]
-
-
-class _Patch:
-    """What stands in the place of a method of one object, and has its signature (``generate`` reads ``forward``'s)."""
-
-    def __init__(self, original: Callable[..., Any], run: Callable[..., Any], parameters: Sequence[str]) -> None:
-        """run: called with the original, the arguments by name, and the visual layout. parameters: the names."""
-        self._original = original
-        self._run = run
-        self._parameters = parameters
-        self.__name__ = getattr(original, "__name__", "forward")
-        self.__doc__ = original.__doc__
-        self.__signature__ = inspect.signature(original)
-
-    @_frame_not_compiled
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        wrapping: Wrapping = self._run.__self__  # type: ignore[attr-defined]
-        with wrapping.inside() as already:
-            if already:
-                return self._original(*args, **kwargs)
-            layout = kwargs.pop("visual_layout", None)
-            given = dict(zip(self._parameters, args, strict=False))
-            return self._run(self._original, {**given, **kwargs}, layout)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from masked import difference, masked
+from packaging.version import Version
 from saved_families import make_processor
 from test_exactness import TOLERANCE
 from tiny import END, START, VIDEO
@@ -55,6 +57,8 @@ def check(model: Any, inputs: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", OMNI)
 def test_audio_beside_a_video(name: str) -> None:
     pytest.importorskip("torchvision")
+    if Version(transformers.__version__) < Version("5.24"):
+        pytest.skip("processors are made by names that transformers has from 5.24 on")
     random = np.random.default_rng(0)
     text = "listen <|audio_bos|><|AUDIO|><|audio_eos|> look <|vision_bos|><|VIDEO|><|vision_eos|> what?"
     inputs = make_processor(name)(

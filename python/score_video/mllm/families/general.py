@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import Adapter, Features, VisualLayout, Visuals, features_at, owner_of_videos
+from score_video.mllm.first_pass import CompressedOutput, keep_mask
 from score_video.mllm.prompt import Prompt
 from score_video.packed import PackedVideos
 
@@ -102,6 +102,12 @@ class General(Adapter):
             return int(kernel[0])
         merge = getattr(config, "spatial_merge_size", None)
         return int(config.merge_size if merge is None else merge)
+
+    def before_use(self, model: Any, whole: Prompt, shorter: Prompt) -> Callable[[], None] | None:
+        """With ``inputs_embeds`` there is nothing to do: ``generate`` always has a cache then."""
+        del whole, shorter
+        needed = self.gaps and self.hands_over == "mm_encoder_outputs"
+        return functools.partial(keep_mask, core(model)) if needed else None
 
     def hand_over(self, model: Any, input_ids: Tensor, parts: Sequence[Features | None]) -> dict[str, Any]:
         outputs = {
@@ -189,7 +195,7 @@ def encoder_output(part: Features) -> Any:
     """Features as a model's own methods return them, an entry for each prompt that has any."""
     rows = by_prompt(part.rows, part)
     if not part.deepstack:
-        return BaseModelOutputWithPooling(pooler_output=rows)  # type: ignore[arg-type]
+        return CompressedOutput(pooler_output=rows)  # type: ignore[arg-type]
     from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
     deepstack = [by_prompt(layer, part) for layer in part.deepstack]
