@@ -281,6 +281,21 @@ def test_it_can_be_used_by_everybody(theme: Any, device: str, browser: Browser, 
     page.context.close()
 
 
+def test_going_back_begins_anew(page: Page) -> None:
+    """Browsers give controls their old values again, by their order, which is another once columns are added."""
+    page.get_by_role("switch", name="Surprise as heat").check()
+    page.locator("#frames").select_option("16")
+    expect(page.locator("#facts")).to_contain_text("16 frames")
+    page.reload()
+    page.wait_for_function(READY.format(2))
+    page.goto("about:blank")
+    page.go_back()
+    page.wait_for_function(READY.format(2))
+    expect(page.locator("#frames")).to_have_value("32")
+    expect(page.locator("#size")).to_have_value("448")
+    expect(page.locator("#count")).to_have_text("460 of 4,608 tokens")
+
+
 def test_a_server_that_is_gone_is_said(browser: Browser, address: str) -> None:
     page = opened(browser, address)
     page.route("**/api/select", lambda route: route.abort())

@@ -23,6 +23,7 @@ function addColumn(name) {
     <canvas tabindex="0" role="application" aria-roledescription="grid of patches"></canvas>
     <p class="told"><span class="kept"></span><span class="here"></span><span class="fast"></span></p>`;
   const select = box.querySelector("select");
+  select.autocomplete = "off"; // a browser that goes back would mix up the values of the page's controls
   select.setAttribute("aria-label", `Rule ${number + 1}`);
   for (const one of state.offer.compressors) select.add(new Option(one, one, false, one === name));
   const column = { number, box, select, canvas: box.querySelector("canvas"), film: document.createElement("canvas") };
@@ -240,7 +241,6 @@ function startSlider() {
     $("retention").setAttribute("aria-valuetext", `${Number($("retention").value)} percent`);
     for (const column of state.columns) choose(column, since);
   };
-  moved(); // a page that is loaded again may keep where it stood
   $("retention").oninput = moved;
   $("retention").onchange = showPatch;
   for (const button of document.querySelectorAll("[data-percent]")) {
@@ -264,7 +264,7 @@ const begin = guarded(async () => {
     $("legend").hidden = $("legend-text").hidden = !$("heat").checked;
     drawAll();
   };
-  $("heat").onchange();
+  $("heat").onchange(); // a browser that goes back may have checked it
   drawLegend($("legend"));
   $("frame").oninput = () => {
     play(false);
