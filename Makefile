@@ -69,7 +69,7 @@ test-vllm: $(VENV)/package.stamp  ## the vLLM plugin on the real engine, in an e
 bench-vllm: $(VENV)/package.stamp  ## the table in docs/serving.md, on the same engine
 	PYTHON=$(BIN)/python tools/vllm.sh bench
 
-test-eval: $(VENV)/package.stamp  ## the chat model of lmms-eval under the real harness, in an environment of its own
+test-eval: $(VENV)/package.stamp  ## score bench and lmms-eval's chat model under the real harness, in an environment of its own
 	PYTHON=$(BIN)/python tools/eval.sh pytest
 
 lint: $(VENV)/package.stamp  ## ruff, mypy, clang-format, zizmor

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a command in an environment with lmms-eval and this package, made on the first call in build/eval (about 3 GB):
-#   tools/eval.sh pytest [arguments]      the tests of the chat model, under the real harness
+#   tools/eval.sh pytest [arguments]      the tests of the chat model and score bench, under the real harness
 #   tools/eval.sh lmms-eval [arguments]   the harness itself
 # $PYTHON builds the wheel: one with torch, cmake, ninja, scikit-build-core and pybind11.
 set -euo pipefail

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,18 +121,3 @@ def test_settings_that_do_not_go_together(saved_qwen: Path) -> None:
         score(saved_qwen, "compressor=none,retention=0.5")
     with pytest.raises(OSError, match="nowhere"):
         score(saved_qwen, "compressor=nowhere")
-
-
-def test_the_command(saved_qwen: Path, task: Path, tmp_path: Path) -> None:
-    """lmms-eval's own, which finds the model by its entry point; it exits with 0 after errors too."""
-    command = [sys.executable, "-P", "-m", "lmms_eval", "--model", "score", "--tasks", "own", "--log_samples"]
-    command += ["--model_args", f"pretrained={saved_qwen},retention=0.1,max_num_frames=4,min_pixels={SMALL}"]
-    command += ["--include_path", str(task), "--output_path", str(tmp_path), "--limit", "2"]
-    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    logs = list(tmp_path.rglob("*_samples_own.jsonl"))
-    assert len(logs) == 1, ran.stdout + ran.stderr
-    lines = [json.loads(line) for line in logs[0].read_text(encoding="utf-8").splitlines()]
-    assert len(lines) == 2
-    for line in lines:
-        record = line["token_counts"][0]["score"]
-        assert record["kept"] == round(record["tokens"] * 0.1)
