@@ -330,24 +330,28 @@ def page(
     """
     try:
         with quick_imports():
-            from score_video.app.serve import Listen, serve
+            from score_video.app.serve import Listen, listening_on, serve
             from score_video.app.studio import Studio, find_compressors, find_source
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn", "anyio"):
             raise
         raise ScoreError(f'score app needs {error.name}: pip install "score-video[app]"') from None
     listen = Listen(host, port, share_password, share_without_password)
-    if model is not None:
-        _prepare_for_models()
-    elif tower is not None:
-        _silence_libraries()
-    studio = Studio(
-        find_compressors(compressor or []), find_source(tower, model, device, dtype), max_bytes=max_upload * 2**20
-    )
-    try:
-        serve(studio, listen, lambda address: print(f"score: the page is at {address} (Ctrl-C ends it)"), browse=browse)
-    finally:
-        studio.pages.shut()
+    with listening_on(listen) as listening:  # before a model is loaded for nothing
+        if model is not None:
+            _prepare_for_models()
+        elif tower is not None:
+            _silence_libraries()
+        source = find_source(tower, model, device, dtype)
+        studio = Studio(find_compressors(compressor or []), source, max_bytes=max_upload * 2**20)
+
+        def said(address: str) -> None:
+            print(f"score: the page is at {address} (Ctrl-C ends it)", flush=True)
+
+        try:
+            serve(studio, listen, listening, said, browse=browse)
+        finally:
+            studio.pages.shut()
 
 
 @app.command("eval")

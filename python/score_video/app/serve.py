@@ -6,7 +6,8 @@ import asyncio
 import logging
 import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 
 from score_video.app.decoding import Cut
@@ -44,41 +45,47 @@ class Listen:
             raise ScoreError(f"--port must be 0 to 65535, got {self.port}")
 
 
-def serve(studio: Studio, listen: Listen, said: Callable[[str], None], *, browse: bool = False) -> None:
-    """Serves until it is interrupted.
-
-    Args:
-        said: is told the address once the page can be opened.
-        browse: whether a browser is opened there.
-
-    Raises:
-        ScoreError: the address cannot be listened on.
-    """
-    import uvicorn
-
+@contextmanager
+def listening_on(listen: Listen) -> Iterator[socket.socket]:
+    """The address, taken; who opens it before it is served waits. Raises ScoreError where it cannot be had."""
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((listen.host, listen.port))
-            listening.listen()  # from now on the port is ours; who comes early waits
+            listening.listen()
         except OSError as error:
             raise ScoreError(f"--host {listen.host} --port {listen.port}: {error.strerror or error}") from None
-        first = studio.pages.examples[0]
-        shown = studio.encode(first, studio.cut(*astuple(Cut())))  # so that the page shows it at once
-        if (model := studio.source.model) is not None:  # what a device does once would count towards the first answer
-            model.ask(shown, studio.first, 0.1, FIRST_QUESTION, lambda line: None, max_new_tokens=2)
-        server = Server(studio, local=is_loopback(listen.host), password=listen.password)
-        host = f"[{listen.host}]" if ":" in listen.host else listen.host
-        address = f"http://{host}:{listening.getsockname()[1]}"
-        said(address)
-        if browse:
-            webbrowser.open(address)
-        config = uvicorn.Config(server.app, log_level="warning", access_log=False, server_header=False)
-        # what is under way when the server ends is given up, which is no error
-        logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
-        config.timeout_graceful_shutdown = END_SECONDS
-        uvicorn.Server(config).run(sockets=[listening])
+        yield listening
+
+
+def serve(
+    studio: Studio, listen: Listen, listening: socket.socket, said: Callable[[str], None], *, browse: bool = False
+) -> None:
+    """Serves until it is interrupted.
+
+    Args:
+        listening: of :func:`listening_on`.
+        said: is told the address once the page can be opened.
+        browse: whether a browser is opened there.
+    """
+    import uvicorn
+
+    first = studio.pages.examples[0]
+    shown = studio.encode(first, studio.cut(*astuple(Cut())))  # so that the page shows it at once
+    if (model := studio.source.model) is not None:  # what a device does once would count towards the first answer
+        model.ask(shown, studio.first, 0.1, FIRST_QUESTION, lambda line: None, max_new_tokens=2)
+    server = Server(studio, local=is_loopback(listen.host), password=listen.password)
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    address = f"http://{host}:{listening.getsockname()[1]}"
+    said(address)
+    if browse:
+        webbrowser.open(address)
+    config = uvicorn.Config(server.app, log_level="warning", access_log=False, server_header=False)
+    # what is under way when the server ends is given up, which is no error
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+    config.timeout_graceful_shutdown = END_SECONDS
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -258,6 +259,13 @@ def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "score_video.cli", "app", "--host", "0.0.0.0"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 2 and ran.stderr.count("\n") == 1 and "--share-password" in ran.stderr
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["app", "--port", str(port), "--tower", "no/such-tower"]) == 2
+    assert capsys.readouterr().err == f"score: error: --host 127.0.0.1 --port {port}: Address already in use\n"
 
 
 def test_a_tower(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
