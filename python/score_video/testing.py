@@ -13,6 +13,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from score_video.errors import ScoreError
+
 SavedFamily = Literal["qwen2_5_vl", "qwen3_vl"]
 
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -54,10 +56,15 @@ def save_tiny_model(
         layers, vision_layers: of the language model and of the vision tower; at least 2.
         width: hidden size of both, a multiple of 32.
         tokens_per_frame: frames of videos are scaled to about this many tokens at most.
+
+    Raises:
+        ScoreError: another family.
     """
+    if family not in _PATCH:
+        raise ScoreError(f"family must be one of {', '.join(_PATCH)}, got {family!r}")
     folder.mkdir(parents=True, exist_ok=True)
     ids = _save_tokenizer(folder)
-    patch = {"qwen2_5_vl": 14, "qwen3_vl": 16}[family]
+    patch = _PATCH[family]
     _save_processor(folder, family, patch, tokens_per_frame)
     sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers}
     heads = {"num_attention_heads": width // 32, "num_key_value_heads": width // 32}
@@ -76,6 +83,8 @@ def save_tiny_model(
     model.generation_config.update(do_sample=False, eos_token_id=ids["<|im_end|>"], pad_token_id=0)
     model.save_pretrained(folder)
 
+
+_PATCH = {"qwen2_5_vl": 14, "qwen3_vl": 16}  # pixels, in height and in width
 
 _TOKEN_OF_ROLE = {
     "image": "image_pad",

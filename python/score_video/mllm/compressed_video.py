@@ -115,22 +115,27 @@ class CompressedVideo:
             raise ScoreError(f"{path} is no compressed video, or is damaged: {error}") from None
         if metadata.get("format") != FORMAT:
             raise ScoreError(f"{path} must be a compressed video ({FORMAT}), got {metadata.get('format')!r}")
-        about = json.loads(metadata["about"])
+        try:
+            about = json.loads(metadata["about"])
+            made_with, release = _named(about), about["versions"]["transformers"]
+            hash_of_model, hash_of_processor = about["model_hash"], about["processor_hash"]
+            index, seconds = tensors.pop("index"), tensors.pop("seconds")
+            encoded = EncodedVideo.from_tensors({name: tensor.to(model.device) for name, tensor in tensors.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ScoreError(f"{path} is no compressed video of this package: {error!r} in reading it") from None
         now = _identity(model, processor)
-        if about["model_hash"] != now["model_hash"]:
+        if hash_of_model != now["model_hash"]:
             raise ScoreError(
-                f"{path} must be of the model it is asked with: it was made with {_named(about)}, "
+                f"{path} must be of the model it is asked with: it was made with {made_with}, "
                 f"and this is {_named(now)}, of another configuration or other weights"
             )
-        if about["processor_hash"] != now["processor_hash"]:
+        if hash_of_processor != now["processor_hash"]:
             raise ScoreError(
-                f"{path} must be of the processor it is asked with: it was made with that of {_named(about)} under "
-                f"transformers {about['versions']['transformers']}, and this one has other settings, another "
+                f"{path} must be of the processor it is asked with: it was made with that of {made_with} under "
+                f"transformers {release}, and this one has other settings, another "
                 f"vocabulary or chat template, or is of transformers {now['versions']['transformers']}"
             )
-        index, seconds = tensors.pop("index"), tensors.pop("seconds")
-        on_device = {name: tensor.to(model.device) for name, tensor in tensors.items()}
-        return CompressedVideo(EncodedVideo.from_tensors(on_device), index.to(model.device), seconds, about)
+        return CompressedVideo(encoded, index.to(model.device), seconds, about)
 
 
 @torch.no_grad()

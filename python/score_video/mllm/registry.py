@@ -43,6 +43,7 @@ class Family:
 _LINEAR = "linear attention and full attention in turn"
 _WINDOWS = "sliding windows"
 _INDEXED = "attends to the keys that an indexer picks"
+_AUDIO = "audio stays, but was not run"
 _CHUNKS = "which frames are one video is read from the prompt, or said (`visual_layout`)"
 
 # model_type of a configuration -> family
@@ -57,12 +58,12 @@ FAMILIES: dict[str, Family] = {
         since="5.24",
     ),
     "cosmos3_omni": Family("Cosmos 3 Omni", "qwen2_vl:Qwen2VL", note="DeepStack"),
-    "dots3_note": Family("dots3-note", "general:General", "shortened", note=f"{_WINDOWS}, {_INDEXED}; audio stays"),
+    "dots3_note": Family("dots3-note", "general:General", "shortened", note=f"{_WINDOWS}, {_INDEXED}; {_AUDIO}"),
     "ernie4_5_vl_moe": Family("ERNIE-4.5-VL", "ernie:Ernie", note="two frames are one; experts by kind of token"),
     "exaone4_5": Family("EXAONE 4.5", "general:Counted", "shortened", "counted", note=_WINDOWS),
-    "gemma4": Family("Gemma 4", "gemma4:Gemma4", "shortened", note=f"{_WINDOWS}; audio stays", since="5.24"),
+    "gemma4": Family("Gemma 4", "gemma4:Gemma4", "shortened", note=f"{_WINDOWS}; {_AUDIO}", since="5.24"),
     "gemma4_unified": Family(
-        "Gemma 4, unified", "gemma4:Gemma4", "shortened", note=f"{_WINDOWS}; audio stays", since="5.24"
+        "Gemma 4, unified", "gemma4:Gemma4", "shortened", note=f"{_WINDOWS}; {_AUDIO}", since="5.24"
     ),
     "glm46v": Family("GLM-4.6V", "glm4v:Glm4V"),
     "glm4v": Family("GLM-4.1V", "glm4v:Glm4V"),
@@ -91,12 +92,12 @@ FAMILIES: dict[str, Family] = {
     ),
     "molmo2": Family("Molmo2", "molmo2:Molmo2", note="images or videos, not both"),
     "muse_glimmer": Family("Muse Glimmer", "general:General", "shortened", note=_WINDOWS),
-    "muse_spark": Family("Muse Spark", "general:General", "shortened", note=f"{_WINDOWS}; audio stays"),
+    "muse_spark": Family("Muse Spark", "general:General", "shortened", note=f"{_WINDOWS}; {_AUDIO}"),
     "nemotron_h_omni": Family(
         "Nemotron-H Omni",
         "nemotron:NemotronOmni",
         "shortened",
-        note="Mamba; images or videos, not both; audio stays",
+        note=f"Mamba; images or videos, not both; {_AUDIO}",
         since="5.24",
     ),
     "perception_lm": Family("Perception-LM", "llava:PerceptionLM", note="videos of a batch equally long", since="5.24"),

@@ -26,6 +26,7 @@ from score_video.mllm import compress_inputs
 from score_video.mllm.adapter import find_adapter
 from score_video.mllm.compressed_video import CompressedVideo, compress_video
 from score_video.mllm.conversation import Clip, chat_text, processor_inputs
+from score_video.mllm.environment.feature_cache import read_tensors, write_tensors
 from score_video.mllm.video_session import VideoSession
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
@@ -200,11 +201,23 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ScoreError, match="is no compressed video, or is damaged: its content is not what was written"):
         CompressedVideo.load(path, model, processor)
     video.save(path)
-    damaged = bytearray(path.read_bytes())
-    damaged[-3] ^= 1
-    path.write_bytes(damaged)
-    with pytest.raises(ScoreError, match="is damaged"):
-        CompressedVideo.load(path, model, processor)
+    whole = path.read_bytes()
+    for place in (-3, *(whole.index(word) for word in (b"about", b"model_hash", b"versions", b"sha256"))):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ScoreError, match="is damaged"):
+            CompressedVideo.load(path, model, processor)
+    path.write_bytes(whole)
+    tensors, metadata = read_tensors(path)
+    for lacking in ("about", "index", "geometry", "features.rows"):
+        write_tensors(
+            path,
+            {name: tensor for name, tensor in tensors.items() if name != lacking},
+            {name: text for name, text in metadata.items() if name != lacking},
+        )
+        with pytest.raises(ScoreError, match=f"is no compressed video of this package: KeyError.'{lacking}'"):
+            CompressedVideo.load(path, model, processor)
 
 
 def test_a_selector_that_looks_at_the_question() -> None:

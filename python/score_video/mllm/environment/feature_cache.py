@@ -107,15 +107,16 @@ def _config(model: Any) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file, all of it or nothing, with the hash of its content among its metadata.
+    """Writes a safetensors file, all of it or nothing, with the hash of tensors and metadata among the latter.
 
     Raises:
         OSError: it could not be written; names the file.
     """
     on_disk = {name: tensor.cpu().clone() for name, tensor in tensors.items()}  # none shares memory with another
+    said = {**(metadata or {}), "sha256": _digest_of_file(on_disk, metadata or {})}
     with output_file(path) as temporary:
         # not save_file, whose files are for their owner alone
-        temporary.write_bytes(save(on_disk, metadata={**(metadata or {}), "sha256": digest_of_tensors(on_disk)}))
+        temporary.write_bytes(save(on_disk, metadata=said))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -132,7 +133,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors = load(content)
     length = int.from_bytes(content[:8], "little")  # of the header, which load() has checked
     metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
-    if metadata.pop("sha256", None) != digest_of_tensors(tensors):
+    if metadata.pop("sha256", None) != _digest_of_file(tensors, metadata):
         raise ScoreError("its content is not what was written")
     return tensors, metadata
 
@@ -141,8 +142,8 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest_of_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode() if metadata else b"")
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
