@@ -28,6 +28,7 @@ from score_video.packed import Selector
 from score_video.progress import Phases
 
 _PATCHED = ("generate", "forward")
+_PROMPT = ("input_ids", "attention_mask", "labels")
 
 
 def wrap(model: Any, selector: Selector) -> Wrapping:
@@ -115,6 +116,9 @@ class Wrapping:
         self._patches = {}
 
     def __enter__(self) -> Wrapping:
+        """Raises ScoreError: it was unwrapped, and a block would compress nothing."""
+        if not self._patches:
+            raise ScoreError("model must be wrapped anew, with wrap(): this wrapping was unwrapped")
         return self
 
     def __exit__(
@@ -228,7 +232,7 @@ class Wrapping:
         """Whether an argument tells how to run; an empty cache does. Others are what the processor made."""
         if name in CACHES:
             return not cached_length(value)
-        return not isinstance(value, Tensor) and name not in self._adapter.consumed
+        return not isinstance(value, Tensor) and name not in (*_PROMPT, *self._adapter.consumed)
 
     def _options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in given.items() if self._is_option(name, value)}

@@ -440,6 +440,22 @@ def test_what_cannot_be_wrapped() -> None:
         wrap(made("qwen2_5_vl").model, "surprise")  # type: ignore[arg-type]
 
 
+def test_a_second_block_is_refused() -> None:
+    wrapping = THIRD.wrap(made("qwen2_5_vl").model)
+    with wrapping:
+        pass
+    with pytest.raises(ScoreError, match="must be wrapped anew"), wrapping:
+        pass
+
+
+@pytest.mark.parametrize("name", ["input_ids", "attention_mask"])
+def test_a_prompt_that_is_no_tensor(name: str) -> None:
+    family = made("qwen2_5_vl")
+    _, given = inputs_of(family, ONE)
+    with THIRD.wrap(family.model), pytest.raises(TypeError, match=rf"inputs\['{name}'\] must be a tensor .*got list"):
+        family.model(**{**given, name: given[name].tolist()})
+
+
 def test_replaced_since() -> None:
     model = made("qwen2_5_vl").model
     wrapping = THIRD.wrap(model)
