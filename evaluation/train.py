@@ -44,7 +44,7 @@ def train(files: Files, training: Mapping[str, Any]) -> tuple[SurprisePolicy, li
         [MiniatureVideos(split, "train", seed, count, one_question) for split, count in counts.items()]
     )
     env: Environment = SeveralReaders(readers) if len(readers) > 1 else readers[0]
-    if any(stage["name"] == "pseudo_video" for stage in settings.get("stages", [])):
+    if any(stage["name"] == "pseudo_video" for stage in settings.get("stages") or []):
         videos = {"video": videos, "pseudo_video": MiniatureVideos("static", "train", seed, 100_000, still=True)}
     with tempfile.TemporaryDirectory() as folder:
         config = ScoreConfig(

@@ -32,6 +32,7 @@ from score_video.methods import (
 from score_video.packed import PackedVideos, Selection, Selector, check_selection, check_sizes, needs_question
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count, pretrained_policy, storage
 from score_video.policy.config import MODEL_TYPE as POLICY_TYPE
+from score_video.policy.config import SINCE_0_1
 from score_video.renamed import renamed_arguments, renamed_fields, with_new_names
 
 if TYPE_CHECKING:
@@ -363,7 +364,8 @@ def _read_saved(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if "policy" in config:
         if not isinstance(config["policy"], dict):
             raise ScoreError(f"{path}: policy must be an object, got {type(config['policy']).__name__}")
-        if missing := sorted({own.name for own in fields(SurprisePolicyConfig)} - set(config["policy"])):
+        needed = {own.name for own in fields(SurprisePolicyConfig)} - set(SINCE_0_1)
+        if missing := sorted(needed - set(config["policy"])):
             raise ScoreError(f"{path}: policy lacks {missing[0]!r}")
     saved = {"retention": config["retention"], "selection": config[how]}
     if "policy" in config:

@@ -113,8 +113,8 @@ def test_videos_with_as_many_questions_have_the_usual_standard_error() -> None:
 def test_numbers_as_text() -> None:
     asked = np.ones((2, 2), bool)
     one, other = Answers(np.array([[1.0, 1], [1, 0]]), asked), Answers(np.array([[1.0, 0], [1, 0]]), asked)
-    assert accuracy(Cell(Answers.mean_of([one, other]), (0.75, 0.5))) == "62.5 (50.0 to 75.0)"
-    assert accuracy(Cell(one, (0.75,))) == "75.0 ± 25.0"
+    assert accuracy(Cell(Answers.mean_of([one, other]), (one, other))) == "62.5 (50.0 to 75.0)"
+    assert accuracy(Cell(one, (one,))) == "75.0 ± 25.0"
     assert percent(float("nan")) == "-"
     assert signed(Difference(-0.0123, 0.004)) == "-1.2 ± 0.4"
     assert table(["a", "b"], [["c", "d"]]) == "| a | b |\n| --- | ---: |\n| c | d |"

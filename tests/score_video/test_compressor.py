@@ -268,6 +268,19 @@ def change(config: dict[str, Any], **values: Any) -> str:
     return json.dumps({**config, **values})
 
 
+def test_a_folder_of_the_first_release_is_loaded(tmp_path: Path) -> None:
+    """It has none of the settings that came later."""
+    made = Compressor(policy())
+    made.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    del config["policy"]["use_change"], config["policy"]["first_residual"]
+    path.write_text(json.dumps(config))
+    loaded = Compressor.from_pretrained(tmp_path)
+    assert isinstance(loaded.method, SurprisePolicy)
+    assert loaded.method.config == made.method.config  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("edit", "error", "text"),
     [

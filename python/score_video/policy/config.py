@@ -18,6 +18,10 @@ _OF_TRANSFORMERS = frozenset(
 """Keys that folders of 0.1 have beside our own."""
 
 
+SINCE_0_1 = ("use_change", "first_residual")
+"""What configs that 0.1 saved are without."""
+
+
 @dataclass
 class SurprisePolicyConfig:
     """What a :class:`score_video.policy.SurprisePolicy` is made of.
