@@ -414,11 +414,11 @@ def whole_study(small_study: Study) -> Study:
 
 def test_all_of_it_once(whole_study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     written = {path.name for path in whole_study.report()}
-    figures = {f"results-{name}.png" for name in ("retention", "state", "count", "advantages")}
+    figures = {f"results-{name}.png" for name in ("retention", "needed", "state", "count", "advantages")}
     assert written == {"results.md", "results-tasks.md", *figures}
     text = (whole_study.docs / "results.md").read_text()
     assert "Not run" not in text and "nan" not in text and "\n\n\n" not in text and "**This document" not in text
-    assert text.count("\n## ") == 11 and text.count("\n### Split ") == 6 and text.count("\n### Tower ") == 4
+    assert text.count("\n## ") == 13 and text.count("\n### Split ") == 6 and text.count("\n### Tower ") == 4
     named = whole_study.recipe.footage
     assert named is not None and named.sha256 in text and "clip.mp4" in text and "commit 0123456789." in text
     assert (whole_study.docs / "results-tasks.md").read_text().count("\n## Split ") == 6
@@ -448,7 +448,7 @@ def test_results_of_other_code_are_stale_and_make_no_document(
     text = (study.docs / "results.md").read_text()
     assert "**This document is incomplete: " in text and "results are stale" in text.partition("\n## ")[0]
     assert "Not run: of policy, 0 of 1 results are there." in text and "by the same code, hash other. 6 jobs" in text
-    assert text.count("\n## ") == 11
+    assert text.count("\n## ") == 13
 
 
 def _run_again(study: Study, capsys: pytest.CaptureFixture[str]) -> str:
