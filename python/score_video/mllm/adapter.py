@@ -185,8 +185,9 @@ def find_adapter(model: Any) -> Adapter:
             f"model must be one of {', '.join(supported_models())} (its config's model_type), "
             f"got {type(model).__name__}{of_kind}"
         )
-    family, installed = FAMILIES[kind], version("transformers")
-    if family.since is not None and Version(installed) < Version(family.since):
+    family = FAMILIES[kind]
+    # looked up where it matters: it reads the package's metadata, which takes as long as all else that is done here
+    if family.since is not None and Version(installed := version("transformers")) < Version(family.since):
         raise TypeError(
             f"model of type {kind!r} ({type(model).__name__}) needs transformers {family.since} or later to be "
             f"compressed, got {installed}"
