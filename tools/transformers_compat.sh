@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 OLDEST=$(sed -n 's/^  "transformers>=\([0-9.]*\)",$/\1.0/p' pyproject.toml)
 VERSIONS=${VERSIONS:-$OLDEST}
-tests=(test_registry.py test_exactness.py test_hybrids.py test_prompt.py)
+tests=(test_model_registry.py test_exactness.py test_hybrids.py test_prompt.py)
 
 failed=0
 for version in $VERSIONS; do
