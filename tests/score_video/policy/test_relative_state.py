@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from helpers.packs import RAGGED, random_frames, random_videos, shapes
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -91,12 +91,20 @@ def reference(frames: Tensor) -> Tensor:
     return torch.tensor(result).T.float()
 
 
+SCORES = [*range(7, 21), *range(30, 40), 41, 42]
+"""Columns of cosines and log-norms as scores within the video and the frame."""
+
+
 def close(found: Tensor, expected: Tensor) -> None:
-    """float32 against float64: 1e-7 over the 1e-3 that both e and the least deviation allow for."""
-    torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
+    """float32 against float64. A cosine with nearly nothing (a frame's mean that is the video's, say) is right to some
+    1e-5, 1e-8 over the 1e-3 that e allows for; a score divides that by the least deviation, 1e-3 again."""
+    others = [column for column in range(expected.shape[1]) if column not in SCORES]
+    torch.testing.assert_close(found[:, others], expected[:, others], rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(found[:, SCORES], expected[:, SCORES], rtol=5e-3, atol=5e-2)
 
 
 @settings(max_examples=40, deadline=None)
+@example([(2, 1, 2)], 9, 58, False)
 @given(shapes.filter(lambda sizes: any(t for t, _, _ in sizes)), st.integers(4, 9), st.integers(0, 99), st.booleans())
 def test_equals_reference(sizes: list[Place], width: int, seed: int, constant: bool) -> None:
     frames = [random_frames(size, width, seed + number) for number, size in enumerate(sizes)]
