@@ -77,6 +77,23 @@ Law = Annotated[str | None, typer.Option(help="The former name of --selection.",
 Truncated = Annotated[
     bool, typer.Option("--allow-truncated", help="Read what there is of a video that ends before its header says so.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Of the model: cpu, cuda, cuda:1... [default: a GPU if there is one]", callback=_text),
+]
+Dtype = Annotated[
+    str, typer.Option(help="Of the model: float32, bfloat16, float16; auto: as it was saved.", callback=_text)
+]
+Tower = Annotated[
+    str | None,
+    typer.Option(
+        help="A vision model of transformers (a folder, or its id on the hub) that makes the tokens. "
+        "[default: none, patches of pixels]",
+        callback=_text,
+    ),
+]
+Split = Annotated[str, typer.Option(help="Of data sets on the hub.", callback=_text)]
+Media = Annotated[Path | None, typer.Option(help="Folder that relative paths start from. [default: the file's own]")]
 Seed = Annotated[int | None, typer.Option(help="What the method random draws from. [default: 0]", min=0, max=2**63 - 1)]
 
 
@@ -115,14 +132,7 @@ def compress(
     law: Law = None,
     frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
     fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
-    tower: Annotated[
-        str | None,
-        typer.Option(
-            help="A vision model of transformers (a folder, or its id on the hub) that makes the tokens. "
-            "[default: none, patches of pixels]",
-            callback=_text,
-        ),
-    ] = None,
+    tower: Tower = None,
     patch: Annotated[int, typer.Option(help="Side of a patch (one token), in pixels.")] = 28,
     size: Annotated[int, typer.Option(help="Longest side that frames are scaled to, in pixels.")] = 448,
     allow_truncated: Truncated = False,
@@ -186,12 +196,8 @@ def ask(
     ] = None,
     allow_truncated: Truncated = False,
     max_new_tokens: Annotated[int, typer.Option(help="Where the answer is cut off.", min=1)] = 64,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1... [default: a GPU if there is one]", callback=_text)
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="Of the model: float32, bfloat16, float16; auto: as it was saved.", callback=_text)
-    ] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
     compare: Annotated[bool, typer.Option("--compare", help="Answer on all tokens too, and show both.")] = False,
     pictures: Annotated[
         Path | None, typer.Option(help="Folder to make: contact.png and overlay.mp4 show what the model saw.")
@@ -286,27 +292,15 @@ def page(
             callback=_text,
         ),
     ] = None,
-    tower: Annotated[
-        str | None,
-        typer.Option(
-            help="A vision model of transformers (a folder, or its id on the hub) that makes the tokens. "
-            "[default: none, patches of pixels]",
-            callback=_text,
-        ),
-    ] = None,
+    tower: Tower = None,
     model: Annotated[
         str | None,
         typer.Option(
             help="A video MLLM (a folder, or its id on the hub): its tokens, and questions to it.", callback=_text
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="Of the model: cpu, cuda, cuda:1... [default: a GPU if there is one]", callback=_text),
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="Of the model: float32, bfloat16, float16; auto: as it was saved.", callback=_text)
-    ] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on.", callback=_text)] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free.")] = 7860,
     share_password: Annotated[
@@ -385,19 +379,13 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="mllm: questions, any file that score train reads.", callback=_text)
     ] = None,
-    media: Annotated[
-        Path | None, typer.Option(help="mllm: folder that relative paths start from. [default: the file's own]")
-    ] = None,
+    media: Media = None,
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="mllm: leave questions out whose video is not there.")
     ] = False,
     frames: Annotated[int, typer.Option(help="mllm: sample this many of each video.", min=1)] = 16,
-    device: Annotated[
-        str | None, typer.Option(help="mllm: cpu, cuda, cuda:1... [default: a GPU if there is one]", callback=_text)
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="mllm: float32, bfloat16, float16; auto: as it was saved.", callback=_text)
-    ] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
 ) -> None:
     """Score policies and training-free methods: on test videos of the miniature world, or on questions of your own.
 
@@ -424,7 +412,7 @@ def evaluate(
     with progress_bar() as progress:
         with quick_imports():
             from score_video.commands import evaluate as eval_command
-            from score_video.files import check_output_file
+            from score_video.files import check_output_file, write_json
             from score_video.miniature.environment import MiniatureEnvironment
 
         if json is not None:
@@ -454,7 +442,7 @@ def evaluate(
             choice = eval_command.find_choice(policy, method[0] if method else None, selection or law, seed, miniature)
             report = eval_command.run(miniature, choice, splits, retentions, videos, seed, progress)
     if json is not None:
-        eval_command.write_json(json, report)
+        write_json(json, report)
     (evaluate_mllm if environment == "mllm" else eval_command).print_report(report, console())
 
 
@@ -593,10 +581,8 @@ def check_data(
         typer.Argument(help="Files of questions: what data.train and data.validation name.", metavar="FILE..."),
     ],
     frames: Annotated[int, typer.Option(help="Sample this many of each video: num_frames of the training.")] = 16,
-    split: Annotated[str, typer.Option(help="Of data sets on the hub.", callback=_text)] = "train",
-    media: Annotated[
-        Path | None, typer.Option(help="Folder that relative paths start from. [default: the file's own]")
-    ] = None,
+    split: Split = "train",
+    media: Media = None,
     workers: Annotated[
         int | None, typer.Option(help="Files read at a time. [default: one for each core]", min=1)
     ] = None,
@@ -631,16 +617,10 @@ def filter_data(
     model: Annotated[str, typer.Option(help="The video MLLM: a folder, or its id on the hub.", callback=_text)],
     output: Annotated[Path, typer.Option(help="JSONL to write: what needs the video.")],
     dropped: Annotated[Path | None, typer.Option(help="JSONL to write: what was left out, and why.")] = None,
-    split: Annotated[str, typer.Option(help="Of data sets on the hub.", callback=_text)] = "train",
-    media: Annotated[
-        Path | None, typer.Option(help="Folder that relative paths start from. [default: the file's own]")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1... [default: a GPU if there is one]", callback=_text)
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="Of the model: float32, bfloat16, float16; auto: as it was saved.", callback=_text)
-    ] = "auto",
+    split: Split = "train",
+    media: Media = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
 ) -> None:
     """Leave out the questions that a model answers rightly without the video: they cannot teach a policy anything.
 

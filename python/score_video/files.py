@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import secrets
@@ -10,6 +11,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _WRITERS_ERROR = re.compile("inline_container|PytorchStreamWriter|iostream error|basic_ios")  # torch.save's
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # where the error names no file
@@ -99,6 +101,12 @@ def output_file(out: Path) -> Iterator[Path]:
             temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(out: Path, value: Any) -> None:
+    """Writes a report, all of it or nothing. Raises OSError as :func:`output_file`."""
+    with output_file(out) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def check_output_file(out: Path) -> None:

@@ -49,6 +49,18 @@ class PackedVideos:
         return videos.repeat_interleave(self.lengths, output_size=self.tokens.shape[0])
 
     @property
+    def grid(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of tokens, of a batch of one. Waits for the device.
+
+        Raises:
+            ScoreError: there is not exactly one video.
+        """
+        if self.num_videos != 1:
+            raise ScoreError(f"videos must be one to have a grid, got {self.num_videos}")
+        per_frame, columns = int(self.tokens_per_frame[0]), int(self.columns[0])
+        return len(self.tokens) // per_frame, per_frame // columns, columns
+
+    @property
     def in_first_frame(self) -> Tensor:
         """bool [L]: whether each token is in its video's first frame."""
         video = self.video_of_token

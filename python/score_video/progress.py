@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, steps done, steps in all)."""
@@ -45,6 +49,14 @@ class Phases:
         """
         if (seconds := _seconds_since_start()) is not None:
             self.milliseconds["start"] = seconds * 1000
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for what runs on an accelerator; on the CPU there is nothing to wait for."""
+    if device.type != "cpu":
+        import torch
+
+        torch.accelerator.synchronize(device)
 
 
 def _seconds_since_start() -> float | None:

@@ -22,14 +22,13 @@ from score_video.app.encoded import FIRST_QUESTION, Encoded
 from score_video.commands.options import Chosen
 from score_video.drawing.overlay import scale_to_grid
 from score_video.errors import ScoreError
-from score_video.mllm.adapter import Features, find_adapter
-from score_video.mllm.ask import FirstToken, check_policy, seen_frames, synchronize
-from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs
-from score_video.mllm.conversation import Clip, chat_ids, chat_text, processor_inputs
+from score_video.mllm.adapter import Features
+from score_video.mllm.ask import FirstToken, check_policy, see_clip, seen_frames
+from score_video.mllm.compress import CompressedInputs, EncodedInputs
+from score_video.mllm.conversation import Clip, chat_ids, chat_text, clip_of_video
 from score_video.mllm.load import load_model, load_processor
 from score_video.packed import PackedVideos, Selection
-from score_video.policy import SurprisePolicy
-from score_video.progress import Phases
+from score_video.progress import Phases, synchronize
 from score_video.video.sampling import SampledVideo
 
 MOST_NEW_TOKENS = 256
@@ -114,29 +113,21 @@ class AnsweringModel:
 
     def check(self, chosen: Chosen) -> None:
         """Raises ScoreError for a policy that is for tokens of another model."""
-        if isinstance(chosen.compressor.method, SurprisePolicy):
-            check_policy(self._model, chosen.compressor.method, chosen.name)
+        check_policy(self._model, chosen.compressor.method, chosen.name)
 
     @torch.no_grad()
     def encode(self, sampled: SampledVideo, phases: Phases) -> tuple[SampledVideo, PackedVideos, SeenVideo]:
         """What the model makes of frames; gives them back as it sees them, of whole pixels a token."""
-        clip = Clip(torch.from_numpy(sampled.frames), torch.from_numpy(sampled.timestamps), sampled.source.duration)
+        clip = clip_of_video(sampled)
         with self._lock:
             seen = self._see(clip, chat_text(self._processor, FIRST_QUESTION), phases)
         videos = seen.encoded.visuals.videos
-        columns = int(videos.columns[0])
-        shown = scale_to_grid(seen_frames(self._processor, clip), int(videos.tokens_per_frame[0]) // columns, columns)
+        shown = scale_to_grid(seen_frames(self._processor, clip), *videos.grid[1:])
         return replace(sampled, frames=shown[: len(sampled.frames)]), videos, seen
 
     def _see(self, clip: Clip, text: str, phases: Phases) -> SeenVideo:
         """The whole way, through the processor and the vision tower."""
-        adapter = find_adapter(self._model)
-        with phases("processor"):
-            inputs = processor_inputs(self._processor, clip, text, adapter.processor_options)
-            inputs = {name: self._place(name, value) for name, value in inputs.items()}
-        with phases("vision tower"):
-            encoded = encode_inputs(self._model, inputs, visual_layout=adapter.layout_of(len(clip.frames)))
-            synchronize(self._model.device)
+        encoded = see_clip(self._model, self._processor, clip, text, phases)
         if encoded is None:
             raise ScoreError(f"{self.source}: its processor put no video into the prompt")
         return SeenVideo(encoded, chat_ids(self._processor, text), clip)
@@ -236,10 +227,6 @@ class AnsweringModel:
             "cacheBytes": None if per_token is None else per_token * prompt_tokens,
         }
         emit({"which": which, "done": done})
-
-    def _place(self, name: str, value: Tensor) -> Tensor:
-        """On the model's device; pixels in its dtype."""
-        return value.to(self._model.device, self._model.dtype if name.startswith("pixel_values") else None)
 
 
 def cache_bytes_per_token(model: Any) -> int | None:

@@ -49,7 +49,6 @@ class Encoded:
         cut: how it was cut.
         sampled: its frames; H and W multiples of the rows and columns of tokens.
         videos: its tokens, a batch of one.
-        grid: frames of tokens, rows, columns.
         milliseconds: of decoding and of the vision side, by phase.
         extra: what a model needs for questions about it (:class:`score_video.app.answers.SeenVideo`).
     """
@@ -59,9 +58,10 @@ class Encoded:
     cut: Cut
     sampled: SampledVideo
     videos: PackedVideos
-    grid: tuple[int, int, int]
     milliseconds: dict[str, float]
     extra: Any = None
+    grid: tuple[int, int, int] = field(init=False)
+    """Frames, rows and columns of tokens."""
     surprise: npt.NDArray[np.float32] = field(init=False)
     """float32 [L]; inf where there is no frame before."""
     _choosers: dict[str, Chooser] = field(init=False, default_factory=dict)
@@ -69,6 +69,7 @@ class Encoded:
 
     def __post_init__(self) -> None:
         videos = self.videos
+        self.grid = videos.grid
         surprise = score_ext.surprise(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame)
         self.surprise = surprise.cpu().numpy()
 
@@ -150,13 +151,7 @@ def encode_by_tower(
     """Tokens of a vision model; frames as they are drawn, of whole pixels a token."""
     with phases("tower"):
         videos = tower.encode(sampled.frames)
-    return replace(sampled, frames=scale_to_grid(sampled.frames, *tower.grid(videos))), videos, None
-
-
-def grid_of(videos: PackedVideos) -> tuple[int, int, int]:
-    """Frames, rows and columns of tokens of a batch of one."""
-    per_frame, columns = int(videos.tokens_per_frame[0]), int(videos.columns[0])
-    return len(videos.tokens) // per_frame, per_frame // columns, columns
+    return replace(sampled, frames=scale_to_grid(sampled.frames, *videos.grid[1:])), videos, None
 
 
 class Shelf:

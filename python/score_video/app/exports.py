@@ -120,12 +120,11 @@ for name, compressor in compressors.items():
 """
 
 
-_MODEL_CODE = """import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+_MODEL_CODE = """from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from score_video import Compressor, encode_inputs, read_frames
 {own}from score_video.mllm.adapter import find_adapter
-from score_video.mllm.conversation import Clip, chat_text, processor_inputs
+from score_video.mllm.conversation import chat_text, clip_of_video, model_inputs
 
 
 def fit(height, width):
@@ -136,10 +135,8 @@ def fit(height, width):
 model = AutoModelForImageTextToText.from_pretrained({model!r}, dtype="auto")
 processor = AutoProcessor.from_pretrained({model!r})
 video = read_frames({video!r}, fit, num_frames={frames})
-clip = Clip(torch.from_numpy(video.frames), torch.from_numpy(video.timestamps), video.source.duration)
-adapter = find_adapter(model)
-inputs = processor_inputs(processor, clip, chat_text(processor, {question!r}), adapter.processor_options)
-encoded = encode_inputs(model, inputs, visual_layout=adapter.layout_of(len(video.frames)))
+inputs = model_inputs(model, processor, clip_of_video(video), chat_text(processor, {question!r}))
+encoded = encode_inputs(model, inputs, visual_layout=find_adapter(model).layout_of(len(video.frames)))
 compressors = {{
 {compressors}}}
 for name, compressor in compressors.items():

@@ -17,7 +17,6 @@ from score_video.app.encoded import (
     check_cut,
     encode_by_tower,
     encode_pixels,
-    grid_of,
 )
 from score_video.app.pages import ClipFile, Pages
 from score_video.commands.options import PRETRAINED_NAME, Chosen, chosen_by_options
@@ -163,7 +162,7 @@ class Studio:
             raise ScoreError(
                 f"the clip makes {len(videos.tokens):,} tokens, more than {MAX_TOKENS:,}: take fewer frames"
             )
-        encoded = Encoded(clip.key, clip.name, cut, sampled, videos, grid_of(videos), dict(phases.milliseconds), extra)
+        encoded = Encoded(clip.key, clip.name, cut, sampled, videos, dict(phases.milliseconds), extra)
         self.shelf.put((clip.key, cut), encoded)
         if not clip.path.exists():  # its page was closed meanwhile
             self.shelf.drop_clip(clip.key)

@@ -21,9 +21,8 @@ from score_video.drawing.overlay import PICTURES, scale_to_grid, write_pictures
 from score_video.errors import ScoreError
 from score_video.files import output_file, output_folder
 from score_video.mllm.ask import Answer, Answers, ask, check_policy, seen_frames
-from score_video.mllm.conversation import Clip
+from score_video.mllm.conversation import Clip, clip_of_video
 from score_video.mllm.load import load_model, load_processor
-from score_video.policy import SurprisePolicy
 from score_video.progress import Phases, Progress
 from score_video.provenance import versions
 from score_video.video import SourceFacts
@@ -175,11 +174,10 @@ def run(
         with phases("load"):
             processor = load_processor(source)
             model = load_model(source, options.device, DTYPES[options.dtype])
-            if isinstance(compressor.method, SurprisePolicy):
-                check_policy(model, compressor.method, chosen.name)
+            check_policy(model, compressor.method, chosen.name)
         with phases("decode") as step:
             sampled = options.frames.read(video, fit(options.size), step)
-        clip = Clip(torch.from_numpy(sampled.frames), torch.from_numpy(sampled.timestamps), sampled.source.duration)
+        clip = clip_of_video(sampled)
         answers = ask(
             model,
             processor,
@@ -195,7 +193,6 @@ def run(
             with phases("pictures"):
                 _write_pictures(folder, video.name, chosen.name, processor, clip, answers)
         total = len(answers.video.tokens)
-        rows, columns = int(answers.video.tokens_per_frame[0]), int(answers.video.columns[0])
         report = AskReport(
             video=str(video),
             source=sampled.source,
@@ -214,7 +211,7 @@ def run(
             selection=compressor.selection_used,
             seed=compressor.seed,
             retention={"asked": compressor.plain_retention, "got": answers.compressed.visual_tokens / total},
-            tokens={"visual": total, "grid": [total // rows, rows // columns, columns]},
+            tokens={"visual": total, "grid": list(answers.video.grid)},
             compressed=AnswerReport.of(answers.compressed),
             full=None if answers.full is None else AnswerReport.of(answers.full),
             milliseconds_to_load=round(phases.milliseconds["load"], 2),

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from transformers import TextStreamer
 
@@ -17,12 +16,11 @@ from score_video.commands.options import Chosen
 from score_video.commands.terminal import printable
 from score_video.errors import ScoreError
 from score_video.files import check_output_file, output_file
-from score_video.mllm.ask import WARM_UP_FRAMES, WARM_UP_SIDE, Answer, check_policy
+from score_video.mllm.ask import Answer, check_policy, warm_up_clip
 from score_video.mllm.compressed_video import CompressedVideo, compress_video
-from score_video.mllm.conversation import Clip
+from score_video.mllm.conversation import clip_of_video
 from score_video.mllm.load import load_model, load_processor
 from score_video.mllm.video_session import VideoSession
-from score_video.policy import SurprisePolicy
 from score_video.progress import Phases, Progress
 
 SAVED = ".safetensors"
@@ -170,14 +168,12 @@ def _compressed(
 ) -> CompressedVideo:
     """What is left of a video file. Something small goes through everything first, unmeasured, as in ``score ask``."""
     compressor = chosen.compressor
-    if isinstance(compressor.method, SurprisePolicy):
-        check_policy(model, compressor.method, chosen.name)
+    check_policy(model, compressor.method, chosen.name)
     with phases("decode") as step:
         sampled = options.frames.read(video, fit(options.size), step)
-    clip = Clip(torch.from_numpy(sampled.frames), torch.from_numpy(sampled.timestamps), sampled.source.duration)
-    corner = clip.frames[:WARM_UP_FRAMES, :WARM_UP_SIDE, :WARM_UP_SIDE]
-    small = Clip(corner, clip.seconds[:WARM_UP_FRAMES], clip.duration)
-    VideoSession(model, processor, compress_video(model, processor, small, compressor)).ask("?", max_new_tokens=2)
+    clip = clip_of_video(sampled)
+    small = compress_video(model, processor, warm_up_clip(clip), compressor)
+    VideoSession(model, processor, small).ask("?", max_new_tokens=2)
     about: Mapping[str, Any] = {
         "video": video.name,
         "decides": chosen.name,

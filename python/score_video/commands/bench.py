@@ -20,7 +20,9 @@ from typing import Any
 
 import torch
 
+from score_video.commands.options import check_named_once
 from score_video.errors import ScoreError
+from score_video.files import output_file, write_json
 from score_video.provenance import versions
 from score_video.statistics import ratio_error
 
@@ -78,8 +80,7 @@ def plan(models: Sequence[str], compressors: Sequence[str], retentions: Sequence
         for name in names:
             if "," in name or "=" in name:
                 raise ScoreError(f"{what} must have no comma and no equals sign, got {name!r}")
-            if names.count(name) > 1:
-                raise ScoreError(f"{what} must name each once, got {name} twice")
+        check_named_once(what, "each", names)
     if FULL in compressors:
         raise ScoreError(f"--compressor must be one that compresses, got {FULL}, which is run for every model anyway")
     runs: list[Run] = []
@@ -240,8 +241,9 @@ def bench(runs: Sequence[Run], settings: Settings, output: Path, say: Callable[[
     results, errors = run_all(runs, settings, output, say)
     report = make_report(runs, results, errors, settings)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (output / "report.md").write_text(markdown(report), encoding="utf-8")
+    write_json(output / "report.json", report)
+    with output_file(output / "report.md") as temporary:
+        temporary.write_text(markdown(report), encoding="utf-8")
     return report
 
 

@@ -95,7 +95,7 @@ def compress_video(
         else:
             with phases("tower"):
                 videos = tower.encode(sampled.frames)
-                grid = len(sampled.frames), *tower.grid(videos)
+                grid = videos.grid
                 drawn = scale_to_grid(sampled.frames, *grid[1:])
         with phases("compress"):
             index = compressor.select(videos).index

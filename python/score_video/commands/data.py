@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -13,7 +12,7 @@ from typing import Any
 
 from score_video.commands.terminal import one_line
 from score_video.errors import ScoreError
-from score_video.files import check_output_file, output_file
+from score_video.files import check_output_file, write_json
 from score_video.mllm.conversation import read_clip
 from score_video.mllm.environment import MAX_PIXELS
 from score_video.progress import Progress
@@ -121,8 +120,7 @@ def run(
         "broken": [asdict(broken[where]) for where in order if where in broken],
     }
     if json_file is not None:
-        with output_file(json_file) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, report)
     return report
 
 

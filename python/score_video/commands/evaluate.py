@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -15,7 +13,6 @@ from rich.table import Table
 
 from score_video.commands.options import compressor_of_options
 from score_video.errors import ScoreError
-from score_video.files import output_file
 from score_video.methods import METHODS
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import (
@@ -196,12 +193,6 @@ def _entry(retention: float, accuracy: Accuracy, full: float) -> dict[str, Any]:
         "share_of_full": accuracy.mean / full if full else None,
         "tasks": accuracy.by_task,
     }
-
-
-def write_json(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes a report, all of it or nothing. Raises OSError."""
-    with output_file(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:

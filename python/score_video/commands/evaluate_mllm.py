@@ -7,7 +7,7 @@ generated, and what is counted is how often the right answer is the most probabl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from score_video.commands.ask import DTYPES
-from score_video.commands.options import Chosen, chosen_by_options
+from score_video.commands.options import Chosen, check_named_once, chosen_by_options
 from score_video.compressor import PRETRAINED
 from score_video.errors import ScoreError
-from score_video.policy import SurprisePolicy
+from score_video.mllm.ask import check_policy
 from score_video.progress import Progress
 from score_video.provenance import versions
 from score_video.statistics import ratio_error
@@ -65,31 +65,12 @@ def find_rules(policy: str | None, methods: Sequence[str], selection: str | None
     Raises:
         ScoreError, OSError: as there, or one is named twice.
     """
-    for name in methods:
-        if methods.count(name) > 1:
-            raise ScoreError(f"--method must name each rule once, got {name} twice")
+    check_named_once("--method", "each rule", methods)
     chosen = [chosen_by_options(policy, None, selection=selection)] if policy is not None or not methods else []
     for name in methods:
         method = None if name == PRETRAINED else name
         chosen.append(chosen_by_options(None, method, selection=selection, seed=seed if name == "random" else None))
     return chosen
-
-
-def check_policies(chosen: Sequence[Chosen], width: int) -> None:
-    """Raises ScoreError for a policy that is for other tokens than a model's, of ``width``."""
-    for one in chosen:
-        method = one.compressor.method
-        if not isinstance(method, SurprisePolicy):
-            continue
-        config = method.config
-        if config.state == "residual" and config.token_width != width:
-            raise ScoreError(
-                f"{one.name}: the policy is for tokens of width {config.token_width}, the model's have {width}"
-            )
-        if config.question_width not in (0, width):
-            raise ScoreError(
-                f"{one.name}: the policy is for questions of width {config.question_width}, the model's have {width}"
-            )
 
 
 def run(
@@ -118,13 +99,10 @@ def run(
     from score_video.rl.environment import Selection
     from score_video.rl.rollouts import budgets
 
-    check_policies(chosen, environment.token_width)
+    for one in chosen:
+        check_policy(environment.model, one.compressor.method, one.name)
     full = Tested(ALL, 1.0)
-    tested = [
-        (replace(one.compressor, retention=retention), Tested(one.name, retention))
-        for one in chosen
-        for retention in retentions
-    ]
+    tested = [(one.compressor, Tested(one.name, retention)) for one in chosen for retention in retentions]
     ids: list[str] = []
     tokens: list[int] = []
     asked: list[int] = []

@@ -14,7 +14,8 @@ import torch
 from score_video.errors import ScoreError
 from score_video.files import check_output_file, output_file
 from score_video.progress import Progress
-from score_video.rl.environment import Selection, UnreadableError
+from score_video.rl.broken import encode_others
+from score_video.rl.environment import Selection
 from score_video.rl.rows import rows_of
 
 if TYPE_CHECKING:
@@ -113,24 +114,21 @@ def check_outputs(output: Path, dropped: Path | None) -> None:
 
 def _verdicts(environment: MllmEnvironment, examples: Sequence[Mapping[str, Any]]) -> list[str | None]:
     """Why each example, which asks one question, is to be left out; None: it needs its video."""
-    verdicts: dict[int, str | None] = {}
-    waiting = dict(enumerate(examples))
-    while waiting:
-        numbers = list(waiting)
-        try:
-            batch = environment.encode(list(waiting.values()))
-        except UnreadableError as error:
-            number = numbers[error.position]
-            verdicts[number] = str(error)
-            del waiting[number]
-            continue
+    verdicts: list[str | None] = [None] * len(examples)
+    numbers, readable = list(range(len(examples))), list(examples)
+
+    def leave_out(position: int, reason: str) -> None:
+        verdicts[numbers[position]] = reason
+        del numbers[position], readable[position]
+
+    batch = encode_others(environment, readable, leave_out)
+    if batch is not None:
         device = batch.videos.tokens.device
         keep = torch.zeros(1, len(numbers), dtype=torch.int32, device=device)
         outcome = environment.answer(batch, Selection(torch.zeros(0, dtype=torch.int64, device=device), keep))
-        right = outcome.correct[0].tolist()
-        verdicts |= {number: ANSWERED if of else None for number, of in zip(numbers, right, strict=True)}
-        break
-    return [verdicts[number] for number in range(len(examples))]
+        for number, right in zip(numbers, outcome.correct[0].tolist(), strict=True):
+            verdicts[number] = ANSWERED if right else None
+    return verdicts
 
 
 def _written(example: dict[str, Any], where: str) -> dict[str, Any]:

@@ -44,15 +44,20 @@ def all_chosen_by_options(policy: str | None, methods: Sequence[str], **settings
     """
     if len(methods) > MOST_COMPARED:
         raise ScoreError(f"--method can be given {MOST_COMPARED} times, got {len(methods)}")
-    for name in methods:
-        if methods.count(name) > 1:
-            raise ScoreError(f"--method must name each rule once, got {name} twice")
+    check_named_once("--method", "each rule", methods)
     if len(methods) > 1 and policy is not None:
         raise ScoreError("give --policy or --method, not both")
     if len(methods) < 2:
         method = methods[0] if methods else None
         return [chosen_by_options(policy, None if method == PRETRAINED and policy is None else method, **settings)]
     return [chosen_by_options(None, None if name == PRETRAINED else name, **settings) for name in methods]
+
+
+def check_named_once(option: str, each: str, names: Sequence[str]) -> None:
+    """Raises ScoreError where a repeated option names something twice."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ScoreError(f"{option} must name {each} once, got {name} twice")
 
 
 def compressor_of_options(

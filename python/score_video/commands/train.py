@@ -79,8 +79,7 @@ def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: Sc
 
 def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreConfig) -> TrainingSetup:
     """A video MLLM of transformers: ``environment_options`` name it, ``data`` the files of questions."""
-    import torch
-
+    from score_video.commands.ask import DTYPES
     from score_video.commands.train_config import check_keys
     from score_video.mllm.environment import MllmEnvironment, check_options
     from score_video.mllm.load import load_model, load_processor
@@ -92,9 +91,8 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     check_keys(data, ("train", "validation"), "data")
     if not isinstance(source := options.get("model"), str):
         raise ScoreError(f"environment_options: model must be a folder or an id on the hub, got {source!r}")
-    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if (dtype := options.get("dtype", "auto")) not in dtypes:
-        raise ScoreError(f"environment_options: dtype must be one of {', '.join(dtypes)}, got {dtype!r}")
+    if (dtype := options.get("dtype", "auto")) not in DTYPES:
+        raise ScoreError(f"environment_options: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     given = {name: value for name, value in options.items() if name not in own}
     check_options(given)
     one = given.get("one_question", False)
@@ -116,7 +114,7 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     except ImportError as error:
         raise ScoreError(str(error)) from None
     processor = load_processor(source)
-    environment = MllmEnvironment(load_model(source, settings.device, dtypes[dtype]), processor, **given)
+    environment = MllmEnvironment(load_model(source, settings.device, DTYPES[dtype]), processor, **given)
     width = environment.token_width
     return TrainingSetup(environment, train, asked, width, width if one else 0)
 

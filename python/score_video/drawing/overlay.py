@@ -110,8 +110,7 @@ def compressed(
     """What is drawn, and a line of facts; arguments as of :func:`write_pictures`."""
     if len(others) >= len(RULE_COLOURS):
         raise ScoreError(f"others must be at most {len(RULE_COLOURS) - 1} rules, got {len(others)}")
-    per_frame, columns = int(video.tokens_per_frame[0]), int(video.columns[0])
-    grid = len(video.tokens) // per_frame, per_frame // columns, columns
+    grid = video.grid
     together = -(-len(frames) // grid[0])  # frames to a token
     surprise = score_ext.surprise(video.tokens, video.cu_seqlens, video.tokens_per_frame).numpy()
     of_frame = np.arange(len(frames)) // together

@@ -7,9 +7,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-
 from score_video.mllm.wrapping import Wrapping
+from score_video.progress import synchronize
 
 Key = tuple[str, str, Any]
 """Task, split, number of the document."""
@@ -48,12 +47,11 @@ class Recorder:
         start = time.perf_counter()
         with first:
             output = self._generate(*args, **kwargs)
-        _synchronize(self._model)
+        synchronize(self._model.device)
         end = time.perf_counter()
         rows, self._rows = self._rows, []
-        times = {"read": start - self._began if rows else 0.0}
         inner = {} if self._wrapping is None else self._wrapping.milliseconds
-        milliseconds = {name: 1000 * seconds for name, seconds in times.items()}
+        milliseconds = {"read": 1000 * (start - self._began) if rows else 0.0}
         milliseconds |= {name: inner[name] for name in ("vision tower", "compression") if name in inner}
         milliseconds |= {"prefill": 1000 * first.seconds, "first token": 1000 * (first.end - start)}
         milliseconds["answer"] = 1000 * (end - start)
@@ -128,16 +126,11 @@ class _FirstPass:
             hook.remove()
 
     def _before(self, model: Any, args: Any) -> None:
-        _synchronize(model)
+        synchronize(model.device)
         self._begin = time.perf_counter()
 
     def _after(self, model: Any, args: Any, output: Any) -> None:
-        _synchronize(model)
+        synchronize(model.device)
         self.end = time.perf_counter()
         self.seconds = self.end - self._begin
         self.__exit__()
-
-
-def _synchronize(model: Any) -> None:
-    if model.device.type != "cpu":
-        torch.accelerator.synchronize(model.device)

@@ -6,11 +6,11 @@ of theirs will do (docs/adding-a-model.md).
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import version
+from importlib import import_module, metadata
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from score_video.mllm.prompt import Prompt
 from score_video.mllm.registry import FAMILIES, refusal
 from score_video.packed import PackedVideos
 
+version = functools.cache(metadata.version)  # reading it takes as long as all else that is done with a prompt
 VisualLayout = Sequence[Sequence[tuple[Literal["image", "video"], int]]]
 """What a batch of prompts shows, in order, and how many runs of placeholders each takes: a video one for each frame."""
 
@@ -186,7 +187,6 @@ def find_adapter(model: Any) -> Adapter:
             f"got {type(model).__name__}{of_kind}"
         )
     family = FAMILIES[kind]
-    # looked up where it matters: it reads the package's metadata, which takes as long as all else that is done here
     if family.since is not None and Version(installed := version("transformers")) < Version(family.since):
         raise TypeError(
             f"model of type {kind!r} ({type(model).__name__}) needs transformers {family.since} or later to be "

@@ -17,10 +17,10 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import find_adapter
 from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs
-from score_video.mllm.conversation import Clip, chat_text, frames_for, processor_inputs
+from score_video.mllm.conversation import Clip, chat_text, frames_for, model_inputs
 from score_video.packed import PackedVideos, Selection, Selector
 from score_video.policy import SurprisePolicy
-from score_video.progress import Phases, Progress
+from score_video.progress import Phases, Progress, synchronize
 
 WARM_UP_FRAMES, WARM_UP_SIDE = 2, 56
 """What is asked about, unmeasured, before a measurement: the corner of a few frames, this many pixels wide and high."""
@@ -73,9 +73,12 @@ class Answers:
     index: Tensor
 
 
-def check_policy(model: Any, policy: SurprisePolicy, name: str) -> None:
-    """Raises ValueError where a policy is for tokens or questions of another width than the model's; names both."""
-    width, config = model.config.get_text_config().hidden_size, policy.config
+def check_policy(model: Any, decides: object, name: str) -> None:
+    """Raises ValueError where a policy is for tokens or questions of another width than the model's; names both. What
+    decides by another method, a rule, is for any."""
+    if not isinstance(decides, SurprisePolicy):
+        return
+    width, config = model.config.get_text_config().hidden_size, decides.config
     if config.state == "residual" and config.token_width != width:
         raise ScoreError(f"{name}: the policy is for tokens of width {config.token_width}, the model's have {width}")
     if config.question_width not in (0, width):
@@ -98,8 +101,7 @@ def ask(
 ) -> Answers:
     """Answers about a video. Greedily, so that the two answers of a comparison differ by what was seen alone.
 
-    A small question is asked first, unmeasured: what a device does once (loading kernels, reading weights from disk)
-    would count towards whatever comes first. The vision tower runs once, for both answers.
+    A small question is asked first, unmeasured (:func:`warm_up_clip`). The vision tower runs once, for both answers.
 
     Args:
         model: supported, on the device of what selects.
@@ -121,10 +123,8 @@ def ask(
     if max_new_tokens < 1:
         raise ScoreError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     text = chat_text(processor, question)
-    corner = clip.frames[:WARM_UP_FRAMES, :WARM_UP_SIDE, :WARM_UP_SIDE]
-    warm_up = Clip(corner, clip.seconds[:WARM_UP_FRAMES], clip.duration)
     small = _Run(model, processor, selector, Phases(None))
-    small.answer(small.encode(warm_up, text), 2)
+    small.answer(small.encode(warm_up_clip(clip), text), 2)
 
     run = _Run(model, processor, selector, Phases(progress, lambda: synchronize(model.device)))
     run.phases.milliseconds.update(before or {})
@@ -146,12 +146,7 @@ class _Run:
 
     @torch.no_grad()
     def encode(self, clip: Clip, text: str) -> EncodedInputs:
-        adapter = find_adapter(self._model)
-        with self.phases("processor"):
-            inputs = processor_inputs(self._processor, clip, text, adapter.processor_options)
-            inputs = {name: self._place(name, value) for name, value in inputs.items()}
-        with self.phases("vision tower"):
-            encoded = encode_inputs(self._model, inputs, visual_layout=adapter.layout_of(len(clip.frames)))
+        encoded = see_clip(self._model, self._processor, clip, text, self.phases)
         assert encoded is not None  # the template puts the video into the prompt, or the processor has complained
         self._shared = dict(self.phases.milliseconds)
         return encoded
@@ -198,9 +193,30 @@ class _Run:
             rest=self.phases.milliseconds[name] - prefill,
         )
 
-    def _place(self, name: str, value: Tensor) -> Tensor:
-        """On the model's device; pixels in its dtype, times and numbers as they are."""
-        return value.to(self._model.device, self._model.dtype if name.startswith("pixel_values") else None)
+
+def see_clip(model: Any, processor: Any, clip: Clip, text: str, phases: Phases) -> EncodedInputs | None:
+    """A prompt with a clip after the processor and the vision side; None: the processor put no video into it.
+
+    Args:
+        text: of :func:`score_video.mllm.conversation.chat_text`.
+        phases: measures "processor" and "vision tower".
+
+    Raises:
+        ValueError: what the processor or :func:`score_video.mllm.encode_inputs` refuses.
+    """
+    with phases("processor"):
+        inputs = model_inputs(model, processor, clip, text)
+    with phases("vision tower"):
+        encoded = encode_inputs(model, inputs, visual_layout=find_adapter(model).layout_of(len(clip.frames)))
+        synchronize(model.device)
+    return encoded
+
+
+def warm_up_clip(clip: Clip) -> Clip:
+    """The corner of a clip's first frames: what goes through everything first, unmeasured, because what a device does
+    once (loading kernels, reading weights from disk) would count towards whatever comes first."""
+    corner = clip.frames[:WARM_UP_FRAMES, :WARM_UP_SIDE, :WARM_UP_SIDE]
+    return Clip(corner, clip.seconds[:WARM_UP_FRAMES], clip.duration)
 
 
 class FirstToken(LogitsProcessor):
@@ -215,11 +231,6 @@ class FirstToken(LogitsProcessor):
             synchronize(scores.device)
             self.at = time.perf_counter()
         return scores
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def seen_frames(processor: Any, clip: Clip) -> npt.NDArray[np.uint8]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from score_video.errors import ScoreError
-from score_video.video import read_frames
+from score_video.mllm.adapter import find_adapter
+from score_video.video import SampledVideo, read_frames
 
 _CLOCK = 1000  # ticks a second in which processors are told when frames were taken
 
@@ -47,8 +48,12 @@ def read_clip(path: str | Path, num_frames: int, max_pixels: int) -> Clip:
         scale = min(1.0, math.sqrt(max_pixels / (height * width)))
         return max(1, int(height * scale)), max(1, int(width * scale))
 
-    video = read_frames(path, fit, num_frames=num_frames)
-    return Clip(torch.from_numpy(video.frames), torch.from_numpy(video.timestamps), video.source.duration)
+    return clip_of_video(read_frames(path, fit, num_frames=num_frames))
+
+
+def clip_of_video(sampled: SampledVideo) -> Clip:
+    """The frames that were read of a video file; shares their memory."""
+    return Clip(torch.from_numpy(sampled.frames), torch.from_numpy(sampled.timestamps), sampled.source.duration)
 
 
 def clip_of_frames(frames: Tensor, fps: float) -> Clip:
@@ -130,6 +135,23 @@ def processor_inputs(
     except ValueError as error:  # of a library whose words are about its own arguments
         raise ScoreError(f"the model's processor refuses the video: {' '.join(str(error).split())}") from error
     return {name: torch.as_tensor(value) for name, value in inputs.items() if name != "video_metadata"}
+
+
+def model_inputs(model: Any, processor: Any, clip: Clip, text: str) -> dict[str, Tensor]:
+    """:func:`processor_inputs` as the model's family wants them made, on the model's device; pixels in its dtype, times
+    and numbers as they are.
+
+    Raises:
+        ValueError: the processor refuses it, and why.
+        TypeError: the model is not supported.
+    """
+
+    def placed(name: str, value: Tensor) -> Tensor:
+        is_pixels = name.startswith("pixel_") and value.is_floating_point()
+        return value.to(model.device, model.dtype if is_pixels else value.dtype)
+
+    inputs = processor_inputs(processor, clip, text, find_adapter(model).processor_options)
+    return {name: placed(name, value) for name, value in inputs.items()}
 
 
 def frames_for(processor: Any, clip: Clip) -> Tensor:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import torch
 
 from score_video.mllm.first_pass import inner_model
-
-if TYPE_CHECKING:
-    from score_video.mllm.wrapping import Wrapping
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -40,10 +38,23 @@ def parameter_names(model: Any, method: str) -> list[str]:
 class MethodPatch:
     """What stands in the place of a method of one object, and has its signature (``generate`` reads ``forward``'s)."""
 
-    def __init__(self, original: Callable[..., Any], run: Callable[..., Any], parameters: Sequence[str]) -> None:
-        """run: called with the original, the arguments by name, and the visual layout. parameters: the names."""
+    def __init__(
+        self,
+        original: Callable[..., Any],
+        run: Callable[..., Any],
+        inside: Callable[[], AbstractContextManager[bool]],
+        parameters: Sequence[str],
+    ) -> None:
+        """
+        Args:
+            original: the method.
+            run: called in its place with it, the arguments by name, and the visual layout.
+            inside: a block for each call; whether the thread is in one already, where the method itself is called.
+            parameters: the names of the arguments.
+        """
         self._original = original
         self._run = run
+        self._inside = inside
         self._parameters = parameters
         self.__name__ = getattr(original, "__name__", "forward")
         self.__doc__ = original.__doc__
@@ -51,8 +62,7 @@ class MethodPatch:
 
     @frame_not_compiled
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        wrapping: Wrapping = self._run.__self__  # type: ignore[attr-defined]
-        with wrapping.inside() as already:
+        with self._inside() as already:
             if already:
                 return self._original(*args, **kwargs)
             layout = kwargs.pop("visual_layout", None)

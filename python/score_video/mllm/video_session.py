@@ -12,9 +12,10 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from score_video.errors import ScoreError
-from score_video.mllm.ask import Answer, FirstToken, synchronize
+from score_video.mllm.ask import Answer, FirstToken
+from score_video.mllm.caches import CACHES
 from score_video.mllm.compressed_video import CompressedVideo
-from score_video.progress import Phases
+from score_video.progress import Phases, synchronize
 
 
 class VideoSession:
@@ -37,7 +38,7 @@ class VideoSession:
         self._cache: Any = None
         self._seen: Tensor | None = None  # int64 [1, P], the ids whose keys and values are in the cache
         parameters = inspect.signature(model.forward).parameters
-        self._cache_name = "cache" if "cache" in parameters else "past_key_values"  # before transformers 5.24
+        self._cache_name = next(name for name in CACHES if name in parameters)
 
     @torch.no_grad()
     def ask(self, question: str, *, max_new_tokens: int = 64, streamer: Any = None) -> Answer:

@@ -25,7 +25,7 @@ from score_video.mllm.later_turn import FirstTurn
 from score_video.mllm.method_patch import MethodPatch, frame_not_compiled, not_compiled, parameter_names
 from score_video.mllm.whole_prompt import WholePrompt
 from score_video.packed import Selector
-from score_video.progress import Phases
+from score_video.progress import Phases, synchronize
 
 _PATCHED = ("generate", "forward")
 _PROMPT = ("input_ids", "attention_mask", "labels")
@@ -81,8 +81,8 @@ class Wrapping:
         self._busy: set[int] = set()  # threads that are inside of a call
         self._turns: WeakKeyDictionary[Any, FirstTurn] = WeakKeyDictionary()  # by cache
         self._patches = {
-            "generate": MethodPatch(model.generate, self._generate, parameter_names(model, "generate")),
-            "forward": MethodPatch(model.forward, self._forward, parameter_names(model, "forward")),
+            "generate": MethodPatch(model.generate, self._generate, self._inside, parameter_names(model, "generate")),
+            "forward": MethodPatch(model.forward, self._forward, self._inside, parameter_names(model, "forward")),
         }
         self._before = {name: model.__dict__[name] for name in _PATCHED if name in model.__dict__}  # accelerate's
         model.__dict__.update(self._patches)
@@ -247,16 +247,10 @@ class Wrapping:
             self._turns[cache] = turn
 
     def _phases(self) -> Phases:
-        device = self.model.device
-
-        def synchronize() -> None:
-            if device.type != "cpu":
-                torch.accelerator.synchronize(device)
-
-        return Phases(None, synchronize)
+        return Phases(None, lambda: synchronize(self.model.device))
 
     @contextmanager
-    def inside(self) -> Iterator[bool]:
+    def _inside(self) -> Iterator[bool]:
         """Whether this thread is inside of a call already: then whatever the stock model calls is the stock's."""
         me = threading.get_ident()
         if me in self._busy:

@@ -7,7 +7,7 @@ was killed and resumed trains on the same examples, and so do several processes 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -129,23 +129,32 @@ def encode_readable(environment: Environment, drawn: Drawn, skip: bool) -> tuple
     Raises:
         ValueError: there are such, and they are not to be skipped; names the row.
     """
-    left = list(zip(drawn.items, drawn.examples, strict=True))
+    rows, examples = list(drawn.items), list(drawn.examples)
 
     def leave_out(position: int, reason: str) -> None:
-        where = f"row {left[position][0] + 1} of the evaluation's data"
+        where = f"row {rows[position] + 1} of the evaluation's data"
         if not skip:
             raise ScoreError(f"{where}: {reason} ({ADVICE})")
         warnings.warn(f"skipped: {where}: {reason}", stacklevel=3)
-        del left[position]
+        del rows[position], examples[position]
 
-    for position in reversed(range(len(left))):
-        example = left[position][1]
-        if isinstance(example, Unread):
-            leave_out(position, example.reason)
-    while left:
+    for position in reversed(range(len(examples))):
+        if isinstance(unread := examples[position], Unread):
+            leave_out(position, unread.reason)
+    return encode_others(environment, examples, leave_out), len(drawn.items) - len(rows)
+
+
+def encode_others(
+    environment: Environment, examples: Sequence[Any], leave_out: Callable[[int, str], None]
+) -> EncodedBatch | None:
+    """A batch of what is left of examples once those that cannot be read are out; None: nothing is.
+
+    Args:
+        leave_out: takes an example out of ``examples``, by its position and the reason; or raises.
+    """
+    while examples:
         try:
-            examples = [example for _, example in left if not isinstance(example, Unread)]
-            return encode(environment, examples), len(drawn.items) - len(left)
+            return encode(environment, examples)
         except UnreadableError as error:
             leave_out(error.position, str(error))
-    return None, len(drawn.items)
+    return None

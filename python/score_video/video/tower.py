@@ -76,12 +76,6 @@ class VisionTower:
             parts.append(tokens)
         return PackedVideos.from_frames([torch.cat(parts).view(len(frames), *grid, -1)])
 
-    @staticmethod
-    def grid(videos: PackedVideos) -> tuple[int, int]:
-        """Rows and columns of tokens in a frame of what :meth:`encode` returned."""
-        columns = int(videos.columns[0])
-        return int(videos.tokens_per_frame[0]) // columns, columns
-
     def _hidden(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         parameter = next(self.model.parameters())
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(parameter.device).permute(0, 3, 1, 2).float() / 255

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import torch
 from masked import difference
 from safetensors.torch import load_file, save_file
 from tiny import TEXT_IDS
-from tiny_families import MASKED
-from tiny_families import SHORTENED as HYBRID
+from tiny_families import ALL
 from tiny_processor import TinyProcessor
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
@@ -30,19 +28,15 @@ from score_video.mllm.environment.feature_cache import read_tensors, write_tenso
 from score_video.mllm.video_session import VideoSession
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
+pytestmark = pytest.mark.usefixtures("without_gradients")
+
 THIRD = Compressor(RandomMethod(3), 0.3)
 QUESTIONS = ("what?", "how many cats are there?", "A or B")
 
-FAMILIES = {**MASKED, **HYBRID}
+FAMILIES = ALL
 
 made = functools.cache(lambda name: FAMILIES[name]())
 every = pytest.mark.parametrize("name", FAMILIES)
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def clip(frames: int = 4) -> Clip:

@@ -17,17 +17,8 @@ from score_video.mllm.environment import MllmEnvironment
 from score_video.mllm.load import load_model, load_processor
 from score_video.rl.data import load_examples
 from score_video.rl.environment import Selection
-from score_video.testing import save_tiny_model
 
 OPTIONS = ["red", "green", "blue", "two", "a cat"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("models") / "qwen"
-    save_tiny_model(folder, "qwen2_5_vl", tokens_per_frame=12)
-    return folder
 
 
 @pytest.fixture
@@ -55,9 +46,9 @@ def read(path: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("here")
-def test_what_is_left_needs_the_video(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_left_needs_the_video(tiny_qwen: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Path("out").mkdir()
-    arguments = ("--model", str(model), "--output", "out/left.jsonl", "--dropped", "gone.jsonl")
+    arguments = ("--model", str(tiny_qwen), "--output", "out/left.jsonl", "--dropped", "gone.jsonl")
     assert main(["data", "filter", "data/train.jsonl", *arguments]) == 0
     assert "8 of 11 questions need the video, 1 cannot be read; 2 rows in out/left.jsonl" in capfd.readouterr().out
     left, gone = read("out/left.jsonl"), read("gone.jsonl")
@@ -72,7 +63,9 @@ def test_what_is_left_needs_the_video(model: Path, capfd: pytest.CaptureFixture[
     # it can be trained on, and the model alone says the same
     examples = load_examples("out/left.jsonl")
     assert len(examples) == 2 and Path(examples[0]["video"]).samefile("data/a.mp4")
-    environment = MllmEnvironment(load_model(str(model), torch.device("cpu")), load_processor(str(model)), num_frames=2)
+    environment = MllmEnvironment(
+        load_model(str(tiny_qwen), torch.device("cpu")), load_processor(str(tiny_qwen)), num_frames=2
+    )
     for row, right in ((left[0], 0.0), (gone[0], 1.0)):
         for question in row["questions"]:
             batch = environment.encode([{"video": "data/a.mp4", "questions": [question]}])
@@ -81,13 +74,13 @@ def test_what_is_left_needs_the_video(model: Path, capfd: pytest.CaptureFixture[
 
 
 @pytest.mark.usefixtures("here")
-def test_what_is_refused(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_refused(tiny_qwen: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for arguments, says in (
         (("data/train.jsonl", "--output", "x.jsonl", "--dropped", "./x.jsonl"), "must be two files"),
         (("data/train.jsonl", "--output", "nowhere/x.jsonl"), "nowhere/x.jsonl"),
         (("data/none.jsonl", "--output", "x.jsonl"), "none.jsonl: no such file"),
     ):
         capfd.readouterr()
-        assert main(["data", "filter", *arguments, "--model", str(model)]) == 2
+        assert main(["data", "filter", *arguments, "--model", str(tiny_qwen)]) == 2
         assert says in capfd.readouterr().err
         assert not Path("x.jsonl").exists()

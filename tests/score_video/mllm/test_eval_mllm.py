@@ -19,21 +19,12 @@ from score_video.mllm.load import load_model, load_processor
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.rl.environment import Selection
 from score_video.statistics import ratio_error
-from score_video.testing import save_tiny_model
 
 FRAMES = 4
 QUESTIONS = [
     {"question": "What runs? A or B", "answer": "B", "options": ["A", "B"]},
     {"question": "Which colour?", "answer": "red", "options": ["red", "green", "blue"]},
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("models") / "qwen"
-    save_tiny_model(folder, "qwen2_5_vl", tokens_per_frame=12)
-    return folder
 
 
 @pytest.fixture
@@ -50,26 +41,26 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def score(model: Path, *arguments: object) -> int:
-    base = ("eval", "--environment", "mllm", "--model", model, "--data", "test.jsonl", "--frames", FRAMES)
+def score(tiny_qwen: Path, *arguments: object) -> int:
+    base = ("eval", "--environment", "mllm", "--model", tiny_qwen, "--data", "test.jsonl", "--frames", FRAMES)
     return main([*map(str, base), *map(str, arguments)])
 
 
 @pytest.mark.usefixtures("here")
-def test_every_figure_is_of_what_the_model_answers(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_figure_is_of_what_the_model_answers(tiny_qwen: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rules = ("--method", "evs", "--method", "random", "--seed", 3)
-    assert score(model, *rules, "--retention", "0.25,0.5", "--json", "out.json") == 0
+    assert score(tiny_qwen, *rules, "--retention", "0.25,0.5", "--json", "out.json") == 0
     said = capfd.readouterr().out
     assert "test.jsonl: 7 questions about 6 videos" in said and "all tokens" in said
     report = json.loads(Path("out.json").read_text())
-    assert (report["videos"], report["questions"], report["frames"], report["model"]) == (6, 7, FRAMES, str(model))
+    assert (report["videos"], report["questions"], report["frames"], report["model"]) == (6, 7, FRAMES, str(tiny_qwen))
     assert [(row["rule"], row["retention"]) for row in report["rows"]] == [
         ("all tokens", 1.0), ("evs", 0.25), ("evs", 0.5), ("random", 0.25), ("random", 0.5),
     ]  # fmt: skip
 
     # once more by hand, a video at a time
     environment = MllmEnvironment(
-        load_model(str(model), torch.device("cpu")), load_processor(str(model)), num_frames=FRAMES
+        load_model(str(tiny_qwen), torch.device("cpu")), load_processor(str(tiny_qwen)), num_frames=FRAMES
     )
     compressor = Compressor("evs", retention=0.25)
     right, asked, log_prob = [], [], 0.0
@@ -101,14 +92,14 @@ def test_every_figure_is_of_what_the_model_answers(model: Path, capfd: pytest.Ca
 
 
 @pytest.mark.usefixtures("here")
-def test_policies_and_one_that_sees_the_question(model: Path) -> None:
+def test_policies_and_one_that_sees_the_question(tiny_qwen: Path) -> None:
     torch.manual_seed(0)
     SurprisePolicy(SurprisePolicyConfig(token_width=64)).save_pretrained("own")
     SurprisePolicy(SurprisePolicyConfig(token_width=64, question_width=64)).save_pretrained("asks")
-    assert score(model, "--policy", "own", "--method", "pretrained", "--json", "both.json") == 0
+    assert score(tiny_qwen, "--policy", "own", "--method", "pretrained", "--json", "both.json") == 0
     rows = json.loads(Path("both.json").read_text())["rows"]
     assert [row["rule"] for row in rows] == ["all tokens", "own", "pretrained policy"]
-    assert score(model, "--policy", "asks", "--json", "asks.json") == 0
+    assert score(tiny_qwen, "--policy", "asks", "--json", "asks.json") == 0
     report = json.loads(Path("asks.json").read_text())
     assert report["questions"] == 7 and len(report["samples"]) == 7  # one question each
 
@@ -125,10 +116,10 @@ def test_policies_and_one_that_sees_the_question(model: Path) -> None:
         (["--media", "gone"], "there is no such folder of media"),
     ],
 )
-def test_what_is_refused(model: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+def test_what_is_refused(tiny_qwen: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
     SurprisePolicy(SurprisePolicyConfig(token_width=8)).save_pretrained("narrow")
     capfd.readouterr()
-    assert score(model, *arguments) == 2
+    assert score(tiny_qwen, *arguments) == 2
     assert says in capfd.readouterr().err
 
 

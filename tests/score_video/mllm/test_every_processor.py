@@ -14,7 +14,7 @@ from helpers.videos import write_video
 from masked import difference, masked
 from saved_families import ELSEWHERE, PROCESSORS, make_processor, save
 from test_hybrids import COUNTED, TOLERANCE
-from tiny_families import MASKED, SHORTENED
+from tiny_families import ALL, MASKED, SHORTENED
 
 from score_video.cli import main
 from score_video.compressor import Compressor
@@ -30,7 +30,7 @@ HERE = [name for name in PROCESSORS if name in {**MASKED, **SHORTENED}]
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "video"
 QUESTIONS = "what happens in this video?", "which of the two is red? 1 or 2"
 
-made = functools.cache(lambda name: {**MASKED, **SHORTENED}[name]())
+made = functools.cache(lambda name: ALL[name]())
 
 
 @pytest.fixture(autouse=True)

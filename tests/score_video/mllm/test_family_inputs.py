@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from tiny import Prompts
-from tiny_families import MASKED, SHORTENED, works
+from tiny_families import ALL, works
 
 from score_video.mllm import encode_inputs
 
-made = functools.cache(lambda name: {**MASKED, **SHORTENED}[name]())
+made = functools.cache(lambda name: ALL[name]())
 
 
 def frames(name: str, prompts: Prompts, layout: Any = None) -> list[int]:

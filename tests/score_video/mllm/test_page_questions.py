@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from saved_families import PROCESSORS, make_processor
-from tiny_families import MASKED, SHORTENED
+from tiny_families import ALL
 
 pytest.importorskip("starlette", reason="score-video[app] is not installed")
 pytest.importorskip("torchvision", reason="processors of videos need torchvision")
@@ -22,7 +22,7 @@ QUESTIONS = "what happens in this video?", "which of the two is red? 1 or 2"
     "name", ["gemma4", "molmo2", "minicpmv4_7", "nemotron_h_omni", "qwen3_omni_moe_thinker", "video_llama_3"]
 )
 def test_another_question(name: str) -> None:
-    model, processor = {**MASKED, **SHORTENED}[name]().model, make_processor(name)
+    model, processor = ALL[name]().model, make_processor(name)
     adapter = find_adapter(model)
     frames = torch.randint(0, 256, (8, 16, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     clip = clip_of_frames(frames, fps=4.0)

@@ -193,10 +193,3 @@ def test_mistakes_in_the_file(
     error = capfd.readouterr().err
     assert says in error and "\nscore: error: " in f"\n{error}"  # transformers' bar may stand before it
     assert not Path("run").exists()
-
-
-@pytest.fixture(scope="module")
-def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "qwen"
-    save_tiny_model(folder, "qwen2_5_vl", tokens_per_frame=12)
-    return folder

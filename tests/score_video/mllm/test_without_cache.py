@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ import torch
 from masked import difference
 from test_exactness import TOLERANCE
 from tiny import Family, Prompts
-from tiny_families import MASKED, SHORTENED
+from tiny_families import ALL
 from torch import Tensor
 
 from score_video.compressor import Compressor
@@ -23,7 +22,9 @@ from score_video.methods import RandomMethod
 from score_video.mllm import CompressedInputs, compress_inputs
 from score_video.mllm.families.general import core
 
-FAMILIES = {**MASKED, **SHORTENED}
+pytestmark = pytest.mark.usefixtures("without_gradients")
+
+FAMILIES = ALL
 ONE: Prompts = [[5, ("video", 4), 6]]
 ALIKE: Prompts = [[5, ("video", 4), 6], [7, ("video", 4), 8]]  # no padding: the mask of a batch is dropped as well
 
@@ -32,12 +33,6 @@ INDEXED = ("dots3_note", "hy_v4_vl")
 
 made = functools.cache(lambda name: FAMILIES[name]())
 gapped = pytest.mark.parametrize("name", [name for name in ("molmo2", "muse_spark") if name in FAMILIES])
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def shortened(family: Family, prompts: Prompts) -> CompressedInputs:

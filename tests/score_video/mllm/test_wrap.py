@@ -17,8 +17,7 @@ import pytest
 import torch
 from masked import difference
 from tiny import Family, Prompts
-from tiny_families import MASKED
-from tiny_families import SHORTENED as HYBRID
+from tiny_families import ALL
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
@@ -29,6 +28,8 @@ from score_video.methods import RandomMethod
 from score_video.mllm import CompressedInputs, compress_inputs
 from score_video.mllm.wrapping import wrap
 
+pytestmark = pytest.mark.usefixtures("without_gradients")
+
 CLIP = ("video", 4)
 ONE: Prompts = [[5, CLIP, 6]]
 PADDED: Prompts = [[5, CLIP, 6], [2, CLIP, 3, CLIP, 4]]
@@ -36,16 +37,10 @@ THIRD = Compressor(RandomMethod(3), 0.3)
 SOME = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl")  # of each way to hand features over
 TOLERANCE = 1e-6
 
-FAMILIES = {**MASKED, **HYBRID}
+FAMILIES = ALL
 
 made = functools.cache(lambda name: FAMILIES[name]())
 some = pytest.mark.parametrize("name", SOME)
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from score_video.methods import RandomMethod
 from score_video.mllm import compress_inputs
 from score_video.testing import save_tiny_model
 
+pytestmark = pytest.mark.usefixtures("without_gradients")
+
 CLIP = ("video", 4)
 PADDED: Prompts = [[5, CLIP, 6], [2, CLIP, 3, CLIP, 4]]
 THIRD = Compressor(RandomMethod(3), 0.3)
@@ -26,12 +27,6 @@ OPTIONS: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
 
 made = functools.cache(lambda name: FAMILIES[name]())
 some = pytest.mark.parametrize("name", SOME)
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def check(family: Family, model: Any) -> None:

@@ -5,7 +5,7 @@ To add a family: a function that returns a :class:`Family`, and its name in :dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,28 @@ class Batch:
         row = self.ids[-1]
         self.places[-1] += [(len(self.ids) - 1, len(row) + place) for place in range(count)]
         row += [token] * count
+
+    def shown(self, prompts: Prompts) -> Iterator[int]:
+        """Begins a row for each prompt and writes its text; gives 0 for an image, and the number of frames of a video,
+        for their placeholders to be written."""
+        for prompt in prompts:
+            self.ids.append([])
+            for part in prompt:
+                if isinstance(part, int):
+                    self.text(part)
+                elif part == "image":
+                    yield 0
+                else:
+                    self.places.append([])
+                    yield int(part[1])
+
+    def frames(self, count: int, token: int, size: int) -> None:
+        """Frames of the latest video, each of so many placeholders between marks, behind a heading."""
+        for _ in range(count):
+            self.text(2)
+            self.ids[-1].append(START)
+            self.droppable(token, size)
+            self.ids[-1].append(END)
 
     def inputs(self, side: str = "left") -> dict[str, Any]:
         """Padded on that side."""
@@ -102,6 +124,11 @@ _QWEN_IDS = {**_IDS, "vision_start_token_id": START, "vision_end_token_id": END}
 _SQUARE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
+def kinds(ids: list[list[int]]) -> list[list[int]]:
+    """What processors say of each token: 0 for text, 1 for images, 2 for videos."""
+    return [[{IMAGE: 1, VIDEO: 2}.get(token, 0) for token in row] for row in ids]
+
+
 def _mrope() -> dict[str, Any]:
     """New each time: configurations write into it."""
     return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}}
@@ -111,26 +138,21 @@ def _qwen(batch: Batch, prompts: Prompts, timestamps: bool = False) -> None:
     """timestamps: as Qwen3-VL, whose frames stand between vision_start and vision_end, each after a time."""
     image, frame = (4, 8), (4, 6)  # rows and columns of patches, before they are merged two by two
     grids: dict[str, list[tuple[int, int, int]]] = {"image": [], "video": []}
-    for prompt in prompts:
-        batch.ids.append([])
+    for frames in batch.shown(prompts):
         row = batch.ids[-1]
-        for part in prompt:
-            if isinstance(part, int):
-                batch.text(part)
-            elif part == "image":
-                row += [START, *[IMAGE] * (image[0] * image[1] // 4), END]
-                grids["image"].append((1, *image))
-            else:
-                frames, tokens = int(part[1]), frame[0] * frame[1] // 4
-                batch.places.append([])
-                for _ in range(frames if timestamps else 1):
-                    if timestamps:
-                        batch.text(3)
-                    row.append(START)
-                    batch.droppable(VIDEO, tokens if timestamps else tokens * frames)
-                    row.append(END)
-                grids["video"].append((frames, *frame))
-    batch.pixels["mm_token_type_ids"] = [[{IMAGE: 1, VIDEO: 2}.get(token, 0) for token in row] for row in batch.ids]
+        if not frames:
+            row += [START, *[IMAGE] * (image[0] * image[1] // 4), END]
+            grids["image"].append((1, *image))
+            continue
+        tokens = frame[0] * frame[1] // 4
+        for _ in range(frames if timestamps else 1):
+            if timestamps:
+                batch.text(3)
+            row.append(START)
+            batch.droppable(VIDEO, tokens if timestamps else tokens * frames)
+            row.append(END)
+        grids["video"].append((frames, *frame))
+    batch.pixels["mm_token_type_ids"] = kinds(batch.ids)
     for kind, pixels in (("image", "pixel_values"), ("video", "pixel_values_videos")):
         if grids[kind]:
             patches = sum(t * h * w for t, h, w in grids[kind])
@@ -223,19 +245,14 @@ def glm4v_moe() -> Family:
 def _llava(batch: Batch, prompts: Prompts, image_tokens: int, frame_tokens: int, newline: bool, size: int) -> None:
     images = 0
     frames: set[int] = set()
-    for prompt in prompts:
-        batch.ids.append([])
-        for part in prompt:
-            if isinstance(part, int):
-                batch.text(part)
-            elif part == "image":
-                batch.ids[-1] += [IMAGE] * image_tokens
-                images += 1
-            else:
-                batch.places.append([])
-                batch.droppable(VIDEO, int(part[1]) * frame_tokens)
-                batch.ids[-1] += [VIDEO] * newline
-                frames.add(int(part[1]))
+    for shown in batch.shown(prompts):
+        if not shown:
+            batch.ids[-1] += [IMAGE] * image_tokens
+            images += 1
+            continue
+        batch.droppable(VIDEO, shown * frame_tokens)
+        batch.ids[-1] += [VIDEO] * newline
+        frames.add(shown)
     if images:  # each as it is and in one tile
         batch.pixels["pixel_values"] = torch.randn(images, 2, 3, size, size, generator=batch.generator)
         batch.pixels["image_sizes"] = torch.tensor([[size, size]] * images)
@@ -302,11 +319,7 @@ def _framed(batch: Batch, prompts: Prompts, image: Sequence[tuple[int, int]]) ->
                 batch.pictures[-1].append(("image", len(image)))
             else:
                 batch.places.append([])
-                for _ in range(int(part[1])):
-                    batch.text(2)  # "Frame 3:"
-                    batch.ids[-1].append(START)
-                    batch.droppable(IMAGE, 9)
-                    batch.ids[-1].append(END)
+                batch.frames(int(part[1]), IMAGE, 9)
                 tiles[-1] += int(part[1])
                 batch.pictures[-1].append(("video", int(part[1])))
     return tiles

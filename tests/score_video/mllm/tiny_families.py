@@ -33,3 +33,5 @@ MASKED = known(tiny.FAMILIES.values(), tiny_grids.FULL, tiny_frames.FULL)
 
 SHORTENED = known(tiny_grids.HYBRID, tiny_frames_hybrid.HYBRID)
 """Of which it is equal to the stock model's own on shortened embeddings."""
+
+ALL: Makers = {**MASKED, **SHORTENED}

@@ -28,23 +28,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 def molmo(batch: Batch, prompts: Prompts) -> None:
     """Frames of 6 x 6 patches, four of which are a token."""
     frames: list[int] = []
-    types: list[list[int]] = []
-    for prompt in prompts:
-        batch.ids.append([])
-        row = batch.ids[-1]
-        for part in prompt:
-            if isinstance(part, int):
-                batch.text(part)
-            elif part != "image":
-                batch.places.append([])
-                for _ in range(int(part[1])):
-                    batch.text(2)
-                    row.append(START)
-                    batch.droppable(IMAGE, 9)
-                    row.append(END)
-                frames.append(int(part[1]))
-        types.append([int(token in (IMAGE, START, END)) for token in row])
-    batch.pixels["mm_token_type_ids"] = types
+    for shown in filter(None, batch.shown(prompts)):
+        batch.frames(shown, IMAGE, 9)
+        frames.append(shown)
+    batch.pixels["mm_token_type_ids"] = [[int(token in (IMAGE, START, END)) for token in row] for row in batch.ids]
     if frames:
         count = sum(frames)
         batch.pixels["pixel_values_videos"] = torch.randn(count, 36, 48, generator=batch.generator)
@@ -152,20 +139,15 @@ def perception_lm() -> Family:
 def stacked(batch: Batch, prompts: Prompts, frame: int, classes: int, size: int) -> None:
     """classes: tokens in front of each frame that stay."""
     images, frames = 0, set()
-    for prompt in prompts:
-        batch.ids.append([])
-        for part in prompt:
-            if isinstance(part, int):
-                batch.text(part)
-            elif part == "image":
-                batch.ids[-1] += [IMAGE] * frame
-                images += 1
-            else:
-                batch.places.append([])
-                for _ in range(int(part[1])):
-                    batch.ids[-1] += [VIDEO] * classes
-                    batch.droppable(VIDEO, frame)
-                frames.add(int(part[1]))
+    for shown in batch.shown(prompts):
+        if not shown:
+            batch.ids[-1] += [IMAGE] * frame
+            images += 1
+            continue
+        for _ in range(shown):
+            batch.ids[-1] += [VIDEO] * classes
+            batch.droppable(VIDEO, frame)
+        frames.add(shown)
     if images:
         batch.pixels["pixel_values"] = torch.randn(images, 3, size, size, generator=batch.generator)
     if frames:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import transformers
-from tiny import END, IMAGE, START, VIDEO, Batch, Family, Prompts, seeded
+from tiny import END, IMAGE, START, VIDEO, Batch, Family, Prompts, kinds, seeded
 from tiny_configs import (
     AUDIO,
     LINEAR,
@@ -27,26 +27,14 @@ def gemma(pooled: int, patch: int) -> Any:
     def write(batch: Batch, prompts: Prompts) -> None:
         rows, columns = 2 * pooled, 3 * pooled
         images, frames = 0, []
-        types: list[list[int]] = []
-        for prompt in prompts:
-            batch.ids.append([])
-            row = batch.ids[-1]
-            for part in prompt:
-                if isinstance(part, int):
-                    batch.text(part)
-                elif part == "image":
-                    row += [START, *[IMAGE] * 6, END]
-                    images += 1
-                else:
-                    batch.places.append([])
-                    for _ in range(int(part[1])):
-                        batch.text(2)
-                        row.append(START)
-                        batch.droppable(VIDEO, 6)
-                        row.append(END)
-                    frames.append(int(part[1]))
-            types.append([{IMAGE: 1, VIDEO: 2}.get(token, 0) for token in row])
-        batch.pixels["mm_token_type_ids"] = types
+        for shown in batch.shown(prompts):
+            if not shown:
+                batch.ids[-1] += [START, *[IMAGE] * 6, END]
+                images += 1
+                continue
+            batch.frames(shown, VIDEO, 6)
+            frames.append(shown)
+        batch.pixels["mm_token_type_ids"] = kinds(batch.ids)
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
         places = torch.stack([x.flatten(), y.flatten()], 1)
         for kind, count in (("image", images), ("video", sum(frames))):
@@ -79,7 +67,6 @@ def minicpm(types: bool, merge: int = 4) -> Any:
 
     def write(batch: Batch, prompts: Prompts) -> None:
         sizes: dict[str, list[tuple[int, int]]] = {"image": [], "video": []}
-        rows: list[list[int]] = []
         for prompt in prompts:
             batch.ids.append([])
             batch.pictures.append([])
@@ -98,9 +85,8 @@ def minicpm(types: bool, merge: int = 4) -> Any:
                         row.append(END)
                     sizes["video"] += [(8, 12)] * int(part[1])
                     batch.pictures[-1].append(("video", int(part[1])))
-            rows.append([{IMAGE: 1, VIDEO: 2}.get(token, 0) for token in row])
         if types:
-            batch.pixels["mm_token_type_ids"] = rows
+            batch.pixels["mm_token_type_ids"] = kinds(batch.ids)
         for kind, suffix in (("image", ""), ("video", "_videos")):
             if sizes[kind]:
                 patches = sum(h * w for h, w in sizes[kind])
@@ -120,19 +106,9 @@ MINICPM_VISION = {**SQUARE, "image_size": 64, "insert_layer_id": 0, "num_hidden_
 
 def nemotron(batch: Batch, prompts: Prompts) -> None:
     tubelets: set[int] = set()
-    for prompt in prompts:
-        batch.ids.append([])
-        for part in prompt:
-            if isinstance(part, int):
-                batch.text(part)
-            elif part != "image":
-                batch.places.append([])
-                for _ in range(int(part[1])):
-                    batch.text(2)
-                    batch.ids[-1].append(START)
-                    batch.droppable(IMAGE, 4)
-                    batch.ids[-1].append(END)
-                tubelets.add(int(part[1]))
+    for shown in filter(None, batch.shown(prompts)):
+        batch.frames(shown, IMAGE, 4)
+        tubelets.add(shown)
     if tubelets:
         (count,) = tubelets  # the processor stacks videos
         batch.pixels["pixel_values_videos"] = torch.randn(

@@ -12,7 +12,7 @@ from torch import Tensor
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import Adapter, Features, Visuals, find_adapter
 from score_video.mllm.compress import EncodedInputs, encode_inputs
-from score_video.mllm.conversation import Clip, chat_ids, chat_text, processor_inputs
+from score_video.mllm.conversation import Clip, chat_ids, chat_text, model_inputs
 from score_video.mllm.prompt import Prompt
 from score_video.packed import PackedVideos
 
@@ -150,13 +150,8 @@ def encode_video(model: Any, processor: Any, clip: Clip) -> EncodedVideo:
         ValueError: the model sees no video in what the processor makes, or several.
     """
     text = chat_text(processor, _ANY_QUESTION)
-    adapter = find_adapter(model)
-    inputs = processor_inputs(processor, clip, text, adapter.processor_options)
-    for name, value in inputs.items():
-        # pixels take the model's dtype; times would lose theirs
-        dtype = model.dtype if name.startswith("pixel_") and value.is_floating_point() else value.dtype
-        inputs[name] = value.to(model.device, dtype)
-    encoded = encode_inputs(model, inputs, visual_layout=adapter.layout_of(len(clip.frames)))
+    inputs = model_inputs(model, processor, clip, text)
+    encoded = encode_inputs(model, inputs, visual_layout=find_adapter(model).layout_of(len(clip.frames)))
     if encoded is None or encoded.visuals.videos.num_videos != 1:
         found = 0 if encoded is None else encoded.visuals.videos.num_videos
         raise ScoreError(f"processor must make one video of one, got {found}")

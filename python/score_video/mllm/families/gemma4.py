@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from score_video.errors import ScoreError
 from score_video.mllm.families.general import General, Grid
 
 
@@ -24,11 +23,7 @@ class Gemma4(General):
         "num_frames_per_video",
     )
     carried = ("mm_token_type_ids",)
-
-    def check(self, model: Any, inputs: Mapping[str, Any]) -> None:
-        for name in ("video_position_ids", "num_frames_per_video"):
-            if inputs.get(name) is None:
-                raise ScoreError(f"inputs must have {name} beside pixel_values_videos, as the processor makes them")
+    needed = ("video_position_ids", "num_frames_per_video")
 
     def grids(self, model: Any, inputs: Mapping[str, Any], counts: Sequence[int]) -> list[Grid]:
         del model

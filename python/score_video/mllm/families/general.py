@@ -33,6 +33,8 @@ class General(Adapter):
     """
 
     hands_over: Literal["mm_encoder_outputs", "inputs_embeds"] = "mm_encoder_outputs"
+    needed: tuple[str, ...] = ("video_grid_thw",)
+    """What the processor makes beside ``pixel_values_videos``, and nothing goes without."""
     consumed: tuple[str, ...] = (
         "pixel_values",
         "pixel_values_videos",
@@ -64,8 +66,9 @@ class General(Adapter):
     def check(self, model: Any, inputs: Mapping[str, Any]) -> None:
         """Raises ValueError where the inputs are not as the family's processor makes them."""
         del model
-        if inputs.get("video_grid_thw") is None:
-            raise ScoreError("inputs must have video_grid_thw beside pixel_values_videos, as the processor makes them")
+        for name in self.needed:
+            if inputs.get(name) is None:
+                raise ScoreError(f"inputs must have {name} beside pixel_values_videos, as the processor makes them")
 
     def features(self, method: Any, inputs: Mapping[str, Any], kind: str) -> Any:
         """What the model's method for that kind of picture, "image" or "video", returns."""
@@ -110,6 +113,8 @@ class General(Adapter):
         return functools.partial(keep_mask, core(model)) if needed else None
 
     def hand_over(self, model: Any, input_ids: Tensor, parts: Sequence[Features | None]) -> dict[str, Any]:
+        if self.hands_over == "inputs_embeds":
+            return super().hand_over(model, input_ids, parts)
         outputs = {
             name: encoder_output(part)
             for name, part in zip(("video", "image"), parts, strict=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from score_video.mllm.adapter import Adapter, Features
 from score_video.mllm.families.general import General
 from score_video.mllm.families.qwen2_vl import Qwen2VL, token_types
 from score_video.mllm.prompt import Prompt
@@ -26,9 +25,6 @@ class Glm4V(Qwen2VL):
         types = token_types(inputs, prompt)
         either = prompt.input_ids == model.config.image_token_id
         return either & (types == 1), either & (types == 2)
-
-    def hand_over(self, model: Any, input_ids: Tensor, parts: Sequence[Features | None]) -> dict[str, Any]:
-        return Adapter.hand_over(self, model, input_ids, parts)
 
 
 class Glm4VMoe(Glm4V):
@@ -51,6 +47,3 @@ class Glm5Next(General):
         begun, ended = ((ids == token).cumsum(1) for token in (config.video_start_token_id, config.video_end_token_id))
         pictures = ids == config.image_token_id
         return pictures & (begun <= ended), pictures & (begun > ended)
-
-    def hand_over(self, model: Any, input_ids: Tensor, parts: Sequence[Features | None]) -> dict[str, Any]:
-        return Adapter.hand_over(self, model, input_ids, parts)

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from score_video.errors import ScoreError
 from score_video.mllm.families.general import General, Grid
 from score_video.mllm.families.qwen2_vl import Qwen2VL
 
@@ -26,14 +25,10 @@ class MiniCPM(General):
         "downsample_mode",
         "mm_token_type_ids",
     )
+    needed = ("target_sizes_videos",)
     mixes_pictures = True
     # in slices a frame would be several pictures of several sizes
     processor_options = MappingProxyType({"videos_kwargs": {"slice_mode": False}})
-
-    def check(self, model: Any, inputs: Mapping[str, Any]) -> None:
-        del model
-        if inputs.get("target_sizes_videos") is None:
-            raise ScoreError("inputs must have target_sizes_videos beside pixel_values_videos, as the processor does")
 
     def features(self, method: Any, inputs: Mapping[str, Any], kind: str) -> Any:
         """The processor packs all patches into one row; ``generate`` may have repeated it."""

@@ -22,11 +22,10 @@ class Molmo2(General):
         "video_grids",
     )
     carried = ("mm_token_type_ids",)
+    needed = ("video_grids",)
 
     def check(self, model: Any, inputs: Mapping[str, Any]) -> None:
-        del model
-        if inputs.get("video_grids") is None:
-            raise ScoreError("inputs must have video_grids beside pixel_values_videos, as the processor makes them")
+        super().check(model, inputs)
         if inputs.get("pixel_values") is not None:
             raise ScoreError("inputs must not have pixel_values beside pixel_values_videos: Molmo2 takes one of them")
 

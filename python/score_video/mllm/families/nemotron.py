@@ -16,6 +16,7 @@ class NemotronOmni(General):
     """Tokens of a video: [tubelets, rows / 2, columns / 2] of patches; a tubelet is two frames. Audio stays whole."""
 
     consumed = ("pixel_values", "image_grid_hw", "pixel_values_videos")
+    needed = ()
 
     def check(self, model: Any, inputs: Mapping[str, Any]) -> None:
         if inputs.get("pixel_values") is not None:
