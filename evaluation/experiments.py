@@ -1,47 +1,27 @@
-"""The jobs of each experiment. Jobs that two experiments share are the same job."""
+"""The jobs of each experiment of recipe.yaml."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-from evaluation.jobs import Job
-from evaluation.recipe import METHODS, SCORES, STRATEGIES, Recipe
-from score_video.miniature.world import TASKS
-from score_video.rl.presets import PAPER_POLICY, paper_training
+import yaml
 
-EXPERIMENTS = (
-    *("full", "methods", "policy", "state", "question", "curriculum"),
-    *("advantages", "adaptive", "context-rot", "fidelity", "towers", "paper"),
-)
-Tests = Sequence[Mapping[str, Any]]
-Changes = Mapping[str, Any]
-STATES: dict[str, dict[str, bool]] = {
-    "everything": {},
-    "without dX": {"use_residual": False},
-    "without x": {"use_token": False},
-    "without position": {"use_position": False},
-}
-_ADDED = {"combination": "sum", "advantage": "leave_one_out"}
-RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
-    "the paper's": ({}, None),
-    "exactly k tokens": ({"sampling": "exact", "retention": 0.05, "compression_reward": None, **_ADDED}, None),
-    "log_prob and a hinged sparsity, added": ({"reward": "log_prob", "compression_reward": "hinged", **_ADDED}, None),
-    "leave_one_out": ({"advantage": "leave_one_out"}, None),
-    "by_outcome, sparsity added": ({"combination": "sum", "advantage": "by_outcome"}, None),
-    "by_objective, sparsity added": ({"combination": "sum", "advantage": "by_objective"}, None),
-    "log-probabilities added up": ({"loss_type": "sum"}, None),
-    "size of the change, position, dX of 0 in a first frame": ({}, {}),
-    "no curriculum": ({"stages": None}, None),
-}
-"""The paper's recipe, and with one piece of another kind at a time: changes of its training, and its policy's settings
-where they are others. What a piece cannot go with changes too: samples of one size have no sparsity to be rewarded."""
-OURS = "ours"
+from evaluation.jobs import Job, fingerprint
+from score_video.methods import IndexMethod, find_method
+from score_video.rl.presets import PRESETS
 
-CURRICULA = ("none", "stills first")
-REWARDS = ("log_prob", "fidelity")
+Recipe = Mapping[str, Any]
+Group = Mapping[str, Any]
+"""One entry of an experiment in recipe.yaml."""
+Test = dict[str, Any]
+
+RECIPE: Recipe = yaml.safe_load(Path(__file__).with_name("recipe.yaml").read_text(encoding="utf-8"))
+QUICK: Recipe = {**RECIPE, **RECIPE["quick"]}
+EXPERIMENTS = tuple(RECIPE["experiments"])
 
 SAME_WHEN_COUNTED = {
     ("by_action", False): "leave_one_out",
@@ -51,12 +31,25 @@ SAME_WHEN_COUNTED = {
 """Strategies (and whether they divide) that are another one by definition where the policy chooses the count."""
 
 
+def reader_names(recipe: Recipe) -> list[str]:
+    """The readers that a recipe's experiments name, "shipped" first."""
+    groups = [group for of in recipe["experiments"].values() for group in of]
+    tested = [name for group in groups for name in group.get("test_readers", ())]
+    trained = [name for group in groups for arm in group.get("arms", {}).values() for name in arm.get("readers", ())]
+    return list(dict.fromkeys(["shipped", *tested, *trained]))
+
+
+def footage_fingerprint(recipe: Recipe) -> str:
+    """How parameters name the clip."""
+    return fingerprint(recipe["footage"]["name"].partition(".")[0], recipe["footage"]["sha256"])
+
+
 @dataclass(frozen=True)
 class Plan:
     """What there is to run.
 
     Attributes:
-        recipe: sizes, seeds and trainings.
+        recipe: of recipe.yaml.
         readers: fingerprints by name; "shipped" is the one that nearly everything is about.
         code: hash of the code that runs it.
     """
@@ -65,170 +58,107 @@ class Plan:
     readers: Mapping[str, str]
     code: str
 
-    def test(self, split: str, reader: str = "shipped", videos: int | None = None) -> dict[str, Any]:
-        """What to test on."""
-        count = self.recipe.test_videos[split] if videos is None else videos
-        test = {"reader": self.readers[reader], "split": split, "seed": self.recipe.test_seed, "videos": count}
-        if split == "footage":
-            assert self.recipe.footage is not None, "a recipe that tests the split footage names a clip"
-            test["footage"] = self.recipe.footage.fingerprint
-        return test
-
-    def training(self, seed: int, mixture: Mapping[str, float], **changes: Any) -> dict[str, Any]:
-        """What decides a training; ``changes`` replace parts of it."""
+    def experiments(self) -> dict[str, list[Job]]:
+        """The jobs of each experiment."""
         return {
-            "readers": [self.readers["shipped"]],
-            "seed": seed,
-            "mixture": dict(mixture),
-            "train_videos": self.recipe.train_videos,
-            "policy": {},
-            "settings": dict(self.recipe.settings),
-            **changes,
+            name: [job for group in groups for job in self.jobs(group)]
+            for name, groups in self.recipe["experiments"].items()
         }
 
-    def full(self, test: Mapping[str, Any], **tags: Any) -> Job:
-        """The reader on all tokens."""
-        return Job("full", {"test": test}, self.code, tags)
-
-    def method(self, test: Mapping[str, Any], name: str, **tags: Any) -> Job:
-        """A method without training: by either selection where it is a score, with several seeds where it draws."""
-        parameters = {
-            "test": test,
-            "method": name,
-            "selections": ["topk", "systematic"] if name in SCORES else [None],
-            "seeds": list(self.recipe.seeds) if name == "random" else [0],
-            "retentions": list(self.recipe.retentions),
-        }
-        return Job("method", parameters, self.code, {**tags, "method": name})
-
-    def policies(
-        self, mixture: Mapping[str, float], tests: Tests, changes: Changes, *, few: bool = False, **tags: Any
-    ) -> list[Job]:
-        """Policies of every seed, tested by both selections at every retention; or at few, by systematic selection.
-
-        Args:
-            mixture: shares of the splits to learn from.
-            tests: what to test on, of :meth:`test`.
-            changes: of :meth:`training`; ``seeds``, where only those are wanted.
-        """
-        changes = dict(changes)
-        how = {
-            "tests": list(tests),
-            "retentions": list(self.recipe.few_retentions if few else self.recipe.retentions),
-            "selections": ["systematic"] if few else ["systematic", "topk"],
-        }
-        return [
-            Job(
-                "policy",
-                {"training": self.training(seed, mixture, **changes), **how},
-                self.code,
-                {**tags, "seed": seed},
-            )
-            for seed in changes.pop("seeds", self.recipe.seeds)
+    def jobs(self, group: Group) -> Iterator[Job]:
+        """The jobs of a group."""
+        splits = group.get("splits", [self.recipe["one_split"]])
+        tests = [
+            (reader, self._test(group, split, reader))
+            for reader in group.get("test_readers", ["shipped"])
+            for split in splits
         ]
+        if group["jobs"] in ("policy", "counted"):
+            yield from self._policies(group, [test for _, test in tests])
+            return
+        for reader, test in tests:
+            tags = {**({} if reader == "shipped" else {"tower": reader}), "split": test["split"]}
+            if group["jobs"] == "full":
+                yield Job("full", {"test": test}, self.code, tags)
+            for name in group.get("methods", ()):
+                yield Job("method", {"test": test, **self._method(name)}, self.code, {**tags, "method": name})
 
-    def ablation(self, changes: Changes, **tags: Any) -> list[Job]:
-        """Policies trained and tested on one split."""
-        split = self.recipe.one_split
-        return self.policies({split: 1.0}, [self.test(split)], changes, few=True, **tags)
+    def _test(self, group: Group, split: str, reader: str) -> Test:
+        """What to test on."""
+        most = self.recipe["test_videos"][split]
+        test = {
+            "environment": group.get("environment", "miniature"),
+            "reader": self.readers[reader],
+            "split": split,
+            "seed": self.recipe["test_seed"],
+            "videos": min(most, group.get("test_videos", most)),
+        }
+        return {**test, "footage": footage_fingerprint(self.recipe)} if split == "footage" else test
 
-    def counted(
-        self, settings: Mapping[str, Any], videos: tuple[int, int], retentions: Sequence[float], **tags: Any
-    ) -> Job:
-        """A policy that chooses the count; ``videos`` to learn from and to be tested on."""
-        split = self.recipe.density_split
-        settings = {"sampling": "counted", "compression_reward": "linear", **settings}
-        training = self.training(tags["seed"], {split: 1.0}, settings=settings, train_videos=videos[0])
-        test = self.test(split, videos=videos[1])
-        return Job("counted", {"training": training, "test": test, "retentions": list(retentions)}, self.code, tags)
+    def _method(self, name: str) -> dict[str, Any]:
+        """How it is tested: by either selection where it is a score, with several seeds where it draws."""
+        own_rule = name == "oracle" or isinstance(find_method(name), IndexMethod)
+        return {
+            "method": name,
+            "selections": [None] if own_rule else ["topk", "systematic"],
+            "seeds": self.recipe["seeds"] if name == "random" else [0],
+            "retentions": self.recipe["retentions"],
+        }
 
+    def _policies(self, group: Group, tests: list[Test]) -> Iterator[Job]:
+        """Policies of every arm and seed."""
+        few, how = group.get("few", False), {}
+        if group["jobs"] == "policy":
+            how["tests"] = tests
+            how["selections"] = ["systematic"] if few else ["systematic", "topk"]
+        else:
+            (how["test"],) = tests
+        how["retentions"] = group.get("retentions", self.recipe["few_retentions" if few else "retentions"])
+        for (tags, arm), seed in product(_arms(group), group.get("seeds", self.recipe["seeds"])):
+            parameters = {"training": self._training(group, arm, seed), **how}
+            yield Job(group["jobs"], parameters, self.code, {**group.get("tags", {}), **tags, "seed": seed})
 
-def plan_experiments(plan: Plan) -> dict[str, list[Job]]:
-    """The jobs of each of ``EXPERIMENTS``."""
-    recipe, splits = plan.recipe, plan.recipe.test_videos
-    tests = {split: plan.test(split) for split in splits}
-    main = {"settings": {**recipe.settings, **recipe.policy_settings}}
-    policies = [
-        job
-        for name, mixture in recipe.policies.items()
-        for job in plan.policies(mixture, list(tests.values()), main, policy=name)
-    ]
-    rewards = {name: {"settings": {**recipe.settings, "reward": name}} for name in REWARDS}
-    sees = {"policy": {"question_width": len(TASKS)}, "one_question": True}  # an example is one question then
-    adaptive = recipe.adaptive_settings, (recipe.train_videos, splits[recipe.density_split]), (0.05, 0.10)
-    jobs = {
-        "full": [plan.full(test, split=split) for split, test in tests.items()],
-        "methods": [plan.method(test, name, split=split) for split, test in tests.items() for name in METHODS],
-        "policy": policies,
-        "state": [job for name, of in STATES.items() for job in plan.ablation({"policy": of}, state=name)],
-        "question": plan.ablation(sees, question="seen"),
-        "curriculum": _curriculum(plan),
-        "advantages": _advantages(plan),
-        "adaptive": [plan.counted(*adaptive, seed=seed) for seed in recipe.seeds],
-        # nothing that is not tested elsewhere
-        "context-rot": [
-            plan.full(tests["long"], split="long"),
-            *(job for job in policies if job.tags["policy"] == next(iter(recipe.policies))),
-        ],
-        "fidelity": [job for name, changes in rewards.items() for job in plan.ablation(changes, reward=name)],
-        "towers": _towers(plan),
-        "paper": _paper(plan),
-    }
-    assert tuple(jobs) == EXPERIMENTS
-    return jobs
-
-
-def _curriculum(plan: Plan) -> list[Job]:
-    """Pseudo-videos of stills first, against none, at equal total steps."""
-    jobs = []
-    for name, changes in plan.recipe.curriculum.items():
-        settings = {**plan.recipe.settings, **changes}
-        steps = max(1, round(settings["max_steps"] * plan.recipe.curriculum_share))
-        stages = {"stages": [{"name": "pseudo_video", "steps": steps}, {"name": "video"}]}
-        for kind in CURRICULA:
-            of_kind = settings if kind == "none" else {**settings, **stages}
-            jobs += plan.ablation({"settings": of_kind}, setting=name, curriculum=kind)
-    return jobs
-
-
-def _advantages(plan: Plan) -> list[Job]:
-    """Every advantage strategy with a count that the policy chooses, in short trainings."""
-    recipe, jobs = plan.recipe, []
-    for seed, strategy, scale, weight in product(recipe.seeds, STRATEGIES, (False, True), recipe.sweep_weights):
-        of = {"advantage": SAME_WHEN_COUNTED.get((strategy, scale), strategy), "scale_rewards": scale}
-        settings = {**recipe.sweep_settings, **of, "compression_weight": weight}
-        tags = {"strategy": strategy, "scale": scale, "weight": weight, "seed": seed}
-        jobs.append(plan.counted(settings, (recipe.sweep_videos, recipe.sweep_test_videos), (), **tags))
-    return jobs
+    def _training(self, group: Group, arm: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """What decides a training (:func:`evaluation.train.train`)."""
+        most = self.recipe["train_videos"]
+        settings = {**group["settings"], **arm.get("settings", {}), **self.recipe.get("override", {})}
+        policy: Mapping[str, Any] = {}
+        if "preset" in group:
+            make_settings, policy = PRESETS[group["preset"]]
+            settings = {**make_settings(settings["max_steps"]), **settings}
+        if group["jobs"] == "counted":
+            settings = {"sampling": "counted", "compression_reward": "linear", **settings}
+        if settings.get("stages"):
+            settings["stages"] = [_with_steps(stage, settings["max_steps"]) for stage in settings["stages"]]
+        training = {
+            "environment": group.get("environment", "miniature"),
+            "readers": [self.readers[name] for name in arm.get("readers", ["shipped"])],
+            "seed": seed,
+            "mixture": group.get("mixture", dict.fromkeys(group.get("splits", [self.recipe["one_split"]]), 1.0)),
+            "train_videos": min(most, group.get("train_videos", most)),
+            "policy": dict(arm.get("policy", policy)),
+            "settings": settings,
+        }
+        return {**training, "one_question": True} if arm.get("one_question") else training
 
 
-def _paper(plan: Plan) -> list[Job]:
-    """The paper's recipe, with one piece exchanged at a time, and ours: as many steps, videos and samples each."""
-    steps = plan.recipe.paper_settings["max_steps"]
-    tests = [plan.test(plan.recipe.one_split)]
-
-    def trained(name: str, settings: Changes, policy: Changes) -> list[Job]:
-        changes = {"settings": {**settings, **plan.recipe.paper_settings}, "policy": dict(policy)}
-        return plan.policies({plan.recipe.one_split: 1.0}, tests, changes, recipe=name)
-
-    jobs = []
-    for name, (settings, policy) in RECIPES.items():
-        jobs += trained(name, {**paper_training(steps), **settings}, PAPER_POLICY if policy is None else policy)
-    return jobs + trained(OURS, {"retention": plan.recipe.settings["retention"]}, {})
+def _arms(group: Group) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Tags and changes of each arm of a group."""
+    if "grid" not in group:
+        return [
+            ({group["tag"]: name} if "tag" in group else {}, arm) for name, arm in group.get("arms", {"": {}}).items()
+        ]
+    combinations = [dict(zip(group["grid"], values, strict=True)) for values in product(*group["grid"].values())]
+    return [(settings, {"settings": {**settings, "advantage": advantage_of(settings)}}) for settings in combinations]
 
 
-def _towers(plan: Plan) -> list[Job]:
-    """Policies of the tower-independent state, on towers that they never saw, beside everything else there."""
-    recipe, readers = plan.recipe, plan.readers
-    mixture, settings = next(iter(recipe.policies.values())), {**recipe.settings, **recipe.tower_settings}
-    tests = {tower: [plan.test(split, tower) for split in recipe.tower_splits] for tower in recipe.test_towers}
-    every = [test for of_tower in tests.values() for test in of_tower]
-    several = {"readers": [readers[tower] for tower in recipe.train_towers], "policy": {"state": "relative"}}
-    jobs = plan.policies(mixture, every, {"settings": settings, **several}, tower="never seen")
-    for tower, of_tower in tests.items():
-        own = {"settings": settings, "readers": [readers[tower]], "seeds": recipe.own_tower_seeds}
-        jobs += plan.policies(mixture, of_tower, own, tower=tower)
-        for test in of_tower:
-            tags = {"tower": tower, "split": test["split"]}
-            jobs += [plan.full(test, **tags), *(plan.method(test, name, **tags) for name in recipe.tower_methods)]
-    return jobs
+def advantage_of(settings: Mapping[str, Any]) -> str:
+    """The strategy that is run for one with a chosen count: equal ones are one job."""
+    name: str = settings["advantage"]
+    return SAME_WHEN_COUNTED.get((name, settings["scale_rewards"]), name)
+
+
+def _with_steps(stage: Mapping[str, Any], max_steps: int) -> dict[str, Any]:
+    """A stage of the curriculum, its share of the steps as their number."""
+    steps = {"steps": max(1, round(stage["share"] * max_steps))} if "share" in stage else {}
+    return {**{name: value for name, value in stage.items() if name != "share"}, **steps}

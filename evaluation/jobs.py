@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from score_video.provenance import commit_of, uncommitted
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "evaluation" / "results"
 Result = dict[str, Any]
+Files = Mapping[str, Path]
+"""The files that jobs read, readers and footage, by the fingerprints that stand for them in parameters."""
 
 # What decides a result: the package but for the rooms that no job enters, and what a worker process runs.
 _WORK = tuple(f"evaluation/{name}.py" for name in ("jobs", "pool", "statistics", "train", "work"))
@@ -92,14 +94,6 @@ class Job:
         return " ".join([self.function, *(str(value) for value in self.tags.values())])
 
 
-@dataclass(frozen=True)
-class Files:
-    """The files that jobs read, by the fingerprints that stand for them in parameters."""
-
-    readers: Mapping[str, Path]
-    footage: Mapping[str, Path]
-
-
 def sha256_of(path: Path) -> str:
     """Of a file's content, 64 hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -118,15 +112,11 @@ def save_result(folder: Path, job: Job, kept: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps({**of_job, **kept}) + "\n")
 
 
-def load_results(folder: Path, jobs: Iterable[Job]) -> dict[str, Result]:
-    """What is kept of each job that has a result, by its key."""
-    files = {job.key: folder / f"{job.key}.json" for job in jobs}
-    return {key: json.loads(file.read_text()) for key, file in files.items() if file.is_file()}
+def load_results(folder: Path) -> dict[str, Result]:
+    """All that is kept in a folder, whatever the code and parameters, by the jobs' keys."""
+    return {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
 
 
-def unused_results(folder: Path, jobs: Iterable[Job]) -> dict[Path, str]:
-    """The files in a folder that are of other code or other parameters than these jobs: the work that each is of."""
-    keys = {job.key for job in jobs}
-    others = [file for file in sorted(folder.glob("*.json")) if file.stem not in keys]
-    kept = {file: json.loads(file.read_text()) for file in others}
-    return {file: Job(of.get("function", ""), of.get("parameters", {}), "").work for file, of in kept.items()}
+def work_of(kept: Mapping[str, Any]) -> str:
+    """The :attr:`Job.work` that a kept result is of."""
+    return Job(kept.get("function", ""), kept.get("parameters", {}), "").work

@@ -25,20 +25,20 @@ class Needed:
     least: float
 
 
-def needed_retention(tested: Mapping[float, list[Answers]], full: Answers, share: float) -> Needed:
+def needed_retention(tested: Mapping[float, Answers], full: Answers, share: float) -> Needed:
     """The least retention from which on the accuracy is at least ``share`` of the full one.
 
     Between the retentions that were tested accuracy is taken as linear in log retention; at 1 it is the full one. The
     bootstrap draws videos, the same ones at every retention, and among the seeds of a policy.
 
     Args:
-        tested: by retention below 1, the answers of each seed; to the same questions as ``full``.
+        tested: by retention below 1, the answers; to the same questions as ``full``.
         full: on all tokens.
         share: above 0, at most 1.
     """
     retentions = sorted(tested)
-    right = np.stack([[answers.right.sum(1) for answers in tested[r]] for r in retentions])  # [R, S, V]
-    of_full, asked = full.right.sum(1), full.asked.sum(1).astype(float)  # [V]
+    right = np.stack([tested[r].right.sum(2) for r in retentions]).astype(float)  # [R, S, V]
+    of_full, asked = full.mean.sum(1), full.asked.sum(1).astype(float)  # [V]
     x = np.log([*retentions, 1.0])
 
     def crossing(videos: Floats, seeds: Floats) -> float:

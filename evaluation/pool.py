@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -46,34 +47,32 @@ def run_all(jobs: Iterable[Job], functions: Functions, files: Files, workers: in
     """
     # spawn: nothing of this process is shared, and when it is killed the pipes close and the workers end
     context = multiprocessing.get_context("spawn")
-    waiting, idle = deque(jobs), deque[tuple[Any, Any]]()  # processes and the connections to them
-    busy: dict[Any, tuple[Any, Job, float]] = {}
+    own, processes = threading.local(), list[BaseProcess]()
+
+    def run(job: Job) -> Done:
+        """In this thread's own process; in a new one at first, and after one that died."""
+        if not (hasattr(own, "process") and own.process.is_alive()):
+            own.connection, theirs = context.Pipe()
+            own.process = context.Process(target=_work, args=(theirs, files, functions), daemon=True)
+            own.process.start()
+            theirs.close()
+            processes.append(own.process)
+        began = time.monotonic()
+        try:
+            own.connection.send((job.function, dict(job.parameters)))
+            ended = own.connection.recv()
+        except (EOFError, OSError):
+            own.process.join(10)
+            ended = 0.0, None, (f"its process died (exit status {own.process.exitcode})", "")
+        return Done(job, time.monotonic() - began, *ended)
+
+    threads = ThreadPoolExecutor(workers)
     try:
-        while waiting or busy:
-            while waiting and len(busy) < workers:
-                if not idle:
-                    ours, theirs = context.Pipe()
-                    process = context.Process(target=_work, args=(theirs, files, functions), daemon=True)
-                    process.start()
-                    theirs.close()
-                    idle.append((process, ours))
-                process, connection = idle.popleft()
-                job = waiting.popleft()
-                busy[connection] = process, job, time.monotonic()
-                with suppress(OSError):  # it died while it was idle: told when nothing can be received
-                    connection.send((job.function, dict(job.parameters)))
-            ready: list[Any] = wait(busy)
-            for connection in ready:
-                process, job, began = busy.pop(connection)
-                try:
-                    cpu_seconds, result, error = connection.recv()
-                    idle.append((process, connection))
-                except (EOFError, OSError):
-                    process.join(10)
-                    cpu_seconds, result, error = 0.0, None, (f"its process died (exit status {process.exitcode})", "")
-                yield Done(job, time.monotonic() - began, cpu_seconds, result, error)
+        for future in as_completed([threads.submit(run, job) for job in jobs]):
+            yield future.result()
     finally:
-        for process, _ in (*idle, *((process, None) for process, _, _ in busy.values())):
+        threads.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
             process.terminate()
 
 

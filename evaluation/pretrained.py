@@ -15,8 +15,8 @@ from typing import Annotated
 import torch
 import typer
 
-from evaluation.jobs import Files, fingerprint, sha256_of
-from evaluation.recipe import FULL
+from evaluation.experiments import RECIPE as STUDY
+from evaluation.jobs import fingerprint, sha256_of
 from evaluation.study import StudyError, find_readers
 from evaluation.train import train
 from score_video.miniature.environment import shipped_reader
@@ -31,7 +31,7 @@ def main(
     """Trains the policy that travels, for some minutes, and saves it."""
     recipe = json.loads(RECIPE.read_text())
     try:
-        paths = find_readers(FULL, shipped_reader())
+        paths = find_readers(STUDY, shipped_reader())
         readers = {fingerprint(name, sha256_of(path)): path for name, path in paths.items()}
         if others := [reader for reader in recipe["readers"] if reader not in readers]:
             raise StudyError(f"the recipe is of other readers than there are (name@SHA-256): {', '.join(others)}")
@@ -39,7 +39,7 @@ def main(
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     torch.set_num_threads(1)  # as the study's workers: sums are added up in the same order
-    policy, curve = train(Files(readers, {}), recipe)
+    policy, curve = train(readers, recipe)
     policy.save_pretrained(out)
     if out.resolve() != PRETRAINED.resolve():
         shutil.copy(RECIPE, out)

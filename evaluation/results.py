@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from evaluation.experiments import Plan
+from evaluation.experiments import Plan, advantage_of
 from evaluation.jobs import Job
 from evaluation.needed import Needed, needed_retention
-from evaluation.recipe import SCORES, STRATEGIES
 from evaluation.statistics import Answers, Difference, Marks, unpack
+from score_video.miniature.world import TASKS
 
-Kind = tuple[str, bool]
-"""A strategy, and whether it divides by the standard deviation."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """An accuracy as the document states it.
-
-    Attributes:
-        answers: mean over seeds.
-        of_seeds: one for each seed.
-    """
-
-    answers: Answers
-    of_seeds: tuple[Answers, ...]
-
-    @property
-    def by_seed(self) -> tuple[float, ...]:
-        """Accuracies, one for each seed."""
-        return tuple(one.accuracy for one in self.of_seeds)
-
-    @property
-    def accuracy(self) -> float:
-        """Mean over seeds, 0 to 1."""
-        return self.answers.accuracy
-
-
-Cells = Mapping[float, Cell]
+Cells = Mapping[float, Answers]
 """By retention."""
+
+
+def gains(cells: Cells, base: Cells) -> dict[float, Difference]:
+    """Of one series above another, by retention."""
+    return {retention: cells[retention].minus(base[retention]) for retention in cells}
 
 
 class Results:
@@ -60,196 +37,170 @@ class Results:
 
     def __init__(self, plan: Plan, experiments: Mapping[str, list[Job]], kept: Mapping[str, Mapping[str, Any]]) -> None:
         self.plan, self.recipe, self.experiments, self.kept = plan, plan.recipe, experiments, kept
-        self.splits = list(plan.recipe.test_videos)
-        self.main = next(iter(plan.recipe.policies))
-        self._rows: list[Mapping[str, Any]] = []  # of every test, with all that tells it from others
+        self.splits = list(self.recipe["test_videos"])
+        (self.main,) = self.recipe["experiments"]["policy"][0]["arms"]
         self._asked: dict[tuple[str, str], Marks] = {}
+        rows: list[dict[str, Any]] = []  # of every test, with all that tells it from others
         for name, jobs in experiments.items():
             for job in jobs:
                 if job.key in kept and job.function != "counted":
-                    self._add(name, job)
-
-    def _add(self, experiment: str, job: Job) -> None:
-        result, test = self.of(job), job.parameters.get("test", {})
-        if job.function == "full":
-            self._asked[test["reader"], test["split"]] = unpack(result["asked"], tuple(result["shape"]))
-        of_job = {"experiment": experiment, "function": job.function, **test, **job.tags}
-        self._rows += [{**of_job, **row} for row in result.get("rows", [{**result.get("row", {}), "retention": 1.0}])]
+                    result, test = kept[job.key]["result"], job.parameters.get("test", {})
+                    if job.function == "full":
+                        self._asked[test["reader"], test["split"]] = unpack(result["asked"], tuple(result["shape"]))
+                    of_job = {"experiment": name, "function": job.function, **test, **job.tags}
+                    tested = result["rows"] if "rows" in result else [{**result["row"], "retention": 1.0}]
+                    rows += [{**of_job, **row} for row in tested]
+        self.tests = pd.DataFrame(rows)
 
     def complete(self, *experiments: str) -> bool:
         """Whether all results of these are there, and the questions of all tests are known."""
         return all(job.key in self.kept for name in ("full", *experiments) for job in self.experiments[name])
 
-    def of(self, job: Job) -> dict[str, Any]:
-        """What a job returned."""
-        result: dict[str, Any] = self.kept[job.key]["result"]
-        return result
+    def of(self, experiment: str) -> list[dict[str, Any]]:
+        """What the jobs of an experiment returned."""
+        return [self.kept[job.key]["result"] for job in self.experiments[experiment]]
 
-    def _where(self, **wanted: Any) -> list[Mapping[str, Any]]:
-        return [row for row in self._rows if all(row.get(name) == value for name, value in wanted.items())]
+    def arms(self, experiment: str, tag: str) -> list[str]:
+        """The values of a tag in an experiment, in its order."""
+        return list(self.tests.loc[self.tests["experiment"] == experiment, tag].unique())
 
-    def _cell(self, rows: Iterable[Mapping[str, Any]], split: str, reader: str = "shipped") -> Cell:
-        """The mean of rows, one for each seed."""
+    def _tests(self, split: str, reader: str, **wanted: str) -> pd.DataFrame:
+        """The tests on a split and a reader with these tags."""
+        wanted |= {"split": split, "reader": self.plan.readers[reader]}
+        return self.tests[np.logical_and.reduce([self.tests[name] == value for name, value in wanted.items()])]
+
+    def _answers(self, right: pd.Series[str], split: str, reader: str = "shipped") -> Answers:
+        """The answers of several seeds, as they are kept."""
         asked = self._asked[self.plan.readers[reader], split]
-        answers = [Answers.of(row, asked) for row in rows]
-        return Cell(Answers.mean_of(answers), tuple(answers))
+        return Answers(np.stack([unpack(of_seed, asked.shape) for of_seed in right]), asked)
 
-    def cells(self, experiment: str, split: str, reader: str = "shipped", **wanted: Any) -> Cells:
-        """The tests on a split and a reader with these tags, over their seeds."""
-        rows: dict[float, list[Mapping[str, Any]]] = {}
-        for row in self._where(experiment=experiment, split=split, reader=self.plan.readers[reader], **wanted):
-            rows.setdefault(row["retention"], []).append(row)
-        return {retention: self._cell(of, split, reader) for retention, of in rows.items()}
+    def _cells(self, tests: pd.DataFrame, split: str, reader: str) -> Cells:
+        return {at: self._answers(right, split, reader) for at, right in tests.groupby("retention")["right"]}
 
-    def full(self, split: str, reader: str = "shipped") -> Cell:
+    def full(self, split: str, reader: str = "shipped") -> Answers:
         """The reader on all tokens of a split."""
-        return self.cells("full" if reader == "shipped" else "towers", split, reader, function="full")[1.0]
+        experiment = "full" if reader == "shipped" else "towers"
+        return self._answers(self._tests(split, reader, experiment=experiment, function="full")["right"], split, reader)
 
     def policy(
-        self, experiment: str, split: str, selection: str = "systematic", reader: str = "shipped", **tags: Any
+        self, experiment: str, split: str, selection: str = "systematic", reader: str = "shipped", **tags: str
     ) -> Cells:
         """The policies with these tags, over their seeds."""
-        return self.cells(experiment, split, reader, function="policy", selection=selection, **tags)
+        wanted = {"experiment": experiment, "function": "policy", "selection": selection, **tags}
+        return self._cells(self._tests(split, reader, **wanted), split, reader)
 
     def methods(
         self, split: str, experiment: str = "methods", reader: str = "shipped", oracle: bool = False
     ) -> dict[str, Cells]:
         """Every method without training, by each selection, the best at the largest retention of at most 10% first; or
         the oracle alone."""
-        of_reader = {"experiment": experiment, "function": "method", "reader": self.plan.readers[reader]}
-        rows = self._where(**of_reader, split=split)
+        tests = self._tests(split, reader, experiment=experiment, function="method")
+        tests = tests[(tests["method"] == "oracle") == oracle]
         series = {
-            f"{method}, {by}" if method in SCORES else method: self.cells(
-                experiment, split, reader, function="method", method=method, selection=by
-            )
-            for method, by in dict.fromkeys((row["method"], row["selection"]) for row in rows)
-            if (method == "oracle") == oracle
+            method if pd.isna(selection) else f"{method}, {selection}": self._cells(of, split, reader)
+            for (method, selection), of in tests.groupby(["method", "selection"], sort=False, dropna=False)
         }
-        at = max((r for r in self.recipe.retentions if r <= 0.10), default=self.recipe.retentions[0])
+        at = max((r for r in self.recipe["retentions"] if r <= 0.10), default=self.recipe["retentions"][0])
         return dict(sorted(series.items(), key=lambda one: -one[1][at].accuracy))
 
-    def needed(self, cells: Cells, split: str, share: float, reader: str = "shipped") -> Needed:
-        """The retention at which something keeps a share of the full accuracy."""
-        tested = {retention: list(cell.of_seeds) for retention, cell in cells.items()}
-        return needed_retention(tested, self.full(split, reader).answers, share)
+    def series(self, split: str) -> dict[str, Cells]:
+        """Everything tested on a split: the policy by both selections, methods without training, the oracle."""
+        by = {f"**{self.main}, {by}**": self.policy("policy", split, by) for by in ("systematic", "topk")}
+        return by | self.methods(split) | self.methods(split, oracle=True)
 
     def best_method(
         self, split: str, retention: float, experiment: str = "methods", reader: str = "shipped"
-    ) -> tuple[str, Cell]:
+    ) -> tuple[str, Answers]:
         """The one with the highest accuracy there, by any selection."""
         series = self.methods(split, experiment, reader)
         best = max(series, key=lambda name: series[name][retention].accuracy)
         return best, series[best][retention]
 
-    def curriculum_gains(self) -> dict[str, dict[float, Difference]]:
-        """Stills first minus none, by setting and retention."""
-        gains = {}
-        for name in self.recipe.curriculum:
-            none, first = (
-                self.policy("curriculum", self.recipe.one_split, setting=name, curriculum=kind)
-                for kind in ("none", "stills first")
-            )
-            gains[name] = {retention: first[retention].answers.minus(none[retention].answers) for retention in none}
-        return gains
+    def by_task(self) -> dict[str, float]:
+        """The reader's accuracy on all tokens, by split and task."""
+        shares = {
+            f"{split} {task.name}": of
+            for split in self.splits
+            for task, of in zip(TASKS, self.full(split).by_task, strict=True)
+        }
+        return {where: share for where, share in shares.items() if not np.isnan(share)}
 
-    def adaptive(self, name: str) -> list[float]:
-        """A figure of the policies that choose the count, of each seed."""
-        return [self.of(job)[name] for job in self.experiments["adaptive"]]
+    def needed(self, cells: Cells, split: str, *shares: float) -> list[Needed]:
+        """The retention at which something keeps each of these shares of the full accuracy."""
+        return [needed_retention(cells, self.full(split), share) for share in shares]
 
-    def adaptive_gains(self) -> list[tuple[float, Cell, Cell]]:
-        """(retention, a count for each video, the same count for all)."""
-        results = [self.of(job) for job in self.experiments["adaptive"]]
-        gains = []
-        for rows in zip(*(result["equal_mean"] for result in results), strict=True):
-            adaptive, fixed = (
-                self._cell([row[kind] for row in rows], self.recipe.density_split) for kind in ("adaptive", "fixed")
-            )
-            gains.append((rows[0]["retention"], adaptive, fixed))
-        return gains
+    def needed_at_best(self, split: str, share: float) -> tuple[Needed, str, Needed]:
+        """What the policy needs, and which method without training needs least, and how much."""
+        methods = {name: self.needed(cells, split, share)[0] for name, cells in self.methods(split).items()}
+        best = min(methods, key=lambda name: methods[name].value)
+        return self.needed(self.policy("policy", split), split, share)[0], best, methods[best]
 
     def long_video_gains(self) -> dict[float, Difference]:
         """Compressed by the policy minus full, on long videos."""
-        full = self.full("long").answers
-        return {r: cell.answers.minus(full) for r, cell in self.policy("policy", "long", policy=self.main).items()}
+        return {retention: cell.minus(self.full("long")) for retention, cell in self.policy("policy", "long").items()}
+
+    def curriculum_gains(self) -> dict[str, dict[float, Difference]]:
+        """Stills first minus none, by setting and retention."""
+        table = {}
+        for setting in self.arms("curriculum", "setting"):
+            none, first = (
+                self.policy("curriculum", self.recipe["one_split"], setting=setting, curriculum=kind)
+                for kind in ("none", "stills first")
+            )
+            table[setting] = gains(first, none)
+        return table
+
+    def adaptive_gains(self) -> list[tuple[float, Answers, Answers]]:
+        """(retention, a count for each video, the same count for all)."""
+        rows = pd.DataFrame([row for result in self.of("adaptive") for row in result["equal_mean"]])
+        return [
+            (at, *(self._answers(of[kind].str["right"], "density") for kind in ("adaptive", "fixed")))
+            for at, of in rows.groupby("retention")
+        ]
 
     @cached_property
-    def sweep(self) -> Sweep:
-        """The comparison of advantage strategies."""
-        trainings = [Training.of(job.tags, self.of(job)) for job in self.experiments["advantages"]]
-        return Sweep(trainings, self.recipe.sweep_weights)
+    def sweep(self) -> pd.DataFrame:
+        """The short trainings that compare advantage strategies: their settings and seed; kind, their name; expected,
+        tokens that the policy would keep, mean over videos; ratio, as a part of all; accuracy, when it keeps as many
+        as it expects; correlation of its count with what happens in a video; and whether it collapsed: it would keep
+        next to nothing, or most."""
+        rows = []
+        for job, result in zip(self.experiments["advantages"], self.of("advantages"), strict=True):
+            kind = f"{job.tags['advantage']} (scaled)" if job.tags["scale_rewards"] else job.tags["advantage"]
+            of = {"kind": kind, "expected": result["expected"], "ratio": result["expected_ratio"]}
+            rows.append(
+                {**job.tags, **of, "accuracy": result["deployed"]["accuracy"], "correlation": result["correlation"]}
+            )
+        sweep = pd.DataFrame(rows)
+        sweep["collapsed"] = (sweep["expected"] < self.LEAST_TOKENS) | (sweep["ratio"] > self.MOST_RATIO)
+        return sweep
 
+    def stable_weights(self) -> dict[str, int]:
+        """For each kind, at how many of the weights no seed collapsed."""
+        collapsed = self.sweep.groupby(["kind", "compression_weight"], sort=False)["collapsed"].any()
+        return dict((~collapsed).groupby("kind", sort=False).sum())
 
-@dataclass(frozen=True)
-class Training:
-    """One short training of the sweep.
-
-    Attributes:
-        kind, weight: what was set.
-        expected: tokens that the policy would keep, mean over videos; ``ratio``: as a part of all.
-        accuracy: when it keeps as many as it expects.
-        correlation: rank correlation of its count with what happens in a video.
-    """
-
-    kind: Kind
-    weight: float
-    expected: float
-    ratio: float
-    accuracy: float
-    correlation: float
-
-    @staticmethod
-    def of(tags: Mapping[str, Any], result: Mapping[str, Any]) -> Training:
-        """From a job's tags and result."""
-        set_to = (tags["strategy"], tags["scale"]), tags["weight"]
-        measured = (result["expected"], result["expected_ratio"], result["deployed"]["accuracy"], result["correlation"])
-        return Training(*set_to, *measured)
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether it would keep next to nothing, or most."""
-        return self.expected < Results.LEAST_TOKENS or self.ratio > Results.MOST_RATIO
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """All short trainings."""
-
-    trainings: list[Training]
-    weights: tuple[float, ...]
-
-    kinds = tuple((strategy, scale) for scale in (False, True) for strategy in STRATEGIES)
-
-    def at(self, kind: Kind, weight: float) -> list[Training]:
-        """The seeds of one setting."""
-        return [one for one in self.trainings if (one.kind, one.weight) == (kind, weight)]
-
-    def survivors(self, kind: Kind) -> list[Training]:
-        """Those of a kind, at any weight, that did not collapse."""
-        return [one for one in self.trainings if one.kind == kind and not one.collapsed]
-
-    def stable_weights(self) -> dict[Kind, int]:
-        """At how many of the weights no seed collapsed."""
-        return {
-            kind: sum(not any(one.collapsed for one in self.at(kind, weight)) for weight in self.weights)
-            for kind in self.kinds
-        }
-
-    def above_curve(self) -> dict[Kind, Difference]:
+    def above_curve(self) -> dict[str, Difference]:
         """How far above the common curve of accuracy over retention the surviving trainings of each kind lie.
 
         The curve is the quadratic in log retention that is closest to all of them, so that strategies are compared at
         equal retention. Mean and its standard error over trainings; only where there are two or more.
         """
-        alive = [one for one in self.trainings if not one.collapsed]
+        alive = self.sweep[~self.sweep["collapsed"]]
         if len(alive) < 4:
             return {}
-        x = np.log([one.ratio for one in alive])
-        y = np.array([one.accuracy for one in alive])
-        design = np.stack([np.ones_like(x), x, x * x], 1)
-        rest = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
-        table = {}
-        for kind in self.kinds:
-            own = rest[[one.kind == kind for one in alive]]
-            if len(own) > 1:
-                table[kind] = Difference(float(own.mean()), float(own.std(ddof=1) / math.sqrt(len(own))))
-        return table
+        x = np.log(alive["ratio"])
+        rest = alive["accuracy"] - np.polyval(np.polyfit(x, alive["accuracy"], 2), x)
+        table = rest.groupby(alive["kind"], sort=False).agg(["mean", "sem", "size"])
+        return {kind: Difference(mean, error) for kind, mean, error, size in table.itertuples() if size > 1}
+
+    def best_split(self) -> tuple[int, str, Difference] | None:
+        """What splitting the reward gains at equal retention: how many strategies split, the best one, how far it lies
+        above leave_one_out. None where it cannot be told."""
+        above, settings = self.above_curve(), self.sweep.drop_duplicates("kind").set_index("kind")
+        splits = [kind for kind in above if advantage_of(settings.loc[kind]) not in ("leave_one_out", "joint")]
+        if not splits or "leave_one_out" not in above:
+            return None
+        best, single = max(splits, key=lambda kind: above[kind].value), above["leave_one_out"]
+        error = float(np.hypot(above[best].error, single.error))
+        return len(splits), best, Difference(above[best].value - single.value, error)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import track
 
-from evaluation.experiments import Plan, plan_experiments
-from evaluation.jobs import ROOT, Code, Files, Job, fingerprint, load_results, save_result, sha256_of, unused_results
+from evaluation.experiments import Plan, Recipe, footage_fingerprint, reader_names
+from evaluation.jobs import ROOT, Code, Files, Job, fingerprint, load_results, save_result, sha256_of, work_of
 from evaluation.pool import Done, run_all
-from evaluation.recipe import Recipe
 from evaluation.report import write_report
 from evaluation.results import Results
 from evaluation.work import FUNCTIONS
@@ -28,8 +28,8 @@ class StudyError(Exception):
 
 def find_readers(recipe: Recipe, shipped: Path, folder: Path = READERS) -> dict[str, Path]:
     """The readers that a recipe names, by name. Raises StudyError where one is not there."""
-    named = dict.fromkeys(("shipped", *recipe.train_towers, *recipe.test_towers))
-    readers = {name: shipped if name == "shipped" else folder / f"{name}.safetensors" for name in named}
+    names = reader_names(recipe)
+    readers = {name: shipped if name == "shipped" else folder / f"{name}.safetensors" for name in names}
     for name, path in readers.items():
         if not path.is_file():
             raise StudyError(f"there is no reader {name}: {path} is no file (evaluation/readers/make.sh makes it)")
@@ -67,23 +67,23 @@ class Study:
     @cached_property
     def experiments(self) -> dict[str, list[Job]]:
         """The jobs of each."""
-        return plan_experiments(self.plan)
+        return self.plan.experiments()
 
     def _files(self, jobs: Sequence[Job]) -> Files:
         """The files of these jobs. Raises StudyError where they need a clip that was not given, or is another."""
-        readers = {self.plan.readers[name]: path for name, path in self.readers.items()}
-        wanted = self.recipe.footage
-        if wanted is None or not any(wanted.fingerprint in job.work for job in jobs):
-            return Files(readers, {})
-        of_it = f"the split footage needs {wanted.name} with SHA-256 {wanted.sha256} ({wanted.source})"
+        files = {self.plan.readers[name]: path for name, path in self.readers.items()}
+        wanted, named = self.recipe["footage"], footage_fingerprint(self.recipe)
+        if not any(named in job.work for job in jobs):
+            return files
+        of_it = f"the split footage needs {wanted['name']} with SHA-256 {wanted['sha256']} ({wanted['source']})"
         if self.footage is None or not self.footage.is_file():
             found = "none was given" if self.footage is None else f"there is no file {self.footage}"
             raise StudyError(f"{of_it}, but {found}: give it with --footage PATH, or put it into evaluation/footage/")
-        if (sha256 := sha256_of(self.footage)) != wanted.sha256:
+        if (sha256 := sha256_of(self.footage)) != wanted["sha256"]:
             raise StudyError(
                 f"{of_it}, but {self.footage} has SHA-256 {sha256}: give the right one with --footage PATH"
             )
-        return Files(readers, {wanted.fingerprint: self.footage})
+        return {**files, named: self.footage}
 
     def _check_code(self) -> None:
         if self.code.changed and not self.allow_dirty:
@@ -93,10 +93,14 @@ class Study:
                 f"commit {self.code.commit}: {first} (commit them, or --allow-dirty, and the document will say so)"
             )
 
-    def _usable(self, jobs: Sequence[Job]) -> dict[str, dict[str, object]]:
-        """The results that are of this code and, but where it is allowed, of code in the history."""
-        kept = load_results(self.results, jobs)
-        return {key: of for key, of in kept.items() if self.allow_dirty or not of["made"]["changed"]}
+    def _jobs(self, names: Sequence[str]) -> dict[str, Job]:
+        """The jobs of these experiments, by key: each once."""
+        return {job.key: job for name in names for job in self.experiments[name]}
+
+    def _usable(self, kept: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Of kept results those of this code and, but where it is allowed, of code in the history."""
+        own = {key: kept[key] for key in self._jobs(list(self.experiments)) if key in kept}
+        return {key: of for key, of in own.items() if self.allow_dirty or not of["made"]["changed"]}
 
     def run(self, names: Sequence[str], fresh: bool = False, workers: int = 2) -> list[Done]:
         """Runs the jobs of these experiments that have no result, or with ``fresh`` all; returns those that failed.
@@ -107,32 +111,26 @@ class Study:
         console = Console(highlight=False)
         code, made = self.code, circumstances("torch", "transformers")
         self._check_code()
-        unique = {job.key: job for name in names for job in self.experiments[name]}
-        usable = self._usable(list(unique.values()))
-        jobs = [job for job in unique.values() if fresh or job.key not in usable]
+        wanted, kept = self._jobs(names), load_results(self.results)
+        usable = self._usable(kept)
+        jobs = [job for key, job in wanted.items() if fresh or key not in usable]
         files = self._files(jobs)
-        console.print(f"{len(jobs)} jobs to run, {len(unique) - len(jobs)} have a result in {self.results}")
-        every = [job for of in self.experiments.values() for job in of]
-        if unused := unused_results(self.results, every):
-            first = next(iter(unused)).name
-            console.print(f"{len(unused)} results there are of other code or parameters and not used: {first}, ...")
+        console.print(f"{len(jobs)} jobs to run, {len(wanted) - len(jobs)} have a result in {self.results}")
+        if unused := sorted(set(kept) - set(self._jobs(list(self.experiments)))):
+            console.print(f"{len(unused)} results there are of other code or parameters and not used: {unused[0]}, ...")
+        made |= {"commit": code.commit, "changed": list(code.changed)}
         failed: list[Done] = []
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("jobs", total=len(jobs))
-            for ended in run_all(jobs, FUNCTIONS, files, workers):
-                if code.root is not None and Code.of(code.root).hash != code.hash:
-                    raise StudyError("the code was changed while jobs ran: those that were under way are not kept")
-                if ended.error is None:
-                    times = {"seconds": round(ended.seconds, 2), "cpu_seconds": round(ended.cpu_seconds, 2)}
-                    state = {"commit": code.commit, "changed": list(code.changed)}
-                    save_result(self.results, ended.job, {**times, "made": made | state, "result": ended.result})
-                else:
-                    failed.append(ended)
-                outcome = "" if ended.error is None else f"  FAILED: {ended.error[0]}"
-                times_of = f"{ended.seconds:7.1f} s ({ended.cpu_seconds:.1f} s of a core)"
-                progress.console.print(f"{times_of}  {ended.job.label}{outcome}", markup=False)
-                progress.advance(bar)
+        for ended in track(run_all(jobs, FUNCTIONS, files, workers), "jobs", total=len(jobs), console=console):
+            if code.root is not None and Code.of(code.root).hash != code.hash:
+                raise StudyError("the code was changed while jobs ran: those that were under way are not kept")
+            if ended.error is None:
+                times = {"seconds": round(ended.seconds, 2), "cpu_seconds": round(ended.cpu_seconds, 2)}
+                save_result(self.results, ended.job, {**times, "made": made, "result": ended.result})
+            else:
+                failed.append(ended)
+            outcome = "" if ended.error is None else f"  FAILED: {ended.error[0]}"
+            times_of = f"{ended.seconds:7.1f} s ({ended.cpu_seconds:.1f} s of a core)"
+            console.print(f"{times_of}  {ended.job.label}{outcome}", markup=False)
         for ended in failed:
             message, details = ended.error or ("", "")
             console.print(f"failed: {ended.job.label} ({ended.job.key}): {message}\n{details}".rstrip(), markup=False)
@@ -148,21 +146,17 @@ class Study:
         told = self.lacking()
         if told and not partial:
             raise StudyError(f"the document is not written: {told} (--partial writes what there is, and says so)")
-        kept = self._usable([job for of in self.experiments.values() for job in of])
-        return write_report(Results(self.plan, self.experiments, kept), self.code, told, self.docs)
+        results = Results(self.plan, self.experiments, self._usable(load_results(self.results)))
+        return write_report(results, self.code, told, self.docs)
 
     def lacking(self) -> str:
         """Which results there are not, or not of this code, or of code that is not in the history; "" if none."""
-        every = {job.key: job for of in self.experiments.values() for job in of}
-        usable = self._usable(list(every.values()))
-        jobs = [job for key, job in every.items() if key not in usable]
-        dirty, others = load_results(self.results, jobs), set(unused_results(self.results, jobs).values())
-        reasons = {
-            "of code that is not in the history": [job for job in jobs if job.key in dirty],
-            "stale, of other code": [job for job in jobs if job.key not in dirty and job.work in others],
-            "missing": [job for job in jobs if job.key not in dirty and job.work not in others],
-        }
-        named = {
-            reason: ", ".join([job.label for job in of[:3]] + ["..."] * (len(of) > 3)) for reason, of in reasons.items()
-        }
-        return "; ".join(f"{len(of)} results are {reason} ({named[reason]})" for reason, of in reasons.items() if of)
+        kept = load_results(self.results)
+        usable, works = self._usable(kept), {work_of(of) for of in kept.values()}
+        dirty, stale, missing = "of code that is not in the history", "stale, of other code", "missing"
+        labels: dict[str, list[str]] = {dirty: [], stale: [], missing: []}
+        for key, job in self._jobs(list(self.experiments)).items():
+            if key not in usable:
+                labels[dirty if key in kept else stale if job.work in works else missing].append(job.label)
+        named = {reason: ", ".join(of[:3] + ["..."] * (len(of) > 3)) for reason, of in labels.items()}
+        return "; ".join(f"{len(of)} results are {reason} ({named[reason]})" for reason, of in labels.items() if of)

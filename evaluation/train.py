@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,17 +23,24 @@ from score_video.rl.trainer import ScoreTrainer
 METRICS = ("step", "reward", "accuracy", "kept_ratio")
 
 
-def environment(files: Files, reader: str, footage: str | None = None) -> MiniatureEnvironment:
-    """The reader and the footage of those fingerprints; read once in a process."""
-    return _environment(files.readers[reader], None if footage is None else files.footage[footage])
+ENVIRONMENTS: dict[str, Callable[[Path, Path | None], Any]] = {"miniature": MiniatureEnvironment}
+"""The worlds that jobs name: (weights of a reader, a clip or None) -> what is trained on and tested. It has what
+:class:`MiniatureEnvironment` has, and its examples are those of :class:`MiniatureVideos`."""
 
 
-_environment = lru_cache(maxsize=16)(MiniatureEnvironment)
+@lru_cache(maxsize=16)
+def _environment(name: str, reader: Path, footage: Path | None) -> Any:
+    return ENVIRONMENTS[name](reader, footage)
+
+
+def environment(files: Files, name: str, reader: str, footage: str | None = None) -> Any:
+    """One of ``ENVIRONMENTS`` with the reader and the footage of those fingerprints; made once in a process."""
+    return _environment(name, files[reader], None if footage is None else files[footage])
 
 
 def train(files: Files, training: Mapping[str, Any]) -> tuple[SurprisePolicy, list[list[float]]]:
-    """A policy, as :meth:`evaluation.experiments.Plan.training` describes it; and its curve, rows of ``METRICS``."""
-    readers = [environment(files, reader) for reader in training["readers"]]
+    """A policy, as the jobs of :class:`evaluation.experiments.Plan` describe it; and its curve, rows of ``METRICS``."""
+    readers = [environment(files, training["environment"], reader) for reader in training["readers"]]
     seed, settings = training["seed"], training["settings"]
     torch.manual_seed(seed)
     width = readers[0].token_width if len(readers) == 1 else 0

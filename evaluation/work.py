@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from evaluation.jobs import Files, Result
-from evaluation.statistics import Marks, pack, share_out, spearman
+from evaluation.statistics import pack, share_out
 from evaluation.train import environment, train
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import (
     Accuracy,
-    Choose,
     budgets,
     choose_by_method,
     choose_by_policy,
@@ -27,14 +27,16 @@ from score_video.policy import SurprisePolicy, expected_count
 from score_video.rl.environment import EncodedBatch, Selection
 
 Test = Mapping[str, Any]
-"""reader, split, seed, videos, and footage for the split that needs it."""
+"""environment, reader, split, seed, videos, and footage for the split that needs it."""
 Batches = Sequence[EncodedBatch]
 
 
 def full(files: Files, test: Test) -> Result:
-    """The reader on all tokens; and which questions there are."""
+    """The reader on all tokens; and which questions there are, bool [videos, tasks], packed, and its shape."""
     env, batches = _encoded_test(files, test)
-    return {**_asked(batches), "row": _row(env, batches, None, [batch.videos.lengths for batch in batches])}
+    asked = (torch.cat([batch.payload.answers for batch in batches]) != NOT_ASKED).numpy()
+    everything = evaluate_counts(env, batches, None, [batch.videos.lengths for batch in batches])
+    return {"shape": list(asked.shape), "asked": pack(asked), "row": _row(everything)}
 
 
 def method(
@@ -47,7 +49,7 @@ def method(
         for seed in seeds:
             choose = choose_by_method(method, selection, seed)
             for retention in retentions:
-                tested = _row(env, batches, choose, _same_for_all(batches, retention))
+                tested = _row(evaluate_counts(env, batches, choose, _same_for_all(batches, retention)))
                 rows.append({"selection": selection, "seed": seed, "retention": retention, **tested})
     return {"rows": rows}
 
@@ -61,12 +63,13 @@ def policy(
 ) -> Result:
     """A policy trained, and tested by each selection at each retention."""
     trained, curve = train(files, training)
+    test_policy = _test_seeing if trained.config.question_width else _test_policy
     rows = []
     for test in tests:
         env, batches = _encoded_test(files, test)
         for selection in selections:
             for retention in retentions:
-                tested = _policy_row(env, batches, trained, selection, _same_for_all(batches, retention))
+                tested = _row(test_policy(env, batches, trained, selection, _same_for_all(batches, retention)))
                 of_test = {"split": test["split"], "reader": test["reader"]}
                 rows.append({**of_test, "selection": selection, "retention": retention, **tested})
     return {"curve": curve, "rows": rows}
@@ -78,38 +81,33 @@ def counted(files: Files, training: Mapping[str, Any], test: Test, retentions: S
     trained, curve = train(files, training)
     env, batches = _encoded_test(files, test)
     with torch.no_grad():
-        logits = [trained(batch.videos) for batch in batches]
-    expected = torch.cat([expected_count(logit, batch.videos) for logit, batch in zip(logits, batches, strict=True)])
+        expected = torch.cat([expected_count(trained(batch.videos), batch.videos) for batch in batches])
     lengths = torch.cat([batch.videos.lengths for batch in batches])
-
     choose = choose_by_policy(trained)
 
     def at(counts: Tensor) -> dict[str, Any]:
-        sizes = [batch.videos.num_videos for batch in batches]
-        return _row(env, batches, choose, torch.split(counts.int(), sizes))
+        keeps = torch.split(counts.int(), [batch.videos.num_videos for batch in batches])
+        return _row(evaluate_counts(env, batches, choose, keeps))
 
-    world = env.world(test["split"], "test", test["seed"])
-    activity = world.videos(range(test["videos"])).activity
-    by_activity = [
-        [level, int(own.sum()), float(expected[own].mean()), float(expected[own].std(correction=0))]
-        for level in sorted(set(activity.tolist()))
-        for own in [activity == level]
-    ]
     equal_mean = []
     for retention in retentions:
         same = torch.cat(_same_for_all(batches, retention))
         # a policy that has collapsed expects 0 tokens, of which there are no shares
         scaled = torch.from_numpy(share_out(expected.clamp(min=1e-6), int(same.sum()), lengths))
         equal_mean.append({"retention": retention, "adaptive": at(scaled), "fixed": at(same)})
+    activity = env.world(test["split"], "test", test["seed"]).videos(range(test["videos"])).activity
+    videos = pd.DataFrame({"activity": activity.double(), "expected": expected.double()})
     return {
         "curve": curve,
         "expected": float(expected.mean()),
         "expected_ratio": float((expected / lengths).mean()),
-        "correlation": spearman(expected, activity),
-        "by_activity": by_activity,
+        "correlation": float(videos.corr("spearman").loc["expected", "activity"]),  # NaN where one does not vary
+        "by_activity": [
+            [float(level), len(own), float(own.mean()), float(own.std(ddof=0))]
+            for level, own in videos.groupby("activity")["expected"]
+        ],
         "deployed": at(expected.round().clamp(min=1).minimum(lengths)),
         "equal_mean": equal_mean,
-        **_asked(batches),
     }
 
 
@@ -118,7 +116,7 @@ FUNCTIONS: dict[str, Callable[..., Result]] = {"full": full, "method": method, "
 
 def _encoded_test(files: Files, test: Test) -> tuple[MiniatureEnvironment, list[EncodedBatch]]:
     """Its videos after the vision tower; encoded once in a process while it works on the same ones."""
-    env = environment(files, test["reader"], test.get("footage"))
+    env = environment(files, test["environment"], test["reader"], test.get("footage"))
     return env, _encoded_split(env, test["split"], test["seed"], test["videos"])
 
 
@@ -127,23 +125,13 @@ def _encoded_split(env: MiniatureEnvironment, split: str, seed: int, videos: int
     return encode_split(env, split, "test", seed, videos)
 
 
-def _asked(batches: Batches) -> Result:
-    """Which questions there are: bool [videos, tasks], packed, and its shape."""
-    asked: Marks = (torch.cat([batch.payload.answers for batch in batches]) != NOT_ASKED).numpy()
-    return {"shape": list(asked.shape), "asked": pack(asked)}
-
-
 def _same_for_all(batches: Batches, retention: float) -> list[Tensor]:
     """The same budget for every video of as many tokens."""
     return [budgets(batch, retention) for batch in batches]
 
 
-def _row(env: MiniatureEnvironment, batches: Batches, choose: Choose | None, keeps: Sequence[Tensor]) -> Result:
-    """What a result keeps of a test: on the tokens that ``choose`` keeps, or on all."""
-    return _kept(evaluate_counts(env, batches, choose, keeps))
-
-
-def _kept(accuracy: Accuracy) -> Result:
+def _row(accuracy: Accuracy) -> Result:
+    """What a result keeps of a test."""
     return {
         "accuracy": accuracy.mean,
         "questions": int(accuracy.asked.sum()),
@@ -152,14 +140,18 @@ def _kept(accuracy: Accuracy) -> Result:
     }
 
 
-def _policy_row(
+def _test_policy(
     env: MiniatureEnvironment, batches: Batches, policy: SurprisePolicy, selection: Any, keeps: Sequence[Tensor]
-) -> Result:
-    """On what a policy keeps. One that sees the question chooses anew for each, and is asked that one alone."""
-    choose = choose_by_policy(policy, selection)
-    if not policy.config.question_width:
-        return _row(env, batches, choose, keeps)
-    parts = []
+) -> Accuracy:
+    """On what a policy keeps."""
+    return evaluate_counts(env, batches, choose_by_policy(policy, selection), keeps)
+
+
+def _test_seeing(
+    env: MiniatureEnvironment, batches: Batches, policy: SurprisePolicy, selection: Any, keeps: Sequence[Tensor]
+) -> Accuracy:
+    """The same of one that sees the question: it chooses anew for each, and is asked that one alone."""
+    choose, parts = choose_by_policy(policy, selection), []
     for batch, keep in zip(batches, keeps, strict=True):
         videos, answers = batch.videos, batch.payload.answers
         tasks = torch.eye(answers.shape[1])
@@ -169,4 +161,4 @@ def _policy_row(
         right = best.diagonal(dim1=0, dim2=2) == answers  # of [task selected for, B, task asked]
         results = right.to(torch.int8).masked_fill_(answers == NOT_ASKED, NOT_ASKED)
         parts.append(Accuracy(results, int(keep.sum()), len(videos.tokens)))
-    return _kept(Accuracy.join(parts))
+    return Accuracy.join(parts)
