@@ -1,15 +1,22 @@
 """The study behind docs/results.md: ``python -m evaluation`` (``make results``).
 
-Many small jobs on the miniature world, each a pure function of its parameters and of the code that it runs, whose
-result is kept as JSON; and a document with tables and figures made from that JSON alone.
+Many small jobs, each a pure function of its parameters and of the code that it runs, whose result is kept as JSON; and
+a document with tables and figures made from that JSON alone.
 
-    recipe.py       everything that can be set: sizes, seeds, how policies are trained, the clip behind the footage
-    experiments.py  the jobs of each experiment
+    recipe.yaml     everything that can be set, and the table of experiments; experiments.py: the jobs that these are
     jobs.py         what a job is, and the hash of the code that is part of its key
     work.py         what the jobs do; train.py below it
     pool.py         runs them in worker processes
     study.py        finds files, runs what has no result yet, keeps results, and refuses what is not whole
-    report.py       writes the document from templates/; checks.py and figures.py are parts of it
+    results.py      the results, looked up as the document asks for them
+    report.py       writes the document from templates/, which has its words and tables; figures.py draws
+
+To add an experiment: groups of jobs under a new name in recipe.yaml (its comments say what a group can have), a section
+in templates/results.md.j2 that is there once the results are, and a line in templates/checks.md.j2 if something is
+expected of it. ``results.policy`` looks its policies up by the group's tag. One on another world than the miniature
+names its ``environment`` in the group, and has a line in ``ENVIRONMENTS`` of train.py; other readers than those of
+evaluation/readers are found by ``find_readers`` of study.py. Other work than training and testing is a function of
+work.py, and a kind of group in experiments.py.
 
 A change of code that decides results makes every job run again. Code that is not committed runs only with
 ``--allow-dirty``, and the document says so at its top; without all results of one code there is no document, but with

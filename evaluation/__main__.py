@@ -9,19 +9,16 @@ from typing import Annotated
 
 import typer
 
-from evaluation.experiments import EXPERIMENTS
+from evaluation.experiments import EXPERIMENTS, QUICK, RECIPE, Recipe
 from evaluation.jobs import RESULTS, ROOT, Code
-from evaluation.recipe import FULL, QUICK, Recipe
 from evaluation.study import Study, StudyError, find_readers
 from score_video.miniature.environment import shipped_reader
 
 
 def find_footage(recipe: Recipe) -> Path | None:
     """The clip that a recipe names, where it lies in evaluation/footage or beside the checkout."""
-    if recipe.footage is None:
-        return None
     places = (ROOT / "evaluation" / "footage", ROOT.parent / "shared" / "video")
-    return next((place / recipe.footage.name for place in places if (place / recipe.footage.name).is_file()), None)
+    return next((path for place in places if (path := place / recipe["footage"]["name"]).is_file()), None)
 
 
 def main(
@@ -40,7 +37,7 @@ def main(
     names = list(EXPERIMENTS) if only is None else only
     if unknown := [name for name in names if name not in EXPERIMENTS]:
         raise typer.BadParameter(f"there is no experiment {unknown[0]!r}; there are {', '.join(EXPERIMENTS)}")
-    recipe = QUICK if quick else FULL
+    recipe = QUICK if quick else RECIPE
     folder = Path(tempfile.mkdtemp(prefix="study-")) if quick else None
     try:
         study = Study(

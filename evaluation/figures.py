@@ -20,16 +20,6 @@ from score_video.files import output_file
 # Okabe and Ito's colours, told apart by colour-blind people too
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#E5E5E5",
-    "axes.axisbelow": True,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-}
 _DOTTED: Any = {"color": BLACK, "lw": 0.8, "ls": (0, (1, 2))}
 _LEAST_SHOWN = 0.1  # percent
 
@@ -44,7 +34,7 @@ def draw_figures(results: Results, docs: Path) -> list[Path]:
         _advantages: ("advantages",),
     }
     drawn = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(fname=Path(__file__).with_suffix(".mplstyle")):
         for draw, experiments in figures.items():
             if results.complete(*experiments):
                 drawn.append(docs / f"results-{draw.__name__.strip('_')}.png")

@@ -29,14 +29,14 @@ class Done:
         seconds: how long it took.
         cpu_seconds: how much of a core it took, which does not depend on what else the machine was doing.
         result: what came of it; None where it failed.
-        error: why it failed, its first line on its own; and the whole traceback.
+        error: why it failed: a traceback, or a line; None where it did not.
     """
 
     job: Job
     seconds: float
     cpu_seconds: float
     result: Result | None
-    error: tuple[str, str] | None = None
+    error: str | None
 
 
 def run_all(jobs: Iterable[Job], functions: Functions, files: Files, workers: int) -> Iterator[Done]:
@@ -63,7 +63,7 @@ def run_all(jobs: Iterable[Job], functions: Functions, files: Files, workers: in
             ended = own.connection.recv()
         except (EOFError, OSError):
             own.process.join(10)
-            ended = 0.0, None, (f"its process died (exit status {own.process.exitcode})", "")
+            ended = 0.0, None, f"its process died (exit status {own.process.exitcode})"
         return Done(job, time.monotonic() - began, *ended)
 
     threads = ThreadPoolExecutor(workers)
@@ -83,9 +83,8 @@ def _work(connection: Any, files: Files, functions: Functions) -> None:
         while True:
             function, parameters = connection.recv()
             began = time.process_time()
-            result, error = None, None
             try:
-                result = functions[function](files, **parameters)
-            except Exception as raised:
-                error = f"{type(raised).__name__}: {raised}".splitlines()[0], traceback.format_exc()
-            connection.send((time.process_time() - began, result, error))
+                outcome = functions[function](files, **parameters), None
+            except Exception:
+                outcome = None, traceback.format_exc().rstrip()
+            connection.send((time.process_time() - began, *outcome))

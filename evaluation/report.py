@@ -6,7 +6,7 @@ The words, the tables and what was expected are in evaluation/templates; every n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 

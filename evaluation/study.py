@@ -123,17 +123,14 @@ class Study:
         for ended in track(run_all(jobs, FUNCTIONS, files, workers), "jobs", total=len(jobs), console=console):
             if code.root is not None and Code.of(code.root).hash != code.hash:
                 raise StudyError("the code was changed while jobs ran: those that were under way are not kept")
+            times = {"seconds": round(ended.seconds, 2), "cpu_seconds": round(ended.cpu_seconds, 2)}
             if ended.error is None:
-                times = {"seconds": round(ended.seconds, 2), "cpu_seconds": round(ended.cpu_seconds, 2)}
                 save_result(self.results, ended.job, {**times, "made": made, "result": ended.result})
             else:
                 failed.append(ended)
-            outcome = "" if ended.error is None else f"  FAILED: {ended.error[0]}"
-            times_of = f"{ended.seconds:7.1f} s ({ended.cpu_seconds:.1f} s of a core)"
-            console.print(f"{times_of}  {ended.job.label}{outcome}", markup=False)
-        for ended in failed:
-            message, details = ended.error or ("", "")
-            console.print(f"failed: {ended.job.label} ({ended.job.key}): {message}\n{details}".rstrip(), markup=False)
+            outcome = f"  FAILED: {ended.error}" if ended.error else ""
+            told = f"{ended.seconds:7.1f} s ({ended.cpu_seconds:.1f} s of a core)  {ended.job.label}{outcome}"
+            console.print(told, markup=False)
         return failed
 
     def report(self, partial: bool = False) -> list[Path]:

@@ -11,43 +11,40 @@ from evaluation.needed import needed_retention
 from evaluation.statistics import Answers
 
 
-def answers(accuracy: float, videos: int = 1000, seed: int | None = None) -> Answers:
-    """Of one question a video: the first are right, or as many by chance."""
-    right = np.arange(videos) < round(accuracy * videos)
-    if seed is not None:
-        right = np.random.default_rng(seed).random(videos) < accuracy
-    return Answers(right[:, None].astype(float), np.ones((videos, 1), bool))
+def answers(*accuracies: float, videos: int = 1000, seed: int | None = None) -> Answers:
+    """Of one question a video, by policies of these accuracies: the first are right, or as many by chance."""
+    places = np.arange(videos) / videos if seed is None else np.random.default_rng(seed).random(videos)
+    right = np.stack([places < accuracy - 1e-9 for accuracy in accuracies])
+    return Answers(right[..., None], np.ones((videos, 1), bool))
 
 
 FULL = answers(0.9)
 
 
 def test_between_two_retentions_accuracy_is_linear_in_the_logarithm() -> None:
-    tested = {0.25: [answers(0.9)], 0.05: [answers(0.8)], 0.1: [answers(0.87)]}
+    tested = {0.25: answers(0.9), 0.05: answers(0.8), 0.1: answers(0.87)}
     found = needed_retention(tested, FULL, 0.95)  # 0.855: 55 of 70 thousandths of the way from 5 to 10%
     assert found.value == pytest.approx(math.exp(math.log(0.05) + 55 / 70 * math.log(2)))
     assert found.low <= found.value <= found.high and found.least == 0.05
 
 
 def test_above_the_largest_it_goes_on_to_all_tokens_and_below_the_smallest_it_ends() -> None:
-    found = needed_retention({0.1: [answers(0.8)], 0.25: [answers(0.85)]}, FULL, 0.99)  # 0.891 of 0.85 to 0.9
+    found = needed_retention({0.1: answers(0.8), 0.25: answers(0.85)}, FULL, 0.99)  # 0.891 of 0.85 to 0.9
     assert found.value == pytest.approx(math.exp(math.log(0.25) + 41 / 50 * math.log(4)))
-    least = needed_retention({0.1: [answers(0.9)], 0.25: [answers(0.9)]}, FULL, 0.99)
+    least = needed_retention({0.1: answers(0.9), 0.25: answers(0.9)}, FULL, 0.99)
     assert (least.value, least.low, least.high, least.least) == (0.1, 0.1, 0.1, 0.1)
 
 
 def test_a_dip_counts() -> None:
     """What was enough at 5% but not at 10% needs more than 10%."""
-    tested = {0.05: [answers(0.9)], 0.1: [answers(0.8)], 0.25: [answers(0.9)]}
+    tested = {0.05: answers(0.9), 0.1: answers(0.8), 0.25: answers(0.9)}
     assert 0.1 < needed_retention(tested, FULL, 0.99).value < 0.25
 
 
 def test_seeds_are_averaged_and_their_spread_is_in_the_interval() -> None:
-    one = needed_retention({0.05: [answers(0.7)], 0.5: [answers(0.9)]}, FULL, 0.95)
-    same = needed_retention({0.05: [answers(0.7)] * 3, 0.5: [answers(0.9)] * 3}, FULL, 0.95)
-    apart = needed_retention(
-        {0.05: [answers(x) for x in (0.6, 0.7, 0.8)], 0.5: [answers(x) for x in (0.88, 0.9, 0.92)]}, FULL, 0.95
-    )
+    one = needed_retention({0.05: answers(0.7), 0.5: answers(0.9)}, FULL, 0.95)
+    same = needed_retention({0.05: answers(0.7, 0.7, 0.7), 0.5: answers(0.9, 0.9, 0.9)}, FULL, 0.95)
+    apart = needed_retention({0.05: answers(0.6, 0.7, 0.8), 0.5: answers(0.88, 0.9, 0.92)}, FULL, 0.95)
     assert one.value == pytest.approx(same.value) == pytest.approx(apart.value)
     assert apart.high - apart.low > 1.5 * (same.high - same.low)
 
@@ -57,7 +54,7 @@ def test_the_interval_is_that_of_a_standard_error() -> None:
     true = math.exp(math.log(0.05) + 0.5 * math.log(4))  # 0.8 of 0.75 .. 0.85, of a full accuracy of 1
     within = 0
     for seed in range(40):
-        tested = {0.05: [answers(0.75, 400, seed)], 0.2: [answers(0.85, 400, 1000 + seed)]}
-        found = needed_retention(tested, answers(1.0, 400), 0.8)
+        tested = {0.05: answers(0.75, videos=400, seed=seed), 0.2: answers(0.85, videos=400, seed=1000 + seed)}
+        found = needed_retention(tested, answers(1.0, videos=400), 0.8)
         within += found.low <= true <= found.high
     assert 17 <= within <= 36

@@ -24,14 +24,22 @@ from typer.testing import CliRunner
 
 from evaluation import __main__ as command
 from evaluation import pool, pretrained
-from evaluation.checks import all_checks
-from evaluation.experiments import EXPERIMENTS, SAME_WHEN_COUNTED, Plan, plan_experiments
-from evaluation.jobs import RESULTS, ROOT, Code, Files, Job, fingerprint, sha256_of, sources
-from evaluation.recipe import FULL, QUICK, Footage
-from evaluation.results import Cell, Results, Sweep, Training
-from evaluation.statistics import Answers, Difference, pack, share_out, spearman, unpack
+from evaluation.experiments import (
+    EXPERIMENTS,
+    QUICK,
+    RECIPE,
+    SAME_WHEN_COUNTED,
+    Plan,
+    Recipe,
+    footage_fingerprint,
+    reader_names,
+)
+from evaluation.jobs import RESULTS, ROOT, Code, Job, fingerprint, sha256_of, sources
+from evaluation.needed import Needed
+from evaluation.report import head, needed, percent, prefixed, render, row, spread
+from evaluation.results import Results
+from evaluation.statistics import Answers, Difference, pack, share_out, unpack
 from evaluation.study import Study, StudyError, find_readers
-from evaluation.text import accuracy, percent, signed, table
 from evaluation.train import SeveralReaders
 from score_video.drawing.charts import spread_labels
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos, shipped_reader
@@ -44,18 +52,8 @@ from score_video.video.synthetic import write_clip
 # ---- Statistics
 
 
-def test_spearman_by_hand() -> None:
-    assert spearman([1, 2, 3, 4], [10, 20, 30, 4000]) == pytest.approx(1)
-    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
-    # no ties: 1 - 6 sum d^2 / (n (n^2 - 1)), d = 1, 1, 0, 0, 0 -> 1 - 12 / 120
-    assert spearman([1, 2, 3, 4, 5], [2, 1, 3, 4, 5]) == pytest.approx(0.9)
-    # ties at their mean rank: ranks 1, 2.5, 2.5, 4 and 1, 2, 3, 4 -> 4.5 / sqrt(4.5 * 5)
-    assert spearman([0, 7, 7, 9], [1, 2, 3, 4]) == pytest.approx(4.5 / np.sqrt(4.5 * 5))
-    assert np.isnan(spearman([1, 1, 1], [1, 2, 3]))
-
-
 def test_share_out_by_hand() -> None:
-    # 10 in proportion 1 : 2 : 4 is 1.43, 2.86, 5.71: rounded down 1, 2, 5, the two left to the largest remainders
+    # 10 in proportion 1 : 2 : 4 is 1.43, 2.86, 5.71. Next would be 1 / 1.5, just below 4 / 5.5 and 2 / 2.5
     assert share_out([1, 2, 4], 10, [9, 9, 9]).tolist() == [1, 3, 6]
     # at least 1 and at most all: the first and the last are bound, the other has the rest
     assert share_out([1e-9, 1, 100], 10, [9, 9, 5]).tolist() == [1, 4, 5]
@@ -84,40 +82,50 @@ def test_marks_survive_packing(videos: int, tasks: int, seed: int) -> None:
     assert np.array_equal(unpack(pack(marks), marks.shape), marks)
 
 
+ASKED_FEW = np.array([[True, True], [True, False], [True, True], [True, False]])
+RIGHT = np.array([[True, True], [False, False], [True, False], [True, False]])
+
+
 def test_answers_by_hand() -> None:
-    asked = np.array([[True, True], [True, False], [True, True], [True, False]])
-    right = np.array([[1.0, 1], [0, 0], [1, 0], [1, 0]])
-    answers = Answers(right, asked)
-    assert answers.accuracy == pytest.approx(4 / 6)
-    assert answers.by_task.tolist() == pytest.approx([3 / 4, 1 / 2])
+    answers = Answers(RIGHT[None], ASKED_FEW)
+    assert answers.accuracy == pytest.approx(4 / 6) and answers.by_seed == pytest.approx([4 / 6])
+    assert answers.by_task == pytest.approx([3 / 4, 1 / 2])
     # residuals 2 - 2 * 2/3, 0 - 2/3, 1 - 2 * 2/3, 1 - 2/3; their squares sum to 10/9; times 4/3, root, over 6
-    assert answers.standard_error == pytest.approx(np.sqrt(10 / 9 * 4 / 3) / 6)
-    other = Answers(np.zeros_like(right), asked)
-    assert answers.minus(other) == (answers.accuracy, answers.standard_error)
-    assert answers.minus(answers) == (0, 0)
-    both = Answers.mean_of([answers, other])
-    assert both.accuracy == pytest.approx(2 / 6)
+    error = np.sqrt(10 / 9 * 4 / 3) / 6
+    assert str(answers) == f"66.7 ± {100 * error:.1f}"
+    none = Answers(np.zeros_like(RIGHT[None]), ASKED_FEW)
+    gain = answers.minus(none)
+    assert (gain.value, gain.error) == pytest.approx((4 / 6, error))
+    assert answers.minus(answers) == Difference(0, 0)
+    both = Answers(np.stack([RIGHT, np.zeros_like(RIGHT)]), ASKED_FEW)
+    assert both.accuracy == pytest.approx(2 / 6) and str(both) == "33.3 (0.0 to 66.7)"
     with pytest.raises(ValueError, match="same questions"):
-        answers.minus(Answers(right, np.ones_like(asked)))
+        answers.minus(Answers(RIGHT[None], np.ones_like(ASKED_FEW)))
+
+
+def test_a_task_that_is_never_asked_has_no_accuracy() -> None:
+    answers = Answers(RIGHT[None] & [True, False], ASKED_FEW & [True, False])
+    assert answers.by_task[0] == 3 / 4 and np.isnan(answers.by_task[1])
 
 
 def test_videos_with_as_many_questions_have_the_usual_standard_error() -> None:
-    right = np.random.default_rng(0).integers(0, 2, (50, 3)).astype(float)
-    answers = Answers(right, np.ones((50, 3), bool))
-    assert answers.standard_error == pytest.approx(right.mean(1).std(ddof=1) / np.sqrt(50))
+    right = np.random.default_rng(0).random((50, 3)) < 0.5
+    answers, none = (Answers(of[None], np.ones((50, 3), bool)) for of in (right, np.zeros_like(right)))
+    assert answers.minus(none).error == pytest.approx(right.mean(1).std(ddof=1) / np.sqrt(50))
 
 
 # ---- Text and figures
 
 
 def test_numbers_as_text() -> None:
-    asked = np.ones((2, 2), bool)
-    one, other = Answers(np.array([[1.0, 1], [1, 0]]), asked), Answers(np.array([[1.0, 0], [1, 0]]), asked)
-    assert accuracy(Cell(Answers.mean_of([one, other]), (one, other))) == "62.5 (50.0 to 75.0)"
-    assert accuracy(Cell(one, (one,))) == "75.0 ± 25.0"
-    assert percent(float("nan")) == "-"
-    assert signed(Difference(-0.0123, 0.004)) == "-1.2 ± 0.4"
-    assert table(["a", "b"], [["c", "d"]]) == "| a | b |\n| --- | ---: |\n| c | d |"
+    assert percent(float("nan")) == "-" and percent(0.1234) == "12.3" and percent(0.4, of=0.8) == "50.0"
+    assert str(Difference(-0.0123, 0.004)) == "-1.2 ± 0.4"
+    assert spread([0.5, 0.7]) == "0.60 (0.50 to 0.70)" and spread([0.5], 1, 100) == "50.0"
+    assert needed(Needed(0.031, 0.029, 0.034, 0.01)) == "3.1% (2.9 to 3.4)"
+    assert needed(Needed(0.01, 0.01, 0.02, 0.01)) == "1.0% or less"
+    assert head("a", ["b"]) == "| a | b |\n| --- | ---: |"
+    assert row("a", [1, 2], Difference(0, 0.01)) == "| a | 1 | 2 | +0.0 ± 1.0 |"
+    assert prefixed(["5%", 0.5, 3.0], "at ") == ["at 5%", "at 0.5", "at 3"]
     clear, unclear, harm = Difference(0.021, 0.01), Difference(0.019, 0.01), Difference(-0.5, 0.01)
     assert clear.clear and not unclear.clear and not harm.clear and (-harm).clear
 
@@ -154,9 +162,12 @@ def test_another_file_is_another_fingerprint(tmp_path: Path) -> None:
     assert one != two and one.startswith("reader@")
 
 
+def plan_of(recipe: Recipe) -> Plan:
+    return Plan(recipe, {name: f"{name}@0" for name in reader_names(recipe)}, "code")
+
+
 def test_every_experiment_can_be_planned() -> None:
-    plan = Plan(FULL, {name: f"{name}@0" for name in (*FULL.train_towers, *FULL.test_towers, "shipped")}, "code")
-    jobs = plan_experiments(plan)
+    jobs = plan_of(RECIPE).experiments()
     assert all(jobs.values())
     for name, of in jobs.items():
         json.dumps([job.parameters for job in of])
@@ -165,15 +176,47 @@ def test_every_experiment_can_be_planned() -> None:
             assert len({job.key for job in of}) == len(of), name
     # the same policies, not trained again
     assert {job.key for job in jobs["context-rot"]} <= {job.key for job in (*jobs["full"], *jobs["policy"])}
-    clip = FULL.footage
-    assert clip is not None
-    assert {job.tags["split"] for job in jobs["full"] if clip.fingerprint in job.work} == {"footage"}
+    footage = footage_fingerprint(RECIPE)
+    assert {job.tags["split"] for job in jobs["full"] if footage in job.work} == {"footage"}
+
+
+def test_a_group_says_what_its_policies_are() -> None:
+    """What arms, presets and grids make of a training, and --quick of all."""
+
+    def trainings(recipe: Recipe, experiment: str) -> list[dict[str, Any]]:
+        jobs = plan_of(recipe).experiments()[experiment]
+        return [job.parameters["training"] for job in jobs if "training" in job.parameters]
+
+    assert trainings(RECIPE, "state")[3]["policy"] == {"use_residual": False}
+    stages = [training["settings"].get("stages") for training in trainings(RECIPE, "curriculum")]
+    assert stages[3] == [{"name": "pseudo_video", "steps": 133}, {"name": "video"}] and stages[0] is None
+    of_paper = trainings(RECIPE, "paper")
+    assert of_paper[0]["policy"]["first_residual"] == "token" and of_paper[0]["settings"]["sampling"] == "bernoulli"
+    assert of_paper[0]["settings"]["max_steps"] == of_paper[-1]["settings"]["max_steps"] == 300
+    assert of_paper[-4]["settings"]["stages"] is None and of_paper[-1]["policy"] == {}
+    names = [training["settings"]["advantage"] for training in trainings(RECIPE, "advantages")]
+    assert "by_objective" in names and "by_action" not in names  # leave_one_out, which it is
+    for experiment in ("curriculum", "adaptive", "towers", "paper"):
+        for training in trainings(QUICK, experiment):
+            assert training["settings"]["max_steps"] == 2 and training["train_videos"] == 64
+
+
+def test_a_group_names_its_environment() -> None:
+    """Of its trainings and tests, and so of the jobs' keys."""
+    groups = RECIPE["experiments"]["towers"]
+    plan = plan_of(RECIPE)
+    here, elsewhere = (
+        [job for group in groups for job in plan.jobs({**group, **changes})]
+        for changes in ({}, {"environment": "other"})
+    )
+    assert all('"environment": "miniature"' in job.work for job in here)
+    assert [job.work.replace('"miniature"', '"other"') for job in here] == [job.work for job in elsewhere]
 
 
 def test_a_reader_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    assert set(find_readers(FULL, shipped_reader())) == {"shipped", *FULL.train_towers, *FULL.test_towers}
-    with pytest.raises(StudyError, match=r"there is no reader tower-1: .*tower-1\.safetensors is no file"):
-        find_readers(FULL, shipped_reader(), tmp_path)
+    assert set(find_readers(RECIPE, shipped_reader())) == {"shipped", "tower-1", "tower-2", "tower-3", "tower-4"}
+    with pytest.raises(StudyError, match=r"there is no reader tower-2: .*tower-2\.safetensors is no file"):
+        find_readers(RECIPE, shipped_reader(), tmp_path)
 
 
 # ---- The code
@@ -234,15 +277,14 @@ def test_without_git_no_code_is_in_the_history(checkout: Path) -> None:
 def test_all_that_a_job_loads_is_in_the_hash(tmp_path: Path) -> None:
     """Also what a training loads only when it runs."""
     tiny_reader(0).save(tmp_path / "shipped.safetensors")
-    recipe = replace(QUICK, test_videos={"plain": 4}, train_videos=16, retentions=(0.05,))
+    recipe = {**QUICK, "test_videos": {"plain": 4}, "train_videos": 16, "retentions": [0.05], "one_split": "plain"}
     plan = Plan(recipe, {"shipped": "shipped@0"}, "code")
-    work = plan.policies({"plain": 1.0}, [plan.test("plain")], {})[0].parameters
+    work = next(plan.jobs({"jobs": "policy", "settings": RECIPE["settings"]})).parameters
     (tmp_path / "job.py").write_text(
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from evaluation.jobs import Files\n"
         "from evaluation.work import FUNCTIONS\n"
-        f"files = Files({{'shipped@0': Path({str(tmp_path / 'shipped.safetensors')!r})}}, {{}})\n"
+        f"files = {{'shipped@0': Path({str(tmp_path / 'shipped.safetensors')!r})}}\n"
         f"FUNCTIONS['policy'](files, **json.loads({json.dumps(work)!r}))\n"
         "ours = ('evaluation', 'score_ext', 'score_video')\n"
         "print('loaded:', *(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ours))\n"
@@ -272,20 +314,21 @@ def test_strategies_taken_for_the_same_are_the_same() -> None:
 
 def test_a_job_that_fails_or_dies_takes_no_other_along() -> None:
     jobs = [Job("answer", {"what": what}, "code") for what in ("one", "raise", "die", "two")]
-    ended = pool.run_all(jobs, {"answer": answer}, Files({}, {}), 1)
+    ended = pool.run_all(jobs, {"answer": answer}, {}, 1)
     results = {done.job.parameters["what"]: done for done in ended}
     assert [results[what].result for what in ("one", "two")] == [
         {"answer": what, "threads": 1} for what in ("one", "two")
     ]
-    assert results["raise"].error is not None and results["raise"].error[0] == "ValueError: asked to"
-    assert results["die"].error is not None and "exit status 7" in results["die"].error[0]
+    assert results["raise"].error is not None and results["raise"].error.endswith("ValueError: asked to")
+    assert results["die"].error is not None and results["die"].error == "its process died (exit status 7)"
 
 
 # ---- The document, from made-up results
 
-TINY = replace(FULL, retentions=(0.05, 0.10), test_videos=dict.fromkeys(FULL.test_videos, 4), seeds=(0, 1))
-PLAN = Plan(TINY, {name: f"{name}@0" for name in ("shipped", *FULL.train_towers, *FULL.test_towers)}, "code")
-JOBS = plan_experiments(PLAN)
+CLEAN = Code("code", "0123456789", ())
+TINY = {**RECIPE, "retentions": [0.05, 0.10], "test_videos": dict.fromkeys(RECIPE["test_videos"], 4), "seeds": [0, 1]}
+PLAN = plan_of(TINY)
+JOBS = PLAN.experiments()
 ASKED = np.ones((4, 7), bool)
 
 
@@ -296,7 +339,7 @@ def made_up(row: Mapping[str, Any], share: float) -> dict[str, Any]:
 
 
 def results_of(results: Mapping[str, Mapping[str, Any]]) -> Results:
-    return Results(PLAN, JOBS, {key: {"result": result} for key, result in results.items()})
+    return Results(PLAN, JOBS, {key: {"made": {"changed": []}, "result": result} for key, result in results.items()})
 
 
 def made_up_tests(policy: float, rule: float) -> Results:
@@ -321,40 +364,55 @@ def made_up_tests(policy: float, rule: float) -> Results:
     return results_of(kept)
 
 
+def checks_of(results: Results) -> list[list[str]]:
+    """Rows of the table of what was expected: in words, whether it was met, what came."""
+    lines = render("checks.md.j2", results, CLEAN, "").splitlines()[2:]
+    return [line[2:-2].split(" | ") for line in lines]
+
+
 def test_checks_follow_the_numbers() -> None:
-    good = list(all_checks(made_up_tests(policy=1.0, rule=0.75)))
-    assert [check.met for check in good] == [True] * 8 + [False]  # no context rot: as good as full is not above
-    bad = list(all_checks(made_up_tests(policy=0.5, rule=0.75)))
-    assert [check.met for check in bad] == [True] + [False] * 8
-    assert "-25.0" in next(check.measured for check in bad if "best method" in check.expected)
+    good = checks_of(made_up_tests(policy=1.0, rule=0.75))
+    # no context rot: as good as full is not above
+    assert [met for _, met, _ in good] == ["met"] * 8 + ["**not met**"]
+    bad = checks_of(made_up_tests(policy=0.5, rule=0.75))
+    assert [met for _, met, _ in bad] == ["met"] + ["**not met**"] * 8
+    assert "-25.0" in next(measured for expected, _, measured in bad if "best method" in expected)
 
 
-def test_a_training_has_collapsed_when_next_to_nothing_or_most_is_kept() -> None:
-    def training(expected: float, ratio: float) -> Training:
-        return Training(("joint", False), 1.0, expected, ratio, 0.9, 0.5)
+def sweep_of(expected: float, ratio: float) -> dict[str, Any]:
+    return {"expected": expected, "expected_ratio": ratio, "correlation": 0.5, "deployed": {"accuracy": 0.9}}
 
-    assert training(2.9, 0.005).collapsed and training(400, 0.61).collapsed
-    assert not training(3.0, 0.6).collapsed
+
+@pytest.mark.parametrize(
+    ("expected", "ratio", "collapsed"), [(2.9, 0.005, True), (400, 0.61, True), (3.0, 0.6, False), (3.0, 0.005, False)]
+)
+def test_a_training_has_collapsed_when_next_to_nothing_or_most_is_kept(
+    expected: float, ratio: float, collapsed: bool
+) -> None:
+    sweep = results_of({job.key: sweep_of(expected, ratio) for job in JOBS["advantages"]}).sweep
+    assert (sweep["collapsed"] == collapsed).all()
 
 
 def test_a_weight_is_stable_where_no_seed_collapsed() -> None:
     kept = {}
     for job in JOBS["advantages"]:
-        tags = job.tags
-        dead = tags["strategy"] == "by_factor" and tags["seed"] == 1 and tags["weight"] >= 1
-        ratio = 0.001 if dead else 0.1 / tags["weight"] ** 0.2
+        strategy, weight = job.tags["advantage"], job.tags["compression_weight"]
+        dead = strategy == "by_factor" and job.tags["seed"] == 1 and weight >= 1
+        ratio = 0.001 if dead else 0.1 / weight**0.2
         # on one curve, but for by_factor, 2 points above it
-        share = 0.9 + 0.1 * np.log10(ratio) + 0.02 * (tags["strategy"] == "by_factor")
-        result = {"expected": 576 * ratio, "expected_ratio": ratio, "correlation": 0.5, "deployed": {"accuracy": share}}
-        kept[job.key] = result
-    sweep: Sweep = results_of(kept).sweep
-    stable = sweep.stable_weights()
-    weights = PLAN.recipe.sweep_weights
-    assert stable["by_factor", False] == stable["by_factor", True] == sum(weight < 1 for weight in weights)
-    assert stable["leave_one_out", False] == stable["by_action", True] == len(weights)
-    above = sweep.above_curve()
-    gained = above["by_factor", False].value - above["joint", False].value
-    assert gained == pytest.approx(0.02, abs=0.005)
+        share = 0.9 + 0.1 * np.log10(ratio) + 0.02 * (strategy == "by_factor")
+        kept[job.key] = {**sweep_of(576 * ratio, ratio), "deployed": {"accuracy": share}}
+    results = results_of(kept)
+    stable = results.stable_weights()
+    weights = RECIPE["experiments"]["advantages"][0]["grid"]["compression_weight"]
+    assert stable["by_factor"] == stable["by_factor (scaled)"] == sum(weight < 1 for weight in weights)
+    assert stable["leave_one_out"] == stable["by_action (scaled)"] == len(weights)
+    above = results.above_curve()
+    assert above["by_factor"].value - above["joint"].value == pytest.approx(0.02, abs=0.005)
+    found = results.best_split()
+    assert found is not None and found[1].startswith("by_factor")
+    assert found[2].value == pytest.approx(0.02, abs=0.005)
+    assert found[0] == 5  # but for leave_one_out and joint, and what is one of them by definition
 
 
 # ---- Environments of the study
@@ -380,22 +438,24 @@ def test_several_readers_take_turns_by_the_first_example() -> None:
 
 # ---- All of it
 
-CLEAN = Code("code", "0123456789", ())
-
 
 @pytest.fixture(scope="module")
 def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Its clip is made here, and is what its recipe names."""
     folder = tmp_path_factory.mktemp("study")
     readers = {}
-    for number, name in enumerate(sorted({"shipped", *QUICK.train_towers, *QUICK.test_towers})):
+    for number, name in enumerate(sorted(reader_names(QUICK))):
         readers[name] = folder / f"{name}.safetensors"
         tiny_reader(number).save(readers[name])
     clip = folder / "clip.mp4"
     write_clip(clip)
-    recipe = replace(QUICK, test_videos=dict.fromkeys(QUICK.test_videos, 4), retentions=(0.05,), few_retentions=(0.05,))
-    recipe = replace(recipe, curriculum={"sparse": {"reward": "correct"}}, sweep_weights=(0.5,), sweep_test_videos=4)
-    recipe = replace(recipe, footage=Footage(clip.name, sha256_of(clip), "this test"))
+    footage = {"name": clip.name, "sha256": sha256_of(clip), "source": "this test"}
+    sizes = {"retentions": [0.05], "few_retentions": [0.05], "test_videos": dict.fromkeys(QUICK["test_videos"], 4)}
+    experiments = dict(QUICK["experiments"])
+    (sweep,) = experiments["advantages"]
+    experiments["advantages"] = [{**sweep, "grid": {**sweep["grid"], "compression_weight": [0.5]}}]
+    experiments["curriculum"] = experiments["curriculum"][1:]
+    recipe = {**QUICK, **sizes, "footage": footage, "experiments": experiments}
     return Study(recipe, readers, clip, folder / "results", folder / "docs", CLEAN)
 
 
@@ -419,8 +479,7 @@ def test_all_of_it_once(whole_study: Study, capsys: pytest.CaptureFixture[str]) 
     text = (whole_study.docs / "results.md").read_text()
     assert "Not run" not in text and "nan" not in text and "\n\n\n" not in text and "**This document" not in text
     assert text.count("\n## ") == 13 and text.count("\n### Split ") == 6 and text.count("\n### Tower ") == 4
-    named = whole_study.recipe.footage
-    assert named is not None and named.sha256 in text and "clip.mp4" in text and "commit 0123456789." in text
+    assert whole_study.recipe["footage"]["sha256"] in text and "clip.mp4" in text and "commit 0123456789." in text
     assert (whole_study.docs / "results-tasks.md").read_text().count("\n## Split ") == 6
     # nothing is run again; what is lost is
     capsys.readouterr()
@@ -491,8 +550,8 @@ def test_a_change_of_code_under_a_run_ends_it(small_study: Study, checkout: Path
 
 def test_footage_that_is_absent_or_another_is_an_error(small_study: Study, tmp_path: Path) -> None:
     study = replace(small_study, results=tmp_path / "results", docs=tmp_path / "docs")
-    assert study.recipe.footage is not None
-    wanted = rf"the split footage needs clip\.mp4 with SHA-256 {study.recipe.footage.sha256} \(this test\), but "
+    sha256 = study.recipe["footage"]["sha256"]
+    wanted = rf"the split footage needs clip\.mp4 with SHA-256 {sha256} \(this test\), but "
     other = tmp_path / "other.mp4"
     other.write_bytes(b"another")
     for footage, said in (
@@ -510,7 +569,7 @@ def test_a_failed_job_is_told_and_its_result_missing(small_study: Study, tmp_pat
     readers["shipped"].write_bytes(b"no weights")
     study = replace(small_study, readers=readers, results=tmp_path / "results", docs=tmp_path / "docs")
     failed = study.run(["full"], workers=1)
-    assert len(failed) == 6 and all("shipped.safetensors" in ended.error[0] for ended in failed if ended.error)
+    assert len(failed) == 6 and all("shipped.safetensors" in ended.error for ended in failed if ended.error)
     study.report(partial=True)
     assert "Not run: of full, 0 of 6 results are there." in (study.docs / "results.md").read_text()
 
@@ -535,9 +594,11 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, monkeypatch:
 
 
 def test_their_recipe_is_what_the_document_measures() -> None:
-    readers = {name: fingerprint(name, sha256_of(path)) for name, path in find_readers(FULL, shipped_reader()).items()}
-    towers = plan_experiments(Plan(FULL, readers, "code"))["towers"]
-    job = next(job for job in towers if job.tags == {"tower": "never seen", "seed": FULL.seeds[0]})
+    readers = {
+        name: fingerprint(name, sha256_of(path)) for name, path in find_readers(RECIPE, shipped_reader()).items()
+    }
+    towers = Plan(RECIPE, readers, "code").experiments()["towers"]
+    job = next(job for job in towers if job.tags == {"tower": "never seen", "seed": RECIPE["seeds"][0]})
     assert json.loads(pretrained.RECIPE.read_text()) == job.parameters["training"]
 
 
