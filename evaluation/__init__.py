@@ -14,7 +14,7 @@ a document with tables and figures made from that JSON alone.
 To add an experiment: groups of jobs under a new name in recipe.yaml (its comments say what a group can have), a section
 in templates/results.md.j2 that is there once the results are, and a line in templates/checks.md.j2 if something is
 expected of it. ``results.policy`` looks its policies up by the group's tag. One on another world than the miniature
-names its ``environment`` in the group, and has a line in ``ENVIRONMENTS`` of train.py; other readers than those of
+names its ``environment`` in the group, and has an entry in ``WORLDS`` of train.py; other readers than those of
 evaluation/readers are found by ``find_readers`` of study.py. Other work than training and testing is a function of
 work.py, and a kind of group in experiments.py.
 

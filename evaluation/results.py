@@ -79,8 +79,8 @@ class Results:
 
     def full(self, split: str, reader: str = "shipped") -> Answers:
         """The reader on all tokens of a split."""
-        experiment = "full" if reader == "shipped" else "towers"
-        return self._answers(self._tests(split, reader, experiment=experiment, function="full")["right"], split, reader)
+        every = self._tests(split, reader, function="full")["right"]  # a job of several experiments is there for each
+        return self._answers(every.head(1), split, reader)
 
     def policy(
         self, experiment: str, split: str, selection: str = "systematic", reader: str = "shipped", **tags: str
@@ -152,9 +152,10 @@ class Results:
 
     def adaptive_gains(self) -> list[tuple[float, Answers, Answers]]:
         """(retention, a count for each video, the same count for all)."""
+        split = self.experiments["adaptive"][0].parameters["test"]["split"]
         rows = pd.DataFrame([row for result in self.of("adaptive") for row in result["equal_mean"]])
         return [
-            (at, *(self._answers(of[kind].str["right"], "density") for kind in ("adaptive", "fixed")))
+            (at, *(self._answers(of[kind].str["right"], split) for kind in ("adaptive", "fixed")))
             for at, of in rows.groupby("retention")
         ]
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, Dataset
 from transformers.trainer_callback import PrinterCallback
 
 from evaluation.jobs import Files
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
+from score_video.miniature.evaluate import encode_split
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.rl.config import ScoreConfig
 from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection
@@ -23,18 +24,40 @@ from score_video.rl.trainer import ScoreTrainer
 METRICS = ("step", "reward", "accuracy", "kept_ratio")
 
 
-ENVIRONMENTS: dict[str, Callable[[Path, Path | None], Any]] = {"miniature": MiniatureEnvironment}
-"""The worlds that jobs name: (weights of a reader, a clip or None) -> what is trained on and tested. It has what
-:class:`MiniatureEnvironment` has, and its examples are those of :class:`MiniatureVideos`."""
+@dataclass(frozen=True)
+class World:
+    """What jobs need of a world; :mod:`evaluation.work` says ``env`` to what the first makes.
+
+    Attributes:
+        environment: (weights of a reader, a clip or None) -> what is trained on and asked, with the methods and the
+            ``token_width`` of :class:`MiniatureEnvironment`; ``world`` alone is only for groups of kind counted.
+        examples: (split, seed, number of videos, whether each asks one question alone) -> what is learned from.
+        test_batches: (env, split, seed, number of videos) -> encoded, never learned from; their payloads have
+            ``answers``, int64 [B, tasks].
+    """
+
+    environment: Callable[[Path, Path | None], Any]
+    examples: Callable[[str, int, int, bool], Dataset[Example]]
+    test_batches: Callable[[Any, str, int, int], list[EncodedBatch]]
+
+
+WORLDS = {
+    "miniature": World(
+        MiniatureEnvironment,
+        lambda split, seed, count, one_question: MiniatureVideos(split, "train", seed, count, one_question),
+        lambda env, split, seed, count: encode_split(env, split, "test", seed, count),
+    ),
+}
+"""By the name that a job has as its environment."""
 
 
 @lru_cache(maxsize=16)
 def _environment(name: str, reader: Path, footage: Path | None) -> Any:
-    return ENVIRONMENTS[name](reader, footage)
+    return WORLDS[name].environment(reader, footage)
 
 
 def environment(files: Files, name: str, reader: str, footage: str | None = None) -> Any:
-    """One of ``ENVIRONMENTS`` with the reader and the footage of those fingerprints; made once in a process."""
+    """That of one of ``WORLDS`` with the reader and the footage of those fingerprints; made once in a process."""
     return _environment(name, files[reader], None if footage is None else files[footage])
 
 
@@ -48,9 +71,8 @@ def train(files: Files, training: Mapping[str, Any]) -> tuple[SurprisePolicy, li
     mixture, one_question = training["mixture"], training.get("one_question", False)
     shares = {split: share / sum(mixture.values()) for split, share in mixture.items()}
     counts = {split: round(share * training["train_videos"]) for split, share in shares.items()}
-    videos: Any = ConcatDataset(
-        [MiniatureVideos(split, "train", seed, count, one_question) for split, count in counts.items()]
-    )
+    world = WORLDS[training["environment"]]
+    videos: Any = ConcatDataset([world.examples(split, seed, count, one_question) for split, count in counts.items()])
     env: Environment = SeveralReaders(readers) if len(readers) > 1 else readers[0]
     if any(stage["name"] == "pseudo_video" for stage in settings.get("stages") or []):
         videos = {"video": videos, "pseudo_video": MiniatureVideos("static", "train", seed, 100_000, still=True)}

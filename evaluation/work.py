@@ -12,14 +12,13 @@ from torch import Tensor
 
 from evaluation.jobs import Files, Result
 from evaluation.statistics import pack, share_out
-from evaluation.train import environment, train
+from evaluation.train import WORLDS, environment, train
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import (
     Accuracy,
     budgets,
     choose_by_method,
     choose_by_policy,
-    encode_split,
     evaluate_counts,
 )
 from score_video.miniature.world import NOT_ASKED
@@ -117,12 +116,12 @@ FUNCTIONS: dict[str, Callable[..., Result]] = {"full": full, "method": method, "
 def _encoded_test(files: Files, test: Test) -> tuple[MiniatureEnvironment, list[EncodedBatch]]:
     """Its videos after the vision tower; encoded once in a process while it works on the same ones."""
     env = environment(files, test["environment"], test["reader"], test.get("footage"))
-    return env, _encoded_split(env, test["split"], test["seed"], test["videos"])
+    return env, _test_batches(test["environment"], env, test["split"], test["seed"], test["videos"])
 
 
 @lru_cache(maxsize=7)
-def _encoded_split(env: MiniatureEnvironment, split: str, seed: int, videos: int) -> list[EncodedBatch]:
-    return encode_split(env, split, "test", seed, videos)
+def _test_batches(world: str, env: MiniatureEnvironment, split: str, seed: int, videos: int) -> list[EncodedBatch]:
+    return WORLDS[world].test_batches(env, split, seed, videos)
 
 
 def _same_for_all(batches: Batches, retention: float) -> list[Tensor]:
