@@ -72,6 +72,7 @@ def recode(frames: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]
         container.mux(stream.encode())
     buffer.seek(0)
     with av.open(buffer, "r") as container:
-        decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    decoded = np.stack(pictures).astype(np.uint8, copy=False)
     assert decoded.shape == (FRAMES, SIZE, SIZE, 3)
     return decoded

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from score_video.composite.dropping import LIVE_PIXELS, SHOWN_PIXELS, drop
+from score_video.composite.dropping import LIVE_PIXELS, SHOWN_PIXELS, change, drop
 from score_video.composite.features import Features, load_features, tower_of
 from score_video.composite.reader import HINTS, Reader, ReaderConfig
 from score_video.composite.scenery import FRAMES
@@ -109,6 +109,7 @@ def _answer_questions(
     reader: Reader, features: Features, steps: int, generator: torch.Generator, progress: Progress
 ) -> None:
     hints = _hints(features)
+    changed = torch.cat([change(tokens) for tokens in torch.split(features.tokens, 20)])
     place = grid_places(FRAMES, COLUMNS)
     named = [*reader.project.parameters()]  # they know their names: slower than the rest
     rest = [parameter for parameter in reader.parameters() if all(parameter is not other for other in named)]
@@ -132,7 +133,7 @@ def _answer_questions(
         )
         _mirror(batch, generator)
         if keep < TOKENS:
-            kept = drop(batch.tokens, batch.shown, batch.live, keep, generator)
+            kept = drop(batch.tokens, changed[rows], batch.shown, batch.live, keep, generator)
             batch.live = batch.live.gather(1, kept)
             for name in ("tokens", "shown", "place"):
                 part = getattr(batch, name)
