@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import score_ext
-from score_video import diverse
 from score_ext.budget import keep_count
+from score_video import diverse
 from score_video.commands.options import Chosen
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError

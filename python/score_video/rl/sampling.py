@@ -1,6 +1,6 @@
 """Sampling strategies: how a policy's logits become the random subsets that it is trained on.
 
-SCORE's is not published; the three here are our reading. A sampling draws rollouts and says how likely it was to draw
+SCORE's figure has Bernoulli masks; the others are ours. A sampling draws rollouts and says how likely it was to draw
 them, split into *factors* whose log-probabilities sum to that of the rollout. Advantages are given to each factor, so
 that a strategy may reward a part of the decision for what that part is answerable for
 (:mod:`score_video.rl.advantages`). Register another with ``SAMPLINGS["mine"] = sampling``.
@@ -204,6 +204,8 @@ class Diverse:
     @torch.no_grad()
     def sample(self, logits: Tensor, videos: PackedVideos, keep: Tensor, num_samples: int, seed: Tensor) -> Rollout:
         _check(logits, videos, seed)
+        if logits.dtype != torch.float32:
+            raise TypeError(f"logits must be float32, got {logits.dtype}")
         counts = keep.tolist()
         if any(count > length for count, length in zip(counts, videos.lengths.tolist(), strict=True)):
             raise ScoreError(f"keep must be at most each video's length, {videos.lengths.tolist()}, got {counts}")
