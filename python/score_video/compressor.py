@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import SelectionRule
+from score_video import diverse
 from score_video.errors import ScoreError
 from score_video.files import output_folder
 from score_video.methods import (
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
 MODEL_TYPE = "score_compressor"
 """What config.json calls a compressor."""
 
-SELECTIONS: tuple[str, ...] = get_args(SelectionRule)
-"""How logits or scores may pick."""
+AnySelection = SelectionRule | Literal["diverse"]
+SELECTIONS: tuple[str, ...] = (*get_args(SelectionRule), "diverse")
+"""How logits or scores may pick: by :func:`score_ext.select`, or by :func:`score_video.diverse.select`."""
 
 PRETRAINED = "pretrained"
 """What :meth:`Compressor.from_pretrained` calls the policy that comes with the package."""
@@ -94,8 +96,10 @@ class Compressor:
             nothing it is :func:`score_video.policy.pretrained_policy`, for tokens of any vision tower.
         retention: the fraction of tokens kept, in (0, 1], exactly ``keep_count`` of each video; or
             :class:`AdaptiveRetention`, which needs a policy.
-        selection: how :func:`score_ext.select` picks by logits or scores. None: "systematic" for a policy, "topk" for a
-            score (what did better for each, docs/results.md), nothing for a method that selects by a rule of its own.
+        selection: how logits or scores pick: "systematic" and "topk" of :func:`score_ext.select`, or "diverse"
+            (:mod:`score_video.diverse`), which looks at the tokens too and takes as many passes over them as it keeps.
+            None: "systematic" for a policy, "topk" for a score (what did better for each, docs/results.md), nothing for
+            a method that selects by a rule of its own.
 
     Raises:
         TypeError, ScoreError: a value of the wrong type, out of range or that does not go with the others.
@@ -103,7 +107,7 @@ class Compressor:
 
     method: SurprisePolicy | RandomMethod | ScoringRule | Selector | str = field(default_factory=pretrained_policy)
     retention: float | AdaptiveRetention = 0.1
-    selection: SelectionRule | None = None
+    selection: AnySelection | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_elsewhere", {})
@@ -118,7 +122,7 @@ class Compressor:
         elif not isinstance(method, SurprisePolicy):
             raise ScoreError(f"retention must be a fraction for {method!r}: only a policy expects a count")
         if self.selection not in (None, *SELECTIONS):
-            raise ScoreError(f"selection must be 'systematic', 'topk' or None, got {self.selection!r}")
+            raise ScoreError(f"selection must be 'systematic', 'topk', 'diverse' or None, got {self.selection!r}")
         if self._selects and self.selection is not None:
             raise ScoreError(
                 f"selection must be None for {method!r}, which selects by a rule of its own: {self.selection!r}"
@@ -149,7 +153,7 @@ class Compressor:
         return self._rule.seed if isinstance(self._rule, RandomMethod) else None
 
     @property
-    def selection_used(self) -> SelectionRule | None:
+    def selection_used(self) -> AnySelection | None:
         """``selection``, or what it stands for where that is None; None for a method that selects by its own rule."""
         if isinstance(self.method, SurprisePolicy):
             return self.selection or "systematic"
@@ -209,7 +213,7 @@ class Compressor:
         elif isinstance(rule, IndexMethod):
             return Selection(rule.index(*packed), kept)
         elif rule is not None:
-            scores = rule.select_by(*packed, how or "topk")
+            scores = rule.select_by(*packed, "topk" if how == "topk" else "systematic")
         else:
             scores = cast(ScoringRule, method).scores(videos)
             if scores.shape != videos.tokens.shape[:1] or not scores.is_floating_point():
@@ -217,7 +221,9 @@ class Compressor:
                     f"scores of {method!r} must be float [{len(videos.tokens)}], one for each token, "
                     f"got {str(scores.dtype).removeprefix('torch.')} {list(scores.shape)}"
                 )
-            scores = scores.float().log() if how == "systematic" else scores.float()
+            scores = scores.float() if how == "topk" else scores.float().log()
+        if how == "diverse":
+            return Selection(diverse.select(videos, scores, counts), kept)
         return Selection(score_ext.select(scores, videos.cu_seqlens, kept, sum(counts), how or "topk"), kept)
 
     @torch.no_grad()

@@ -14,9 +14,9 @@ ROOT = Path(score_video.__file__).parent
 
 FLOORS = (
     {"errors", "statistics", "files", "packed", "progress", "provenance", "renamed"},
-    {"methods", "policy", "video"},
+    {"diverse", "methods", "policy", "video"},
     {"compressor"},
-    {"drawing", "miniature", "mllm", "rl"},
+    {"composite", "drawing", "miniature", "mllm", "rl"},
     {"app", "commands", "evaluation_harness", "serving", "testing"},
     {"cli"},
     # other names of modules, for one release; and the front door, which loads what is asked of it

@@ -334,7 +334,11 @@ def test_damaged_and_missing_weights(tmp_path: Path) -> None:
             ValueError,
             "retention must be a fraction for 'evs'",
         ),
-        ({"selection": "bottomk"}, ValueError, "selection must be 'systematic', 'topk' or None, got 'bottomk'"),
+        (
+            {"selection": "bottomk"},
+            ValueError,
+            "selection must be 'systematic', 'topk', 'diverse' or None, got 'bottomk'",
+        ),
         ({"method": "vidcom2", "selection": "topk"}, ValueError, "selection must be None for 'vidcom2'"),
         (
             {"method": RandomMethod(1), "selection": "topk"},

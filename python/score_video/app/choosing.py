@@ -14,6 +14,7 @@ from torch import Tensor
 
 import score_ext
 from score_ext.budget import keep_count
+from score_video import diverse
 from score_video.commands.options import Chosen
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
@@ -125,7 +126,10 @@ class Chooser:
 
     def _select(self, scores: Tensor, retention: float, compressor: Compressor) -> Tensor:
         keep, count = self._keep(retention)
-        return score_ext.select(scores, self._videos.cu_seqlens, keep, count, compressor.selection_used or "topk")
+        how = compressor.selection_used or "topk"
+        if how == "diverse":
+            return diverse.select(self._videos, scores, [count])
+        return score_ext.select(scores, self._videos.cu_seqlens, keep, count, how)
 
     def _select_by_frame(self, scores: Tensor, uniqueness: list[float], count: int) -> Tensor:
         budgets = frame_budgets(uniqueness, self._per_frame, count)

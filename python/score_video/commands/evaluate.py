@@ -55,7 +55,7 @@ def find_choice(
         policy: a folder or an id, as for :meth:`score_video.Compressor.from_pretrained`; or None.
         method: the name of a training-free method, or "oracle"; or None. With neither it is the policy that comes with
             the package.
-        selection: "systematic" or "topk"; None: as it was saved, or as a compressor has it.
+        selection: "systematic", "topk" or "diverse"; None: as it was saved, or as a compressor has it.
         seed: the seed of the method "random".
         environment: the miniature it will be evaluated in.
 

@@ -59,7 +59,7 @@ def find_rules(policy: str | None, methods: Sequence[str], selection: str | None
     Args:
         policy: a folder or an id; or None.
         methods: as of :func:`score_video.commands.options.compressor_of_options`, "pretrained" among them.
-        selection: "systematic" or "topk", for all; None: as each was saved, or has it.
+        selection: "systematic", "topk" or "diverse", for all; None: as each was saved, or has it.
         seed: of the method "random".
 
     Raises:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 import score_ext
-from score_ext.ops import SelectionRule
-from score_video.compressor import Compressor
+from score_video.compressor import AnySelection, Compressor
 from score_video.errors import ScoreError
 from score_video.methods import IndexMethod, find_method, with_seed
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
@@ -158,12 +157,12 @@ def choose_by(selector: Selector) -> Choose:
     return choose
 
 
-def choose_by_policy(policy: SurprisePolicy, selection: SelectionRule | None = None) -> Choose:
+def choose_by_policy(policy: SurprisePolicy, selection: AnySelection | None = None) -> Choose:
     """What a policy keeps: selected by its logits, as a :class:`~score_video.Compressor` does."""
     return choose_by(Compressor(policy, selection=selection))
 
 
-def choose_by_method(name: str, selection: SelectionRule | None = None, seed: int = 0) -> Choose:
+def choose_by_method(name: str, selection: AnySelection | None = None, seed: int = 0) -> Choose:
     """What a training-free method keeps, or the oracle (:func:`oracle`).
 
     Args:

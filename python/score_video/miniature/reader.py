@@ -115,8 +115,8 @@ class Reader(nn.Module):
         self.config = config
         self.tower = Tower(config)
         self.project = nn.Linear(config.token_width, config.width)
-        self.place = nn.Linear(_PLACE_FEATURES, config.width)
-        nn.init.normal_(self.place.weight, std=_PLACE_FEATURES**-0.5 * 1.5)  # about as loud as the normalised tokens
+        self.place = nn.Linear(PLACE_FEATURES, config.width)
+        nn.init.normal_(self.place.weight, std=PLACE_FEATURES**-0.5 * 1.5)  # about as loud as the normalised tokens
         self.questions = nn.Parameter(torch.randn(len(TASKS) + len(HINT_ANSWERS), config.width) * 0.5)
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
@@ -200,7 +200,7 @@ class Reader(nn.Module):
 
 
 _FREQUENCIES = (1.0, 2.0, 4.0, 8.0)  # half waves over the video or frame: smooth ones, so that they are learned quickly
-_PLACE_FEATURES = 3 + 3 * 2 * len(_FREQUENCIES)
+PLACE_FEATURES = 3 + 3 * 2 * len(_FREQUENCIES)
 
 
 def place_features(place: Tensor) -> Tensor:

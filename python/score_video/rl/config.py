@@ -170,9 +170,9 @@ class ScoreConfig(TrainingArguments):
             if getattr(self, name) not in choices:
                 raise ScoreError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         self._check_combination()
-        if self.compression_reward is not None and self.sampling == "exact":
+        if self.compression_reward is not None and self.sampling in ("exact", "diverse"):
             raise ScoreError(
-                "compression_reward must be None with sampling exact, where all samples keep as many, "
+                f"compression_reward must be None with sampling {self.sampling}, where all samples keep as many, "
                 f"got {self.compression_reward!r} (take sampling counted or bernoulli)"
             )
         if self.advantage == "by_factor" and self.sampling == "bernoulli":

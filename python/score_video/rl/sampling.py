@@ -1,6 +1,6 @@
 """Sampling strategies: how a policy's logits become the random subsets that it is trained on.
 
-SCORE's is not published; the three here are our reading. A sampling draws rollouts and says how likely it was to draw
+SCORE's figure has Bernoulli masks; the others are ours. A sampling draws rollouts and says how likely it was to draw
 them, split into *factors* whose log-probabilities sum to that of the rollout. Advantages are given to each factor, so
 that a strategy may reward a part of the decision for what that part is answerable for
 (:mod:`score_video.rl.advantages`). Register another with ``SAMPLINGS["mine"] = sampling``.
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import score_ext
+from score_video import diverse
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos, offsets
 from score_video.rl.environment import Selection
@@ -189,6 +190,35 @@ class Counted:
         return torch.where(videos.lengths > 0, expected, 1.0).log()
 
 
+@dataclass(frozen=True)
+class Diverse:
+    """Exactly ``keep`` tokens, drawn one after another, each in proportion to exp(logit) times a power of its distance
+    to what was drawn before (:mod:`score_video.diverse`): for policies that are to select by "diverse". Ours.
+
+    Time is that of k passes over a video's tokens.
+    """
+
+    name: ClassVar[str] = "diverse"
+    factors: ClassVar[tuple[str, ...]] = ("subset",)
+
+    @torch.no_grad()
+    def sample(self, logits: Tensor, videos: PackedVideos, keep: Tensor, num_samples: int, seed: Tensor) -> Rollout:
+        _check(logits, videos, seed)
+        if logits.dtype != torch.float32:
+            raise TypeError(f"logits must be float32, got {logits.dtype}")
+        counts = keep.tolist()
+        if any(count > length for count, length in zip(counts, videos.lengths.tolist(), strict=True)):
+            raise ScoreError(f"keep must be at most each video's length, {videos.lengths.tolist()}, got {counts}")
+        order = diverse.sample(videos, logits, counts, num_samples, seed.tolist())
+        index = torch.cat([own.sort(1).values for own in torch.split(order, counts, 1)], 1)
+        keep_of_sample = keep.expand(num_samples, -1)
+        return Rollout(Selection(index.flatten(), keep_of_sample), {"order": order}, {"subset": keep_of_sample})
+
+    def log_prob(self, logits: Tensor, videos: PackedVideos, rollout: Rollout) -> dict[str, Tensor]:
+        keep = rollout.selection.keep[0].tolist()  # the same in all samples
+        return {"subset": diverse.log_prob(logits, videos, keep, rollout.actions["order"])}
+
+
 def _check(logits: Tensor, videos: PackedVideos, seed: Tensor) -> None:
     if logits.shape != videos.tokens.shape[:1]:
         raise ScoreError(f"logits must be [{videos.tokens.shape[0]}], one for each token, got {list(logits.shape)}")
@@ -237,4 +267,4 @@ def _normal(words: Tensor) -> Tensor:
     return normal
 
 
-SAMPLINGS: dict[str, Sampling] = {sampling.name: sampling for sampling in (Exact(), Bernoulli(), Counted())}
+SAMPLINGS: dict[str, Sampling] = {sampling.name: sampling for sampling in (Exact(), Bernoulli(), Counted(), Diverse())}

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers.trainer_callback import ProgressCallback
 
-from score_ext.ops import SelectionRule
-from score_video.compressor import AdaptiveRetention, Compressor
+from score_video.compressor import AdaptiveRetention, AnySelection, Compressor
 from score_video.errors import ScoreError
 from score_video.policy import SurprisePolicy
 from score_video.rl import checkpoint
@@ -323,9 +322,7 @@ class ScoreTrainer(ResumableTrainer):
         retention: float | AdaptiveRetention | None = self.args.eval_retention
         if retention is None:
             retention = self.args.retention if self._count_is_given else AdaptiveRetention(floor=1e-9, cap=1.0)
-        return Compressor(
-            self.accelerator.unwrap_model(self.model), retention, cast(SelectionRule, self.args.selection)
-        )
+        return Compressor(self.accelerator.unwrap_model(self.model), retention, cast(AnySelection, self.args.selection))
 
     # ---- Checkpoints
 

@@ -84,7 +84,7 @@ def counted(logits: Tensor, subset: tuple[int, ...]) -> Tensor:
 
 Case = tuple[str, Callable[[Tensor, tuple[int, ...]], Tensor], list[tuple[int, ...]]]
 CASES: list[Case] = [
-    *(("exact", given_count, subsets(range(k, k + 1))) for k in range(1, 5)),
+    *((name, given_count, subsets(range(k, k + 1))) for name in ("exact", "diverse") for k in range(1, 5)),
     ("bernoulli", independently, subsets(range(5))),
     ("counted", counted, subsets(range(1, 5))),
 ]
@@ -99,7 +99,7 @@ def all_outcomes(name: str, outcomes: list[tuple[int, ...]]) -> tuple[Rollout, T
         mask = torch.tensor([[i in subset for i in range(len(LOGITS))] for subset in outcomes])
         return Rollout(chosen(outcomes), {"mask": mask}, {}), torch.ones(len(outcomes)).double(), outcomes
     orders = [order for subset in outcomes for order in itertools.permutations(subset)]
-    if name == "exact":
+    if name in ("exact", "diverse"):  # which are the same where all tokens are equally far apart
         order = int64(*itertools.chain(*orders)).view(len(orders), -1)
         return Rollout(chosen(orders), {"order": order}, {}), torch.ones(len(orders)).double(), orders
     # the count is a real number: its integral over each cell by Gauss and Legendre
@@ -193,7 +193,7 @@ def test_draws_by_seed_alone(name: str, lengths: list[int], seed: int, samples: 
     for (g, b), rows in parts(rollout).items():
         assert rows == sorted(set(rows))
         assert all(starts[b] <= row < starts[b + 1] for row in rows)
-        if name == "exact":
+        if name in ("exact", "diverse"):
             assert len(rows) == keep[b]
         if name == "counted":
             assert (1 if lengths[b] else 0) <= len(rows) <= lengths[b]
@@ -201,6 +201,7 @@ def test_draws_by_seed_alone(name: str, lengths: list[int], seed: int, samples: 
             sum(int(rollout.decisions[factor][g, b]) for factor in sampling.factors)
             == {
                 "exact": len(rows),
+                "diverse": len(rows),
                 "bernoulli": lengths[b],
                 "counted": len(rows) + (lengths[b] > 0),
             }[name]

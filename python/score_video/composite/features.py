@@ -1,0 +1,182 @@
+"""Videos after the vision tower, kept in a folder: the tower is nearly all of the work, and is done once.
+
+``python -m score_video.composite.features MEDIA TOWER OUT PARTITION VIDEOS`` goes on where it was stopped, and several
+may run at once on shares of the videos.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import torch
+import typer
+from rich.progress import track
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from score_video.composite.world import COLUMNS, PARTITIONS, TOKENS, Partition, make_video
+from score_video.errors import ScoreError
+from score_video.files import output_file
+from score_video.video.tower import VisionTower, load_tower
+
+VIDEOS_IN_A_FILE = 20
+_TENSORS = ("tokens", "shown", "live", "answers")
+WORLD = 1
+"""Goes up with every change of what a video of some number shows: features of another world are refused."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """V videos after the tower.
+
+    Attributes:
+        tokens: float16 [V, TOKENS, D].
+        shown: uint8 [V, TOKENS, symbols], see :class:`~score_video.composite.world.Video`.
+        live: uint8 [V, TOKENS].
+        answers: int64 [V, tasks].
+        sources: V of them.
+    """
+
+    tokens: Tensor
+    shown: Tensor
+    live: Tensor
+    answers: Tensor
+    sources: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def at(self, numbers: Tensor) -> Features:
+        """Those of int64 numbers."""
+        return Features(
+            self.tokens[numbers],
+            self.shown[numbers],
+            self.live[numbers],
+            self.answers[numbers],
+            [self.sources[number] for number in numbers.tolist()],
+        )
+
+
+def make_features(media: Path, tower: VisionTower, out: Path, partition: Partition, videos: range) -> None:
+    """Makes videos and runs the tower on them, file by file; files that are there stay.
+
+    Args:
+        media: folder of the media.
+        tower: its patches must be such that a frame of 126 x 126 pixels has 9 x 9 tokens.
+        out: the folder to write to, made if it is not there.
+        partition: a name in PARTITIONS.
+        videos: their numbers; both ends are multiples of 20.
+
+    Raises:
+        ScoreError: a medium is missing, or the tower makes another number of tokens.
+    """
+    if videos.start % VIDEOS_IN_A_FILE or videos.stop % VIDEOS_IN_A_FILE:
+        raise ScoreError(f"videos must begin and end at multiples of {VIDEOS_IN_A_FILE}, got {videos}")
+    out.mkdir(parents=True, exist_ok=True)
+    tower = replace(tower, height=COLUMNS * tower.patch, width=COLUMNS * tower.patch)
+    of_tower = fingerprint(tower)
+    for first in track(videos[::VIDEOS_IN_A_FILE], description=partition):
+        path = _file(out, partition, first)
+        if path.exists():
+            _check(path, of_tower)
+            continue
+        made = [make_video(media, partition, number) for number in range(first, first + VIDEOS_IN_A_FILE)]
+        tokens = []
+        for video in made:
+            encoded = tower.encode(video.pixels).tokens
+            if len(encoded) != TOKENS:
+                raise ScoreError(f"tower must make {TOKENS} tokens of a video, {tower.name} makes {len(encoded)}")
+            tokens.append(encoded.to("cpu", torch.float16))
+        tensors = {
+            "tokens": torch.stack(tokens),
+            "shown": torch.stack([torch.from_numpy(video.shown) for video in made]),
+            "live": torch.stack([torch.from_numpy(video.live) for video in made]),
+            "answers": torch.stack([torch.from_numpy(video.answers) for video in made]),
+        }
+        sources = json.dumps([video.source for video in made])
+        with output_file(path) as temporary:
+            save_file(
+                tensors, temporary, {"about": json.dumps({"world": WORLD, "tower": of_tower}), "sources": sources}
+            )
+
+
+def load_features(folder: Path, partition: Partition, videos: range) -> Features:
+    """Features that :func:`make_features` left.
+
+    Args:
+        folder: where they are.
+        partition: a name in PARTITIONS.
+        videos: their numbers; both ends are multiples of 20.
+
+    Raises:
+        ScoreError: they are missing, or of another world than this release's.
+    """
+    parts: list[dict[str, Tensor]] = []
+    sources: list[str] = []
+    for first in videos[::VIDEOS_IN_A_FILE]:
+        path = _file(folder, partition, first)
+        if not path.is_file():
+            raise ScoreError(f"{path} is missing: python -m score_video.composite.features makes it")
+        sources += _check(path)
+        with safe_open(path, framework="pt") as file:
+            parts.append({name: file.get_tensor(name) for name in _TENSORS})
+    joined = {name: torch.cat([part[name] for part in parts]) for name in _TENSORS}
+    return Features(**joined, sources=sources)
+
+
+def tower_of(folder: Path, partition: Partition) -> str:
+    """Fingerprint of the tower that made the features of a partition; raises ScoreError where there are none."""
+    path = _file(folder, partition, 0)
+    if not path.is_file():
+        raise ScoreError(f"{path} is missing: python -m score_video.composite.features makes it")
+    with safe_open(path, framework="pt") as file:
+        tower: str = json.loads(file.metadata()["about"])["tower"]
+    return tower
+
+
+def fingerprint(tower: VisionTower) -> str:
+    """Tells towers apart: of all weights, and of how pixels are normalised."""
+    digest = hashlib.sha256(repr((tower.mean, tower.std, tower.patch)).encode())
+    for name, weight in tower.model.state_dict().items():
+        digest.update(name.encode() + weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _file(folder: Path, partition: Partition, first: int) -> Path:
+    return folder / f"{partition}-{first:05d}.safetensors"
+
+
+def _check(path: Path, tower: str | None = None) -> list[str]:
+    """The sources of a file's videos; raises ScoreError where it is not of this world, or of another tower."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    about = json.loads(metadata["about"])
+    if about["world"] != WORLD or tower not in (None, about["tower"]):
+        raise ScoreError(f"{path} is of another world or tower: write to another folder, or delete it")
+    sources: list[str] = json.loads(metadata["sources"])
+    return sources
+
+
+def main(
+    media: Annotated[Path, typer.Argument(help="Folder of the media: python -m score_video.composite.media.")],
+    tower: Annotated[str, typer.Argument(help="A folder or an id of transformers: DINOv2, SigLIP, CLIP, ViT...")],
+    out: Annotated[Path, typer.Argument(help="Where the features are kept.")],
+    partition: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(Partition))}.")],
+    last: Annotated[int, typer.Argument(help="How many videos, a multiple of 20.")],
+    first: Annotated[int, typer.Option(help="Where to begin, a multiple of 20.")] = 0,
+) -> None:
+    """Make videos and keep what the tower makes of them: a second a video on one core for DINOv2-small."""
+    if partition not in PARTITIONS:
+        raise typer.BadParameter(f"must be one of {', '.join(PARTITIONS)}, got {partition}", param_hint="PARTITION")
+    torch.set_num_threads(1)
+    make_features(media, load_tower(tower, torch.device("cpu")), out, cast(Partition, partition), range(first, last))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,155 @@
+"""Selection "diverse": greedily, the token that is best by its own score and by its distance to what is kept already.
+
+The next token is the one with the largest l_i + WEIGHT * log d_i, where l is its logit and d_i its cosine distance to
+the nearest token kept so far (for the first: to the mean direction of its video). With equal logits that is DivPrune
+(arXiv 2503.02175); with logits it is maximal marginal relevance (Carbonell and Goldstein 1998) in products. A policy
+that scores each token by itself keeps the same thing sixteen times, or misses what is seen once: here it need not.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from score_video.methods import unit_length
+from score_video.packed import PackedVideos
+
+WEIGHT = 2.0
+"""Of the distance's logarithm beside a logit; our choice."""
+
+_LEAST = 1e-6  # of a distance, so that a copy of a kept token is the last to go, but may
+
+
+@dataclass
+class Walk:
+    """Draws of tokens from one video, one at a time, in S samples at once.
+
+    Attributes:
+        directions: float32 [L, D], of unit length or 0.
+        nearest: float32 [S, L], distance to the nearest token that a sample has drawn; to the video's mean direction
+            before there is one.
+        drawn: bool [S, L].
+    """
+
+    directions: Tensor
+    nearest: Tensor
+    drawn: Tensor
+    begun: bool = False
+
+    @staticmethod
+    def begin(tokens: Tensor, samples: int) -> Walk:
+        """Before the first draw, of [L, D] tokens."""
+        directions = unit_length(tokens).nan_to_num()
+        nearest = (1 - directions @ directions.mean(0)).expand(samples, -1)
+        return Walk(directions, nearest, torch.zeros_like(nearest, dtype=torch.bool))
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """float32 [S, L], what the next draw goes by: logits [L] or [S, L] and distances; -inf for a drawn token."""
+        together = logits + WEIGHT * self.nearest.clamp(min=_LEAST).log()
+        return together.masked_fill(self.drawn, -torch.inf)
+
+    def draw(self, rows: Tensor) -> None:
+        """Draws int64 [S], a token for each sample."""
+        distance = (1 - self.directions @ self.directions[rows].T).T  # [S, L]
+        self.nearest = torch.minimum(self.nearest, distance) if self.begun else distance
+        self.begun = True
+        self.drawn = self.drawn.scatter(1, rows[:, None], True)
+
+
+def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int]) -> Tensor:
+    """The rows that are kept.
+
+    Args:
+        videos: B of them.
+        logits: float32 [L].
+        keep: B counts, at most each video's length.
+
+    Returns:
+        int64 [K], ascending.
+    """
+    rows = []
+    for own, count in zip(_spans(videos), keep, strict=True):
+        walk = Walk.begin(videos.tokens[own], 1)
+        drawn = torch.empty(count, dtype=torch.int64, device=logits.device)
+        for step in range(count):
+            best = walk.scores(logits[own]).argmax(1)  # ties go to the lower row
+            drawn[step] = own.start + best[0]
+            walk.draw(best)
+        rows.append(drawn.sort().values)
+    return torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64, device=logits.device)
+
+
+def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: int, seeds: Sequence[int]) -> Tensor:
+    """Rows drawn one after another, each in proportion to exp of what :func:`select` would take the largest of.
+
+    Args:
+        videos: B of them.
+        logits: float32 [L], finite.
+        keep: B counts, at most each video's length.
+        samples: S.
+        seeds: B of them; on one kind of device they decide the draws.
+
+    Returns:
+        int64 [S, K], the rows of each video in the order in which they were drawn.
+    """
+    drawn = []
+    for own, count, seed in zip(_spans(videos), keep, seeds, strict=True):
+        walk = Walk.begin(videos.tokens[own], samples)
+        generator = torch.Generator(logits.device).manual_seed(seed)
+        for _ in range(count):
+            noise = torch.rand(walk.nearest.shape, generator=generator, device=logits.device)
+            gumbel = -(-noise.clamp(1e-9, 1 - 1e-7).log()).log()
+            rows = (walk.scores(logits[own]) + gumbel).argmax(1)
+            drawn.append(own.start + rows)
+            walk.draw(rows)
+    return torch.stack(drawn, 1) if drawn else torch.empty(samples, 0, dtype=torch.int64, device=logits.device)
+
+
+def log_prob(logits: Tensor, videos: PackedVideos, keep: Sequence[int], order: Tensor) -> Tensor:
+    """How probable :func:`sample` was to draw those rows in that order, float32 [S, B]; differentiable in the logits.
+
+    Args:
+        logits: float32 [L].
+        videos: B of them.
+        keep: B counts.
+        order: int64 [S, K], as ``sample`` returns it.
+    """
+    result: Tensor = _LogProb.apply(logits, videos, keep, order)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _LogProb(torch.autograd.Function):
+    """A graph over k draws of L scores would hold k * L numbers; the gradient of a sample is one number a token."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, videos: PackedVideos, keep: Sequence[int], order: Tensor) -> Tensor:
+        samples = len(order)
+        total = logits.new_zeros(samples, videos.num_videos)
+        gradient = logits.new_zeros(samples, len(logits))  # taken or not, minus the probability, over all draws
+        draws = iter(order.T)
+        for video, (own, count) in enumerate(zip(_spans(videos), keep, strict=True)):
+            walk = Walk.begin(videos.tokens[own], samples)
+            for _ in range(count):
+                rows = (next(draws) - own.start)[:, None]
+                log_probabilities = walk.scores(logits[own]).log_softmax(1)
+                total[:, video] += log_probabilities.gather(1, rows)[:, 0]
+                gradient[:, own] -= log_probabilities.exp()
+                gradient[:, own].scatter_add_(1, rows, torch.ones_like(rows, dtype=logits.dtype))
+                walk.draw(rows[:, 0])
+        ctx.save_for_backward(gradient, videos.video_of_token)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        gradient, video = ctx.saved_tensors
+        return (gradient * outputs[0][:, video]).sum(0), None, None, None
+
+
+def _spans(videos: PackedVideos) -> list[slice]:
+    """The rows of each video."""
+    return [slice(begin, end) for begin, end in itertools.pairwise(videos.cu_seqlens.tolist())]

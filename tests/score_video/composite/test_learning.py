@@ -1,0 +1,199 @@
+"""Features, reader, environment: kept, read, trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.progress import Progress
+
+from score_video import Compressor
+from score_video.composite import train_reader
+from score_video.composite.dropping import change, drop
+from score_video.composite.environment import CompositeEnvironment, CompositeVideos
+from score_video.composite.evaluate import choose_by, evaluate, oracle
+from score_video.composite.features import fingerprint, load_features, make_features, tower_of
+from score_video.composite.reader import MOST_ANSWERS, Reader, ReaderConfig
+from score_video.composite.scenery import FRAMES
+from score_video.composite.world import COLUMNS, NOT_ASKED, TASK_NAMES, TASKS, TOKENS
+from score_video.errors import ScoreError
+from score_video.miniature.reader import grid_places
+from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+from score_video.rl import ScoreConfig, ScoreTrainer
+from score_video.rl.environment import Selection
+from score_video.video.tower import VisionTower
+
+Tower = Callable[..., VisionTower]
+
+
+@pytest.fixture(scope="module")
+def reader(features: Path) -> Reader:
+    torch.manual_seed(0)
+    reader = Reader(ReaderConfig(16, tower_of(features, "reader"), width=24, layers=2, heads=2))
+    return reader.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def environment(features: Path, reader: Reader) -> CompositeEnvironment:
+    return CompositeEnvironment(reader, features, "validation", 20)
+
+
+def test_features_are_kept_and_gone_on_with(media: Path, features: Path, tmp_path: Path, tiny_tower: Tower) -> None:
+    data = load_features(features, "validation", range(20))
+    assert data.tokens.shape == (20, TOKENS, 16)
+    assert data.tokens.dtype == torch.float16
+    assert data.answers.shape == (20, len(TASKS))
+    before = {file.name: file.stat().st_mtime_ns for file in features.iterdir()}
+    make_features(media, tiny_tower(), features, "validation", range(20))
+    assert {file.name: file.stat().st_mtime_ns for file in features.iterdir()} == before
+    with pytest.raises(ScoreError, match="is of another world or tower"):
+        make_features(media, tiny_tower(seed=1), features, "validation", range(20))
+    with pytest.raises(ScoreError, match=r"validation-00020\.safetensors is missing"):
+        load_features(features, "validation", range(40))
+    with pytest.raises(ScoreError, match="videos must begin and end at multiples of 20"):
+        make_features(media, tiny_tower(), tmp_path, "validation", range(30))
+    assert fingerprint(tiny_tower()) == tower_of(features, "validation")
+
+
+def test_a_tower_of_other_tokens_is_refused(media: Path, tmp_path: Path, tiny_tower: Tower) -> None:
+    with pytest.raises(ScoreError, match=f"tower must make {TOKENS} tokens of a video, tiny makes"):
+        make_features(media, replace(tiny_tower(), patch=7), tmp_path, "validation", range(20))
+
+
+def test_a_reader_comes_back_as_it_was_saved(reader: Reader, tmp_path: Path) -> None:
+    reader.save(tmp_path / "r.safetensors")
+    again = Reader.load(tmp_path / "r.safetensors")
+    tokens, place = torch.randn(2, 7, 16), torch.rand(2, 7, 3)
+    torch.testing.assert_close(again.read(tokens, place)[0], reader.read(tokens, place)[0], rtol=0.02, atol=0.02)
+    (tmp_path / "r.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ScoreError, match="holds no reader of this world"):
+        Reader.load(tmp_path / "r.safetensors")
+    with pytest.raises(FileNotFoundError):
+        Reader.load(tmp_path / "none.safetensors")
+
+
+def test_padding_says_nothing(reader: Reader) -> None:
+    tokens, place = torch.randn(1, 9, 16), torch.rand(1, 9, 3)
+    mask = torch.arange(9)[None] < 6
+    short = reader.read(tokens[:, :6], place[:, :6])[0]
+    torch.testing.assert_close(reader.read(tokens, place, mask)[0], short)
+    assert short.shape == (1, len(TASKS), MOST_ANSWERS)
+    torch.testing.assert_close(short.exp().sum(2), torch.ones(1, len(TASKS)))
+
+
+def test_dropping_keeps_as_many_as_it_is_told(features: Path) -> None:
+    data = load_features(features, "reader", range(20))
+    generator = torch.Generator().manual_seed(0)
+    for keep in (1, 50, TOKENS):
+        kept = drop(data.tokens, change(data.tokens), data.shown, data.live, keep, generator)
+        assert kept.shape == (20, keep)
+        assert (kept.diff(dim=1) > 0).all()
+
+
+def test_mirrored_videos_have_the_answers_of_mirrored_videos() -> None:
+    """A thing that goes to the right, from the upper left quarter: wherever its places go, the answer follows."""
+    size, generator = 200, torch.Generator().manual_seed(1)
+    along = torch.linspace(0.1, 0.4, 8)
+    place = torch.stack([torch.linspace(0, 1, 8), torch.full((8,), 0.2), along], 1)
+    answers = torch.full((size, len(TASKS)), NOT_ASKED)
+    answers[:, TASK_NAMES.index("direction")] = 1
+    answers[:, TASK_NAMES.index("where")] = 0
+    answers[:, TASK_NAMES.index("order")] = 0
+    hints = torch.tensor([0, 0, 0, 1, 8]).expand(size, -1)
+    nothing = torch.zeros(0)
+    batch = train_reader._Batch(nothing, nothing, nothing, place.expand(size, -1, -1), answers, hints)
+    train_reader._mirror(batch, generator)
+    for row in range(size):
+        order = batch.place[row, :, 0].argsort()
+        moved = batch.place[row, order[-1]] - batch.place[row, order[0]]
+        axis = int(moved[1].abs() > moved[2].abs())
+        assert batch.answers[row, TASK_NAMES.index("direction")] == 2 * axis + int(moved[2 - axis] > 0)
+        quarter = batch.place[row].mean(0)
+        where = 2 * int(quarter[1] > 0.5) + int(quarter[2] > 0.5)
+        assert batch.answers[row, TASK_NAMES.index("where")] == where
+        backwards = bool(batch.place[row, 0, 0] > batch.place[row, -1, 0])
+        assert batch.answers[row, TASK_NAMES.index("order")] == int(backwards)
+        assert batch.hints[row, 3:].tolist() == [6 if backwards else 1, 8]
+    assert len(batch.answers.unique(dim=0)) == 16
+
+
+def test_training_a_reader_lowers_its_loss(features: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_reader, "NAMING_STEPS", 3)
+    monkeypatch.setattr(train_reader, "BATCH", 4)
+    data = load_features(features, "reader", range(20))
+    place = grid_places(FRAMES, COLUMNS).expand(20, -1, -1)
+
+    def loss(steps: int) -> float:
+        with Progress(disable=True) as progress:
+            trained = train_reader.train_reader(data, tower_of(features, "reader"), 0, steps, progress).eval()
+        with torch.no_grad():
+            log_p = trained.read(data.tokens.float(), place)[0]
+        right = log_p.gather(2, data.answers.clamp(min=0)[..., None])[..., 0]
+        return float(-right[data.answers != NOT_ASKED].mean())
+
+    assert loss(25) < loss(1)
+
+
+def test_answers_of_samples_are_those_of_each_alone(environment: CompositeEnvironment) -> None:
+    batch = environment.encode([{"number": 3}, {"number": 7}])
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.tensor([[5, 9], [12, 1]], dtype=torch.int32)
+    rows = [
+        [torch.randperm(TOKENS, generator=generator)[: counts[g, b]].sort().values + b * TOKENS for b in range(2)]
+        for g in range(2)
+    ]
+    index = torch.cat([part for of_sample in rows for part in of_sample])
+    outcome = environment.answer(batch, Selection(index, counts), divergence=True, full=True)
+    assert outcome.divergence is not None
+    assert outcome.full_log_prob is not None
+    assert (outcome.divergence >= 0).all()
+    for video, number in enumerate((3, 7)):
+        alone = environment.encode([{"number": number}])
+        own = torch.cat([rows[g][video] - video * TOKENS for g in range(2)])
+        of_one = environment.answer(alone, Selection(own, counts[:, video : video + 1]))
+        torch.testing.assert_close(of_one.log_prob[:, 0], outcome.log_prob[:, video])
+    everything = Selection(torch.arange(2 * TOKENS), batch.videos.lengths[None])
+    torch.testing.assert_close(environment.answer(batch, everything).log_prob[0], outcome.full_log_prob)
+
+
+def test_wrong_examples_and_towers(environment: CompositeEnvironment, features: Path) -> None:
+    with pytest.raises(ScoreError, match="number must be one of 0 to 19, got 20"):
+        environment.encode([{"number": 20}])
+    with pytest.raises(ScoreError, match="features must be of the reader's tower, other, got"):
+        CompositeEnvironment(Reader(ReaderConfig(16, "other")), features, "validation", 20)
+    with pytest.raises(ScoreError, match="num_videos must be 0 or more"):
+        CompositeVideos(-1)
+
+
+@pytest.mark.parametrize("sampling", ["exact", "diverse"])
+def test_a_policy_trains_and_is_evaluated(environment: CompositeEnvironment, sampling: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    policy = SurprisePolicy(SurprisePolicyConfig(state="relative"))
+    before = [parameter.clone() for parameter in policy.parameters()]
+    config = ScoreConfig(
+        output_dir=str(tmp_path),
+        max_steps=1,
+        per_device_train_batch_size=2,
+        retention=0.01,
+        sampling=sampling,
+        selection="diverse" if sampling == "diverse" else "systematic",
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    trainer = ScoreTrainer(policy, environment, config, CompositeVideos(20))
+    trainer.train()
+    assert any(not torch.equal(old, new) for old, new in zip(before, policy.parameters(), strict=True))
+    everything = evaluate(environment, None)
+    kept = evaluate(environment, choose_by(trainer.compressor()), 0.02)
+    best = evaluate(environment, oracle, 0.1)
+    assert everything.flashes == 1
+    assert best.flashes > 0.9
+    assert 0 <= kept.mean <= 1
+    difference, error = kept.ahead_of(everything)
+    assert difference == pytest.approx(kept.mean - everything.mean)
+    assert error > 0
+    assert evaluate(environment, choose_by(Compressor("uniform")), 1.0).results.equal(everything.results)

@@ -1,0 +1,118 @@
+"""Selection "diverse": against the rule written out, against DivPrune, and its gradient against autograd's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from score_video import Compressor, diverse
+from score_video.errors import ScoreError
+from score_video.methods import find_method
+from score_video.packed import PackedVideos
+from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+
+
+def videos_of(*frames: int, seed: int = 0) -> PackedVideos:
+    """Videos of so many frames of 2 x 3 tokens, 5 wide."""
+    generator = torch.Generator().manual_seed(seed)
+    return PackedVideos.from_frames([torch.randn(count, 2, 3, 5, generator=generator) for count in frames])
+
+
+def written_out(tokens: Tensor, logits: Tensor, keep: int) -> list[int]:
+    """The rule in float64, all distances at once."""
+    unit = torch.nn.functional.normalize(tokens.double(), dim=1)
+    distances = 1 - unit @ unit.T
+    nearest = 1 - unit @ unit.mean(0)
+    kept: list[int] = []
+    for _ in range(keep):
+        score = logits.double() + diverse.WEIGHT * nearest.clamp(min=1e-6).log()
+        score[kept] = -math.inf
+        kept.append(int(score.argmax()))
+        nearest = distances[kept].amin(0)
+    return sorted(kept)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.lists(st.integers(0, 4), min_size=1, max_size=3), st.floats(0, 1))
+def test_keeps_what_the_rule_says(seed: int, frames: list[int], share: float) -> None:
+    videos = videos_of(*frames, seed=seed)
+    logits = torch.randn(len(videos.tokens), generator=torch.Generator().manual_seed(seed + 1))
+    keep = [round(share * length) for length in videos.lengths.tolist()]
+    index = diverse.select(videos, logits, keep)
+    ends = videos.cu_seqlens.tolist()
+    wanted = [
+        begin + row
+        for begin, end, count in zip(ends[:-1], ends[1:], keep, strict=True)
+        for row in written_out(videos.tokens[begin:end], logits[begin:end], count)
+    ]
+    assert index.tolist() == wanted
+
+
+def test_with_equal_logits_it_is_divprune() -> None:
+    videos = videos_of(4, 0, 3)
+    keep = torch.tensor([7, 0, 5], dtype=torch.int32)
+    index = diverse.select(videos, torch.full((len(videos.tokens),), 0.3), keep.tolist())
+    of_divprune = find_method("divprune").index(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep)
+    assert torch.equal(index, of_divprune)
+
+
+def test_copies_of_a_kept_token_come_last() -> None:
+    tokens = torch.eye(6)[[0, 0, 0, 1, 2, 0]].view(1, 2, 3, 6)
+    index = diverse.select(PackedVideos.from_frames([tokens]), torch.tensor([9.0, 9.0, 9.0, 0.0, 0.0, 9.0]), [3])
+    assert index.tolist() == [0, 3, 4]
+
+
+def test_gradient_equals_autograds() -> None:
+    videos = videos_of(2, 3)
+    logits = torch.randn(len(videos.tokens))
+    keep, samples = [4, 5], 3
+    order = diverse.sample(videos, logits, keep, samples, [1, 2])
+    weights = torch.randn(samples, 2)
+    leaf = logits.clone().requires_grad_()
+    value = diverse.log_prob(leaf, videos, keep, order)
+    (gradient,) = torch.autograd.grad((value * weights).sum(), leaf)
+
+    other = logits.clone().requires_grad_()
+    total = torch.zeros(samples, 2)
+    for video, (own, first) in enumerate(((slice(0, 12), 0), (slice(12, 30), 4))):
+        walk = diverse.Walk.begin(videos.tokens[own], samples)
+        for draw in range(keep[video]):
+            rows = order[:, first + draw] - own.start
+            gained = walk.scores(other[own]).log_softmax(1).gather(1, rows[:, None])[:, 0]
+            total = total + torch.nn.functional.one_hot(torch.tensor(video), 2) * gained[:, None]
+            walk.draw(rows)
+    torch.testing.assert_close(value, total)
+    (wanted,) = torch.autograd.grad((total * weights).sum(), other)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_far_tokens_are_drawn_more_often() -> None:
+    """Of two tokens that are left, in proportion to the squares of their distances to the first."""
+    angles = torch.tensor([0.0, 0.4, 1.2])
+    tokens = torch.stack([angles.cos(), angles.sin()], 1)
+    videos = PackedVideos.from_frames([tokens.view(1, 1, 3, 2)])
+    samples = 20_000
+    order = diverse.sample(videos, torch.tensor([50.0, 0.0, 0.0]), [2], samples, [3])
+    assert (order[:, 0] == 0).all()
+    near, far = ((1 - angles.cos()) ** diverse.WEIGHT)[1:].tolist()
+    expected = far / (near + far)
+    frequency = float((order[:, 1] == 2).float().mean())
+    assert abs(frequency - expected) <= 4.5 * math.sqrt(expected * (1 - expected) / samples)
+
+
+def test_a_compressor_selects_by_it() -> None:
+    videos = videos_of(4)
+    policy = SurprisePolicy(SurprisePolicyConfig(state="relative"))
+    selection = Compressor(policy, 0.25, selection="diverse").select(videos)
+    with torch.no_grad():
+        assert torch.equal(selection.index, diverse.select(videos, policy(videos), [6]))
+    scores = Compressor("surprise-l2", 0.25, selection="diverse").select(videos)
+    logits = find_method("surprise-l2").scores(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, scores.keep)
+    assert torch.equal(scores.index, diverse.select(videos, logits.log(), [6]))
+    with pytest.raises(ScoreError, match="selection must be None for 'divprune'"):
+        Compressor("divprune", selection="diverse")
