@@ -6,7 +6,8 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from bench.test_cpu import FRAMES, KEEP, LENGTH, PER_FRAME, SCORES, SCORES_KEEP, WIDTH
+from bench.test_cpu import FRAMES, HIDDEN, KEEP, LENGTH, PER_FRAME, SCORES, SCORES_KEEP, SQUARE, WIDTH
+from bench.test_relative import RELATIVE_COLUMNS, SIZES
 
 Row = dict[str, Any]
 
@@ -19,6 +20,18 @@ FLOOR = {
 }
 # What is put beside the time that a copy of as many bytes takes, and may be less: what it writes stays in the cache.
 COPIED = {"gather": KEEP / LENGTH}
+
+
+def network_products(rows: int, columns: int) -> int:
+    """Multiply-adds of two hidden layers and the logit."""
+    return rows * (columns * HIDDEN + HIDDEN * HIDDEN + HIDDEN)
+
+
+# Multiply-adds that a group's networks cannot do without.
+PRODUCTS = {f"policy_logits {dtype}": network_products(LENGTH, 2 * WIDTH) for dtype in ("float32", "bfloat16")} | {
+    f"relative_logits {name}": network_products(frames * rows * columns, RELATIVE_COLUMNS)
+    for name, (frames, rows, columns, *_) in SIZES.items()
+}
 
 INTRO = f"""# CPU benchmarks
 
@@ -37,7 +50,9 @@ the least; what is kept written once) at the speed of `copy_` in the same run; *
 took. All under inference mode. Surprise in torch is written in two ways: with torch's own `cosine_similarity`, and from
 **three sums**, each norm taken once, which fuses better. **compile** is the better of the modes default and
 max-autotune; **engine rule** is argsort and a boolean mask, eager. **policy_logits** has two hidden layers of 64,
-float32. **default policy** is `Compressor()` and a gather: what people run."""
+float32; **first product alone** is `torch.mm` of a state in memory with the first layer's weight, in the dtype of the
+tokens. What the networks' products take at the speed of a square product of {SQUARE} in the same run stands over the
+tables of both logits. **default policy** is `Compressor()` and a gather: what people run."""
 
 
 def label(name: str) -> str:
@@ -51,6 +66,7 @@ def label(name: str) -> str:
         (r"_eager", "eager torch"),
         (r"_compile\[", "torch.compile"),
         (r"index_select", "torch.index_select"),
+        (r"first_product", "first product alone, torch.mm"),
         (r"copy", "copy"),
     ):
         if re.search(pattern, name):
@@ -111,6 +127,31 @@ def cells_of(group: str, result: Row) -> tuple[float | None, dict[str, list[str]
     return floor, cells
 
 
+def at_the_speed_of_products(group: str, results: list[Row]) -> list[str]:
+    """What a network's products take at the speed of a square one, beside what the op takes, and its state; where
+    the square one was timed."""
+    lines = []
+    for result in results:
+        groups = by_group(result)
+        if group not in PRODUCTS or group not in groups or "square product" not in groups:
+            continue
+        products = groups["square product"][0]["stats"]["median"] / SQUARE**3 * PRODUCTS[group]
+        ours = best_of_each(groups[group])["ours"]["stats"]["median"]
+        line = (
+            f"{name_of(result['machine'])}: the network's products at the speed of a square one {products * 1e3:.2f} ms"
+        )
+        if state := groups.get(group.replace("relative_logits", "relative_state") if "relative" in group else ""):
+            alone = best_of_each(state)["ours"]["stats"]["median"]
+            line += (
+                f", with the state {(alone + products) * 1e3:.2f} ms ({1 + products / alone:.2f}x of the state alone; "
+                f"ours {ours / alone:.2f}x)"
+            )
+        else:
+            line += f"; ours takes {ours / products:.2f}x that"
+        lines.append(line + ".\n")
+    return lines
+
+
 def comparison(group: str, results: list[Row]) -> list[str]:
     """One table, the machines side by side; a machine whose run did not have the group is left out."""
     operation = group.split()[0]
@@ -127,6 +168,7 @@ def comparison(group: str, results: list[Row]) -> list[str]:
             f"Copying as many bytes from and to main memory: {times}. That is no floor: the rows that are written stay "
             "in the cache.\n"
         )
+    lines += at_the_speed_of_products(group, results)
     lines.append(f"| | {' | '.join(heads)} |\n|---|{'---:|' * len(heads)}")
     for text in dict.fromkeys(name for _, cells in parts.values() for name in cells):
         row = [cell for _, cells in parts.values() for cell in cells.get(text, [""] * (2 + len(ratio)))]
@@ -179,7 +221,7 @@ def page(results: list[Row]) -> str:
     groups = dict.fromkeys(row["group"] for result in results for row in result["benchmarks"])
     lines = [INTRO.format(machines="\n".join(machines(results)))]
     for group in groups:
-        if not group.startswith(("copy ", "threads ")):
+        if not group.startswith(("copy ", "threads ", "square ")):
             lines += comparison(group, results)
     lines += [*scaling(results), *memory(results)]
     return "\n".join(lines).rstrip() + "\n"

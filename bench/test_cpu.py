@@ -180,6 +180,16 @@ def check_draw(output: tuple[Tensor, Tensor]) -> None:
     assert output[0].shape == (SCORES_KEEP,) and bool((output[0].diff() > 0).all()) and bool(output[1].isfinite())
 
 
+SQUARE = 1024  # side of the product whose speed is taken for the machine's
+HIDDEN = 64
+
+
+def test_square_product(timed: Callable[..., None]) -> None:
+    """The speed of torch's products where nothing holds them up: what is made of products cannot be faster."""
+    square = torch.randn(SQUARE, SQUARE, generator=torch.Generator().manual_seed(0))
+    timed("square product", torch.mm, square, square)
+
+
 def test_copy(timed: Callable[..., None], tokens: Tensor) -> None:
     target = torch.empty_like(tokens)
     timed(f"copy {dtype_name(tokens)}", target.copy_, tokens)
@@ -236,9 +246,9 @@ def test_compress_compile(
 
 @pytest.fixture(scope="module")
 def layers() -> list[tuple[Tensor, Tensor]]:
-    """Two hidden layers of 64 on [x ; dX], float32."""
+    """Two hidden layers on [x ; dX], float32."""
     generator = torch.Generator().manual_seed(0)
-    shapes = [(64, 2 * WIDTH), (64, 64), (1, 64)]
+    shapes = [(HIDDEN, 2 * WIDTH), (HIDDEN, HIDDEN), (1, HIDDEN)]
     return [(torch.randn(*shape, generator=generator) / shape[1] ** 0.5, torch.zeros(shape[0])) for shape in shapes]
 
 
@@ -255,6 +265,12 @@ def test_policy_eager(timed: Callable[..., None], tokens: Tensor, layers: list[t
         rounds=5,
         check=check_logits(tokens, layers),
     )
+
+
+def test_policy_first_product(timed: Callable[..., None], tokens: Tensor, layers: list[tuple[Tensor, Tensor]]) -> None:
+    """The first layer's product alone, of a state that is there, in the dtype of the tokens."""
+    state, weight = torch.cat([tokens, tokens], dim=1), layers[0][0].to(tokens.dtype).T
+    timed(f"policy_logits {dtype_name(tokens)}", torch.mm, state, weight, rounds=5)
 
 
 @pytest.mark.parametrize("mode", COMPILE_MODES)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 import score_ext
-from bench.test_cpu import COMPILE_MODES, compiled, int32, one_thread, timed  # noqa: F401  (fixtures)
+from bench.test_cpu import COMPILE_MODES, HIDDEN, compiled, int32, one_thread, timed  # noqa: F401  (fixtures)
 from score_ext._relative_reference import video_state
 
+RELATIVE_COLUMNS = 64  # 43 and the position's 21
 SIZES = {
     "float32, 8192 x 512": (32, 16, 16, 512, torch.float32),
     "bfloat16, 40000 x 3584": (64, 25, 25, 3584, torch.bfloat16),
@@ -63,7 +64,7 @@ def test_relative_logits_ours(timed: Callable[..., None], video: tuple[str, Tens
     """The network of the policy that comes with the package: 64-64-64-1, float32."""
     name, tokens = video
     generator = torch.Generator().manual_seed(0)
-    shapes = [(64, 64), (64, 64), (1, 64)]
+    shapes = [(HIDDEN, RELATIVE_COLUMNS), (HIDDEN, HIDDEN), (1, HIDDEN)]
     layers = [(torch.randn(*shape, generator=generator) / 8, torch.zeros(shape[0])) for shape in shapes]
     timed(f"relative_logits {name}", score_ext.relative_logits, *batch(tokens), layers)
 

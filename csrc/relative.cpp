@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "arguments.h"
+#include "cpu/kernels.h"
 #include "dispatch.h"
 #include "network.h"
 
@@ -15,7 +16,7 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::detail::to;
 
-// Rows of the state formed at a time: of 64 float32 columns, with the layers' results, they stay in a CPU's cache.
+// Rows of the state formed at a time: of 64 float32 columns they stay in a CPU's cache.
 constexpr int64_t kRowsCpu = 1024;
 constexpr int64_t kRowsGpu = 1 << 16;
 
@@ -43,6 +44,15 @@ class Rows {
   Tensor columns_, measures_, moments_;
 };
 
+// The network on rows of the state, both on the CPU: policy_logits of what is all features. logits [rows].
+void logits_of_rows(const Tensor& state, const Network& network, float* logits) {
+  const auto rows = static_cast<int32_t>(state.size(0));
+  const int32_t cu_seqlens[] = {0, rows};
+  const TokenBatch no_tokens{nullptr, DType::kFloat32, 0, cu_seqlens, &rows, 1, rows};
+  const auto* features = static_cast<const float*>(state.const_data_ptr());
+  cpu::policy_logits(no_tokens, {false, false, features, state.size(1), 0.0f}, network.layers(), logits);
+}
+
 Tensor relative_state(
     const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame, const Tensor& columns,
     int64_t num_frames) {
@@ -67,10 +77,16 @@ Tensor relative_logits(
   const std::optional<Tensor> plain = features.has_value() ? std::optional<Tensor>(state.features) : std::nullopt;
   const Rows rows(packed, videos);
   Tensor logits = torch::stable::new_empty(packed.tokens, {length}, ScalarType::Float);
-  const int64_t step = packed.tokens.is_cpu() ? kRowsCpu : kRowsGpu;
+  const bool on_cpu = packed.tokens.is_cpu();
+  const int64_t step = on_cpu ? kRowsCpu : kRowsGpu;
+  const ScalarType dtype = on_cpu ? ScalarType::Float : w1.scalar_type();
   for (int64_t begin = 0; begin < length; begin += step) {
     const int64_t end = std::min(begin + step, length);
-    const Tensor block = rows(plain, begin, end, w1.scalar_type(), use_token, use_residual, use_position);
+    const Tensor block = rows(plain, begin, end, dtype, use_token, use_residual, use_position);
+    if (on_cpu) {
+      logits_of_rows(block, network, static_cast<float*>(logits.mutable_data_ptr()) + begin);
+      continue;
+    }
     Tensor slice = torch::stable::narrow(logits, 0, begin, end - begin);
     torch::stable::copy_(slice, network.logits(block));
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -81,6 +82,40 @@ def test_wheel_needs_torch_alone(wheel: Path, torch_only: Path) -> None:
     used = run(python, "-P", ROOT / "tools" / "check_wheel.py")
     assert used.returncode == 0, used.stderr
     assert "the ops run under Python" in used.stdout
+
+
+def other_interpreters() -> dict[str, str]:
+    """Supported Pythons of this machine besides the one that runs, by their versions: on the path, and pyenv's."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = {}
+    for minor in range(11, 20):
+        name = f"python3.{minor}"
+        for candidate in (shutil.which(name), *sorted(pyenv.glob(f"*/bin/{name}"))):
+            # under pyenv a name on the path may stand for an interpreter that is not switched on
+            if candidate is not None and minor != sys.version_info[1] and run(candidate, "-c", "").returncode == 0:
+                found[f"3.{minor}"] = str(candidate)
+                break
+    return found
+
+
+def has_torch_at_hand(interpreter: str, folder: Path) -> bool:
+    """Whether pip finds torch for it in the folders of wheels that it is set up with, without an index."""
+    torch = "torch==2.13.0+cpu"
+    return (
+        run(interpreter, "-m", "pip", "download", "-q", "--no-index", "--no-deps", "-d", folder, torch).returncode == 0
+    )
+
+
+def test_wheels_of_the_other_pythons(tmp_path: Path) -> None:
+    """As the one above, on every other Python that has a torch here; wheels.yml does it on each supported one."""
+    others = other_interpreters()
+    covered = [version for version, path in others.items() if has_torch_at_hand(path, tmp_path / version)]
+    if not covered:
+        pytest.skip(f"no torch at hand for the other Pythons of this machine ({', '.join(others) or 'there are none'})")
+    for version in covered:
+        tried = run(ROOT / "tools" / "wheel.sh", others[version])
+        assert tried.returncode == 0, tried.stderr
+        assert f"the ops run under Python {version}." in tried.stdout
 
 
 def test_wheel_is_made_portable(wheel: Path, tmp_path: Path) -> None:

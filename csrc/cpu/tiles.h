@@ -39,18 +39,31 @@ SCORE_INLINE void multiply_tile(
 }
 
 // out [rows, outputs] += x [rows, inputs] W^T, for `inputs` of the weight's inputs from first_input on. Rows up to the
-// next multiple of kTileRows are there, and mean nothing.
-template <int kLanes>
+// next multiple of kTileRows are there, and mean nothing. Before each of the multiply_tiles(rows, weight) tiles,
+// before_tile() is called.
+template <int kLanes, typename BeforeTile>
 SCORE_INLINE void multiply(
     const float* x, int64_t x_stride, int64_t rows, const Panels& weight, int64_t first_input, int64_t inputs,
-    float* out) {
+    float* out, const BeforeTile& before_tile) {
   const int64_t width = weight.width();
   for (int64_t first = 0; first < width; first += 2 * kLanes) {
     for (int64_t row = 0; row < rows; row += kTileRows) {
+      before_tile();
       multiply_tile<kLanes>(
           x + row * x_stride, x_stride, weight.at(first, first_input), inputs, out + row * width + first, width);
     }
   }
+}
+
+template <int kLanes>
+SCORE_INLINE void multiply(
+    const float* x, int64_t x_stride, int64_t rows, const Panels& weight, int64_t first_input, int64_t inputs,
+    float* out) {
+  multiply<kLanes>(x, x_stride, rows, weight, first_input, inputs, out, [] {});
+}
+
+inline int64_t multiply_tiles(int64_t rows, const Panels& weight) {
+  return padded(rows, kTileRows) / kTileRows * (weight.width() / weight.panel);
 }
 
 }  // namespace score::cpu

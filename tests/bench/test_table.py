@@ -82,3 +82,24 @@ def test_a_file_for_each_kind_of_machine() -> None:
 def test_what_nobody_named_is_refused() -> None:
     with pytest.raises(ValueError, match="no label for the benchmark test_unheard_of"):
         label("test_unheard_of")
+
+
+def test_networks_stand_beside_what_their_products_take() -> None:
+    results = copy.deepcopy(of_the_xeon())
+    square = {"group": "square product", "name": "test_square_product", "stats": {"median": 0.02, "iqr": 0.0}}
+    results["benchmarks"].append(square)
+    size = "float32, 8192 x 512"
+    for operation, seconds in (("copy", 0.001), ("relative_state", 0.006), ("relative_logits", 0.009)):
+        name = f"test_{operation}" if operation == "copy" else f"test_{operation}_ours[{size}]"
+        stats = {"median": seconds, "iqr": 0.0}
+        results["benchmarks"].append({"group": f"{operation} {size}", "name": name, "stats": stats})
+    # 8,192 rows of 64 x 64 + 64 x 64 + 64 multiply-adds, at 1024^3 in 20 ms: 1.26 ms
+    told = "\n".join(comparison(f"relative_logits {size}", [results]))
+    assert "1.26 ms, with the state 7.26 ms (1.21x of the state alone; ours 1.50x)" in told
+    # 12,544 rows of 7,168 x 64 + 64 x 64 + 64: 108.16 ms
+    ours = next(row for row in results["benchmarks"] if row["name"] == "test_policy_ours[float32]")
+    ours["stats"]["median"] = 0.21632
+    told = "\n".join(comparison("policy_logits float32", [results]))
+    assert "square one 108.16 ms; ours takes 2.00x that" in told
+    assert "square one" not in "\n".join(comparison("policy_logits float32", [of_the_xeon()]))
+    assert "square product" not in [line.removeprefix("## ") for line in page([results]).splitlines()]

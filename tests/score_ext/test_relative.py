@@ -221,6 +221,34 @@ def test_more_rows_than_are_formed_at_a_time() -> None:
     torch.testing.assert_close(found, reference.relative_logits(*batch, layers), rtol=1e-3, atol=1e-3)
 
 
+def test_logits_have_the_same_bits_alone_in_a_batch_and_with_any_threads() -> None:
+    grids = ((40, 9, 11), (3, 2, 2), (0, 1, 1), (25, 3, 7))  # the second begins within a block of rows
+    tokens, layers = tokens_of(grids, 150), linear_layers([RELATIVE_COLUMNS, 24, 20, 1])
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(score_ext.relative_logits(tokens, *sizes(grids), layers))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    begin = 0
+    for grid in grids:
+        rows = slice(begin, begin + math.prod(grid))
+        assert torch.equal(score_ext.relative_logits(tokens[rows], *sizes((grid,)), layers), found[0][rows])
+        begin = rows.stop
+
+
+def test_logits_by_small_weights_are_those_of_the_same_numbers_in_float32() -> None:
+    grids = GRIDS["ragged"]
+    batch = tokens_of(grids, 40), *sizes(grids)
+    for dtype in (torch.float16, torch.bfloat16):
+        layers = linear_layers([RELATIVE_COLUMNS, 24, 20, 1], dtype)
+        in_float32 = [(weight.float(), bias.float()) for weight, bias in layers]
+        assert torch.equal(score_ext.relative_logits(*batch, layers), score_ext.relative_logits(*batch, in_float32))
+
+
 def test_frames_are_counted_where_they_are_not_given() -> None:
     grids = GRIDS["ragged"]
     tokens, (cu, per_frame, columns, frames) = tokens_of(grids, 5), sizes(grids)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -94,9 +96,16 @@ def write_pictures(
         OSError: a file cannot be written.
     """
     pictured, facts = compressed(how, frames, timestamps, video, index, others)
-    # level 2 of 9: on pictures of real frames a tenth larger than the default of 6, in a quarter of the time
-    contact_sheet(pictured, name, facts).save(folder / PICTURES[0], compress_level=2)
-    write_overlay(folder / PICTURES[1], pictured)
+
+    def write_sheet() -> None:
+        # level 2 of 9: on pictures of real frames a tenth larger than the default of 6, in a quarter of the time
+        contact_sheet(pictured, name, facts).save(folder / PICTURES[0], compress_level=2)
+
+    # Side by side: most of either is work of Pillow, zlib and x264, which let other threads run.
+    with ThreadPoolExecutor(1) as beside:
+        sheet = beside.submit(write_sheet)
+        write_overlay(folder / PICTURES[1], pictured)
+        sheet.result()
 
 
 def compressed(
@@ -148,7 +157,7 @@ def dim_dropped(frame: Image8, kept: npt.NDArray[np.bool_], colour: tuple[int, i
     What was kept is outlined where it borders on what was not, so that it shows in dark scenes too.
     """
     picture = Image.fromarray(frame)
-    dark = Image.blend(_grey(picture), picture, 0.25).point(_line(0.22, 8))
+    dark = Image.blend(_grey(picture), picture, 0.25).point(_line(0.22, 8, 3))
     shown = _over_pixels(kept, frame)  # [H, W]
     inner = shown.copy()
     inner[2:] &= shown[:-2]
@@ -168,9 +177,12 @@ def heat(frame: Image8, surprise: npt.NDArray[np.float32], scale: float) -> Imag
     level = np.clip(np.nan_to_num(surprise / scale, posinf=0.0, neginf=0.0), 0, 1) * (len(RAMP) - 1)
     steps = np.arange(len(RAMP), dtype=np.float32)
     colour = np.stack([np.interp(level, steps, RAMP[:, c]) for c in range(3)], axis=2)  # [gh, gw, 3]
-    grey = _grey(Image.fromarray(frame))
-    coloured = Image.blend(grey, Image.fromarray(_over_pixels(colour.round().astype(np.uint8), frame)), 0.82)
-    return Image.composite(coloured, grey.point(_line(0.3, 16)), _mask(_over_pixels(np.isfinite(surprise), frame)))
+    grey = Image.fromarray(frame).convert("L")
+    coloured = Image.blend(
+        grey.convert("RGB"), Image.fromarray(_over_pixels(colour.round().astype(np.uint8), frame)), 0.82
+    )
+    faint = grey.point(_line(0.3, 16, 1)).convert("RGB")
+    return Image.composite(coloured, faint, _mask(_over_pixels(np.isfinite(surprise), frame)))
 
 
 def heat_scale(surprise: npt.NDArray[np.float32]) -> float:
@@ -279,9 +291,10 @@ def _grey(picture: Image.Image) -> Image.Image:
     return picture.convert("L").convert("RGB")
 
 
-def _line(slope: float, offset: float) -> list[int]:
-    """The table of slope * value + offset for the three channels of a picture."""
-    return [round(slope * value + offset) for value in range(256)] * 3
+@functools.cache
+def _line(slope: float, offset: float, channels: int) -> tuple[int, ...]:
+    """The table of slope * value + offset for the channels of a picture."""
+    return tuple(round(slope * value + offset) for value in range(256)) * channels
 
 
 def _mask(places: npt.NDArray[np.bool_]) -> Image.Image:
