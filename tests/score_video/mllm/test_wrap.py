@@ -11,6 +11,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -240,6 +241,24 @@ def test_a_streamer_in_a_thread() -> None:
     thread.start()
     thread.join()
     assert torch.equal(found[0], answer(family, ONE)) and streamer.ended
+
+
+@some
+def test_calls_of_several_threads_wait_for_each_other(name: str) -> None:
+    family = made(name)
+    _, given = inputs_of(family, ONE)
+    wanted, found = answer(family, ONE), []
+
+    def call() -> None:
+        found.append(family.model.generate(**given, max_new_tokens=5, do_sample=False)[:, -5:])
+
+    with THIRD.wrap(family.model):
+        threads = [threading.Thread(target=torch.no_grad()(call)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 4 and all(torch.equal(tokens, wanted) for tokens in found)
 
 
 # --- forward passes
@@ -474,6 +493,52 @@ def test_a_prompt_that_is_no_tensor(name: str) -> None:
     _, given = inputs_of(family, ONE)
     with THIRD.wrap(family.model), pytest.raises(TypeError, match=rf"inputs\['{name}'\] must be a tensor .*got list"):
         family.model(**{**given, name: given[name].tolist()})
+
+
+def test_embeddings_beside_a_video_are_refused() -> None:
+    family = made("qwen2_5_vl")
+    _, given = inputs_of(family, ONE)
+    embeds = family.model.get_input_embeddings()(given.pop("input_ids"))
+    with THIRD.wrap(family.model):
+        for call in (family.model, family.model.generate):
+            with pytest.raises(ScoreError, match="input_ids must be given beside pictures, in place of inputs_embeds"):
+                call(**given, inputs_embeds=embeds)
+
+
+@some
+def test_a_video_of_one_frame_and_a_row_without(name: str) -> None:
+    for prompts in ([[5, ("video", 1), 6]], [[5, CLIP, 6], [7]]):
+        assert torch.equal(wrapped_answer(made(name), prompts), answer(made(name), prompts))
+
+
+@some
+def test_checkpointed_training(name: str) -> None:
+    """Passes are computed again on the way back, when the call is over."""
+    family = FAMILIES[name]()
+    _, given = inputs_of(family, ONE)
+    given["labels"] = torch.full_like(given["input_ids"], -100)
+    given["labels"][:, -3:] = given["input_ids"][:, -3:]
+    gradients = []
+    family.model.train()
+    with THIRD.wrap(family.model), torch.enable_grad():
+        for checkpointed in (False, True):
+            if checkpointed:
+                family.model.gradient_checkpointing_enable()
+            family.model.zero_grad()
+            family.model(**given, use_cache=False).loss.backward()
+            gradients.append(family.model.get_input_embeddings().weight.grad.clone())
+    assert gradients[0].abs().sum() > 0
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_wrapped_model_saved_whole(tmp_path: Path) -> None:
+    family = FAMILIES["llava_onevision"]()
+    _, given = inputs_of(family, ONE)
+    with THIRD.wrap(family.model):
+        torch.save(family.model, tmp_path / "model.pt")
+        wanted = family.model.generate(**given, max_new_tokens=3, do_sample=False)
+    again = torch.load(tmp_path / "model.pt", weights_only=False)
+    assert torch.equal(again.generate(**given, max_new_tokens=3, do_sample=False), wanted)
 
 
 def test_replaced_since() -> None:
