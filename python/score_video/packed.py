@@ -133,15 +133,15 @@ def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
 def _with_sizes(tokens: Tensor, lengths: Sequence[int], sizes: Sequence[tuple[int, int]]) -> PackedVideos:
     """Packed tokens [L, D] with the lengths and (tokens per frame, columns) of their videos."""
     device = tokens.device
-    per_video = torch.tensor(sizes, dtype=torch.int32, device="cpu")
+    per_frame, columns = torch.tensor(list(zip(*sizes, strict=True)), dtype=torch.int32, device="cpu")
     cu_seqlens = torch.tensor(list(itertools.accumulate(lengths, initial=0)), dtype=torch.int32, device="cpu")
     return PackedVideos(
         tokens,
         # non_blocking: a copy that blocks would wait for all that the device has still to do
         cu_seqlens.to(device, non_blocking=True),
-        per_video[:, 0].contiguous().to(device, non_blocking=True),
-        per_video[:, 1].contiguous().to(device, non_blocking=True),
-        sum(length // per_frame for length, (per_frame, _) in zip(lengths, sizes, strict=True) if length),
+        per_frame.to(device, non_blocking=True),
+        columns.to(device, non_blocking=True),
+        sum(length // frame for length, (frame, _) in zip(lengths, sizes, strict=True) if length),
     )
 
 
@@ -194,15 +194,15 @@ def check_selection(selected: Selection, videos: PackedVideos) -> None:
         raise ScoreError(f"selected.index must be int64 [K], got {_described(index)}")
     if keep.dtype.is_floating_point or keep.shape != (videos.num_videos,):
         raise ScoreError(f"selected.keep must be integers [{videos.num_videos}], got {_described(keep)}")
-    rows = len(videos.tokens)
-    outside = ((index < 0) | (index >= rows)).any() | (index.diff() < 1).any()
-    # of ascending rows, how many lie before the end of each video
-    counts = torch.searchsorted(index, videos.cu_seqlens.long()).diff()
-    outside, miscounted = torch.stack([outside, (counts != keep).any()]).tolist()
-    if outside:
+    rows, batch = len(videos.tokens), videos.num_videos
+    ascending = (index[1:] > index[:-1]).all()
+    ends = torch.searchsorted(index, videos.cu_seqlens.long())  # of ascending rows, how many lie before each video
+    numbers: list[int] = torch.cat([ends, keep, ascending[None]]).tolist()
+    if not numbers[-1] or numbers[0] > 0 or numbers[batch] < len(index):
         raise ScoreError(f"selected.index must be ascending rows of {rows} tokens")
-    if miscounted:
-        raise ScoreError(f"selected.keep must be how many rows of index are each video's: {counts.tolist()}")
+    counts = [end - begin for begin, end in itertools.pairwise(numbers[: batch + 1])]
+    if counts != numbers[batch + 1 : -1]:
+        raise ScoreError(f"selected.keep must be how many rows of index are each video's: {counts}")
 
 
 def _described(tensor: Tensor) -> str:

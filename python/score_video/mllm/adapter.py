@@ -109,8 +109,7 @@ class Adapter(ABC):
         Rotary attention sees differences of positions alone. What comes after is counted by the stock model from how
         many tokens it has seen, so each prompt is moved to end where that count does, and may begin below 0.
         """
-        moved = shorter.position_ids - shift_to_count(shorter)[:, None]
-        return moved.masked_fill(shorter.attention_mask == 0, 0)
+        return (shorter.position_ids - shift_to_count(shorter)[:, None]).mul_(shorter.attention_mask)
 
     def before_use(self, model: Any, whole: Prompt, shorter: Prompt) -> Callable[[], None] | None:
         """What is to be called before the model gets the shorter prompts; None: nothing.
@@ -148,9 +147,11 @@ def features_at(
 
     Raises ValueError, which names the ``kind`` of picture, where there are not F places or some are padding.
     """
-    if (count := int(placeholders.sum())) != len(rows):
+    unmasked = placeholders & prompt.attention_mask.bool()
+    count, read = torch.stack([placeholders.count_nonzero(), unmasked.count_nonzero()]).tolist()
+    if count != len(rows):
         raise ScoreError(f"inputs['input_ids'] has {count} placeholders of {kind}s, their features are {len(rows)}")
-    if (placeholders & (prompt.attention_mask == 0)).any():
+    if read < count:
         raise ScoreError(f"inputs['attention_mask'] must be 1 at placeholders of {kind}s")
     return Features(rows, placeholders, deepstack)
 
@@ -167,6 +168,8 @@ def owner_of_videos(videos: PackedVideos, placeholders: Tensor) -> Tensor:
 
     Raises ValueError where a prompt ends inside a video.
     """
+    if len(placeholders) == 1:
+        return torch.zeros(videos.num_videos, dtype=torch.int64, device=placeholders.device)
     ends = placeholders.sum(1).cumsum(0)  # [B]
     first, last = videos.cu_seqlens[:-1].long(), videos.cu_seqlens[1:].long() - 1
     owner = torch.searchsorted(ends, first, right=True)

@@ -116,10 +116,9 @@ class EncodedInputs:
                 label.
         """
         prompt, features, fixed = self.prompt, self.visuals.features, self.visuals.fixed
-        places = features.placeholders.flatten().nonzero()[:, 0]  # [L]
         check_selection(selected, self.visuals.videos)
-        kept = prompt.attention_mask.bool() & ~features.placeholders
-        kept.view(-1)[places[selected.index]] = True
+        chosen = features.placeholders.new_zeros(len(features.rows)).index_fill_(0, selected.index, True)  # [L]
+        kept = (prompt.attention_mask.bool() & ~features.placeholders).masked_scatter_(features.placeholders, chosen)
         if prompt.labels is not None and (prompt.labels[~kept] != IGNORED).any():
             raise ScoreError(f"inputs['labels'] must be {IGNORED} at padding and at placeholders of videos")
         rows, *deepstack = (score_ext.gather(part, selected.index) for part in (features.rows, *features.deepstack))

@@ -58,7 +58,10 @@ class MethodPatch:
         self._parameters = parameters
         self.__name__ = getattr(original, "__name__", "forward")
         self.__doc__ = original.__doc__
-        self.__signature__ = inspect.signature(original)
+
+    @property
+    def __signature__(self) -> inspect.Signature:  # none is kept: it may hold what cannot be saved to a file
+        return inspect.signature(self._original)
 
     @frame_not_compiled
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

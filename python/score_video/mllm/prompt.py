@@ -69,7 +69,7 @@ class Prompt:
 
     def text_positions(self) -> Tensor:
         """int64 [B, S]: 0, 1, 2... over what is not padding, which has 0."""
-        return (self.attention_mask.cumsum(1) - 1).masked_fill(self.attention_mask == 0, 0)
+        return self.attention_mask.cumsum(1).sub_(1).mul_(self.attention_mask)
 
 
 def read_prompt(inputs: Mapping[str, Any]) -> Prompt:
@@ -85,8 +85,8 @@ def read_prompt(inputs: Mapping[str, Any]) -> Prompt:
     if (labels := inputs.get("labels")) is not None:
         labels = _matrix("labels", labels, ids.shape)
     mask = _matrix("attention_mask", mask, ids.shape).long()
-    low, high = mask.aminmax()
-    if bool((low < 0) | (high > 1)):
+    low, high = torch.stack(mask.aminmax()).tolist()
+    if low < 0 or high > 1:
         raise ScoreError("inputs['attention_mask'] must hold 0 and 1")
     prompt = Prompt(ids, mask, ids, labels)
     return replace(prompt, position_ids=prompt.text_positions())

@@ -43,7 +43,7 @@ class Family:
 _LINEAR = "linear attention and full attention in turn"
 _WINDOWS = "sliding windows"
 _INDEXED = "attends to the keys that an indexer picks"
-_AUDIO = "audio stays, but was not run"
+_AUDIO = "audio stays"
 _CHUNKS = "which frames are one video is read from the prompt, or said (`visual_layout`)"
 
 # model_type of a configuration -> family
@@ -104,7 +104,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2_5_omni_thinker": Family(
         "Qwen2.5-Omni, its thinker",
         "omni:Omni",
-        note="audio stays",
+        note=_AUDIO,
         part_of="qwen2_5_omni",
         loader="Qwen2_5OmniThinkerForConditionalGeneration",
     ),
@@ -115,7 +115,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_omni_moe_thinker": Family(
         "Qwen3-Omni, its thinker",
         "omni:Omni",
-        note="DeepStack; audio stays",
+        note=f"DeepStack; {_AUDIO}",
         part_of="qwen3_omni_moe",
         loader="Qwen3OmniMoeThinkerForConditionalGeneration",
     ),

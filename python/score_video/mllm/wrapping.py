@@ -56,8 +56,8 @@ def wrap(model: Any, selector: Selector) -> Wrapping:
 class Wrapping:
     """What :func:`wrap` returns: ends it, and tells of the latest call.
 
-    Not for several threads at once: the model itself remembers its latest prompt (``rope_deltas``), and so does this.
-    One call at a time from any thread is fine, as when a streamer's ``generate`` runs in one of its own.
+    Calls may come from any thread, and wait for each other: the model itself remembers its latest prompt
+    (``rope_deltas``), and so does this.
 
     Attributes:
         model: what is wrapped.
@@ -76,16 +76,30 @@ class Wrapping:
             raise ScoreError("model must not be wrapped already, which it is: unwrap() that first")
         self.model = model
         self.selector = selector
-        self.latest: CompressedInputs | None = None
-        self.milliseconds: dict[str, float] = {}
-        self._busy: set[int] = set()  # threads that are inside of a call
-        self._turns: WeakKeyDictionary[Any, FirstTurn] = WeakKeyDictionary()  # by cache
+        self._begin()
         self._patches = {
             "generate": MethodPatch(model.generate, self._generate, self._inside, parameter_names(model, "generate")),
             "forward": MethodPatch(model.forward, self._forward, self._inside, parameter_names(model, "forward")),
         }
         self._before = {name: model.__dict__[name] for name in _PATCHED if name in model.__dict__}  # accelerate's
         model.__dict__.update(self._patches)
+
+    def _begin(self) -> None:
+        """No call yet."""
+        self.latest: CompressedInputs | None = None
+        self.milliseconds: dict[str, float] = {}
+        self._one_call = threading.Lock()
+        self._busy: set[int] = set()  # the thread that is inside of a call
+        self._turns: WeakKeyDictionary[Any, FirstTurn] = WeakKeyDictionary()  # by cache
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy of a wrapped model has, or a file: nothing of its calls."""
+        calls = {"latest", "milliseconds", "_one_call", "_busy", "_turns"}
+        return {name: value for name, value in self.__dict__.items() if name not in calls}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
 
     @property
     def retention(self) -> float | None:
@@ -214,6 +228,10 @@ class Wrapping:
         pictures = set(self._adapter.consumed) - {"mm_token_type_ids"}
         if not any(given.get(name) is not None for name in pictures):
             return None  # text, steps of decoding
+        if given.get("input_ids") is None and given.get("inputs_embeds") is not None:
+            raise ScoreError(
+                "input_ids must be given beside pictures, in place of inputs_embeds: they tell where a video is"
+            )
         inputs = {name: value for name, value in given.items() if not self._is_option(name, value)}
         with phases("vision tower"):
             encoded = encode_inputs(self.model, inputs, visual_layout=layout)
@@ -256,8 +274,9 @@ class Wrapping:
         if me in self._busy:
             yield True
             return
-        self._busy.add(me)
-        try:
-            yield False
-        finally:
-            self._busy.discard(me)
+        with self._one_call:
+            self._busy.add(me)
+            try:
+                yield False
+            finally:
+                self._busy.discard(me)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from masked import difference, masked
+from by_hand import by_hand
+from masked import compress, difference, dropped, masked
 from packaging.version import Version
 from saved_families import make_processor
 from test_exactness import TOLERANCE
-from tiny import END, START, VIDEO
+from test_hybrids import TYPED
+from tiny import END, START, VIDEO, Prompts
 from tiny_configs import AUDIO, BEGIN, FINISH
-from tiny_families import MASKED
+from tiny_families import ALL, MASKED, SHORTENED
 
 from score_video.compressor import Compressor
 from score_video.methods import RandomMethod
@@ -23,8 +26,42 @@ from score_video.mllm import encode_inputs
 
 OMNI = [name for name in ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker") if name in MASKED]
 FRAMES = 8
+CLIP = ("video", 4)
 
-made = functools.cache(lambda name: MASKED[name]())
+made = functools.cache(lambda name: ALL[name]())
+
+# of families without rows of positions for audio: placeholders of one sound, and what the processor makes of so many
+HEARD: dict[str, tuple[int, Callable[[int, torch.Generator], dict[str, torch.Tensor]]]] = {
+    "dots3_note": (
+        10,
+        lambda sounds, generator: {
+            "input_features": torch.randn(sounds, 16, 80, generator=generator),
+            "chunk_sample_lengths": torch.full((sounds,), 80 * 160),
+        },
+    ),
+    "gemma4": (
+        10,
+        lambda sounds, generator: {
+            "input_features": torch.randn(sounds, 40, 128, generator=generator),
+            "input_features_mask": torch.ones(sounds, 40, dtype=torch.bool),
+        },
+    ),
+    "gemma4_unified": (
+        7,
+        lambda sounds, generator: {
+            "input_features": torch.randn(sounds, 7, 24, generator=generator),
+            "input_features_mask": torch.ones(sounds, 7, dtype=torch.bool),
+        },
+    ),
+    "muse_spark": (
+        5,
+        lambda sounds, generator: {"input_values": torch.randn(sounds, 5 * 48, generator=generator)},
+    ),
+    "nemotron_h_omni": (
+        5,
+        lambda sounds, generator: {"input_features": torch.randn(sounds, 40, 16, generator=generator)},
+    ),
+}
 
 
 def answer(model: Any, inputs: Any) -> torch.Tensor:
@@ -94,3 +131,51 @@ def test_a_videos_own_sound() -> None:
         "use_audio_in_video": True,
     }
     check(made("qwen2_5_omni_thinker").model, inputs)
+
+
+def test_every_family_that_hears_is_here() -> None:
+    """Those whose stock model has a method for audio."""
+    hear = {name for name in ALL if any(hasattr(module, "get_audio_features") for module in made(name).model.modules())}
+    assert hear == {*OMNI, *(name for name in HEARD if name in SHORTENED)}
+
+
+@pytest.mark.parametrize("prompts", [[[5, CLIP, 6]], [[5, CLIP, 6], [9, CLIP, 4]]], ids=["one", "padded"])
+@pytest.mark.parametrize("name", [name for name in HEARD if name in SHORTENED])
+@torch.no_grad()
+def test_a_sound_behind_a_video(name: str, prompts: Prompts) -> None:
+    """Its tokens stay, and the answer is the stock model's on the same embeddings, those of the sound among them."""
+    family, (count, hear) = made(name), HEARD[name]
+    batch = family.batch(prompts)
+    for row in batch.ids:  # in front of the last two tokens of the text behind the video
+        row[-2:-2] = [AUDIO] * count
+    for values in batch.pixels.values():
+        if isinstance(values, list):
+            for row in values:
+                row[-2:-2] = [3] * count  # the type of audio
+    batch.pixels |= hear(len(prompts), torch.Generator().manual_seed(0))
+
+    compressed = compress(family, batch, Compressor(RandomMethod(3), 0.3)).compressed
+    assert (compressed["input_ids"] == AUDIO).sum() == count * len(prompts)
+    types = ("mm_token_type_ids",) if name in TYPED else ()
+    hand = by_hand(family.model, batch.inputs(), dropped(batch, compressed.kept), types)
+    torch.manual_seed(0)
+    ours = family.model.generate(
+        **compressed, max_new_tokens=5, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    prompt, steps = hand.logits(ours.sequences[:, compressed.prompt_length :])
+    logits = family.model(**compressed).logits[compressed["attention_mask"].bool()]
+    assert difference(logits, prompt) <= TOLERANCE
+    assert difference(torch.stack(ours.logits), steps) <= TOLERANCE
+    several = family.model.generate(
+        **compressed,
+        max_new_tokens=1,
+        do_sample=True,
+        num_return_sequences=2,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    assert difference(several.logits[0], steps[0].repeat_interleave(2, 0)) <= TOLERANCE
+
+    sound = next(key for key in ("input_features", "input_values") if key in batch.pixels)
+    deaf = family.model(**{**compressed, sound: compressed[sound].flip(-1)}).logits
+    assert difference(deaf[compressed["attention_mask"].bool()], logits) > 1e-3

@@ -57,6 +57,8 @@ GEMMA_ROPE = {
 GEMMA_TEXT = {**layers("sliding_attention", "full_attention", window=8), **GEMMA_ROPE, "global_head_dim": 8}
 GEMMA_VISION = {**SQUARE, "num_key_value_heads": 2, "head_dim": 16, "global_head_dim": 16, "pooling_kernel_size": 2}
 GEMMA_VISION |= {"position_embedding_size": 64, "max_position_embeddings": 64, "default_output_length": 6}
+GEMMA_AUDIO = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "output_proj_dims": 32}
+GEMMA_AUDIO |= {"subsampling_conv_channels": [128, 4]}
 
 
 # --- MiniCPM
@@ -128,12 +130,15 @@ NEMOTRON_TEXT = {
 }
 RADIO = {**SQUARE, "image_size": 32, "max_img_size": 32, "num_cls_tokens": 1, "num_registers": 1, "mlp_ratio": 2.0}
 RADIO |= {"summary_idxs": [0], "patch_dim": 48, "video_patch_dim": 96, "video_temporal_patch_size": 2}
+PARAKEET = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+PARAKEET |= {"num_mel_bins": 16, "subsampling_conv_channels": 8, "projection_hidden_size": 48, "projection_bias": False}
 
 
 def nemotron_h_omni() -> Family:
     config = CONFIG_MAPPING["nemotron_h_omni"](
         text_config={"model_type": "nemotron_h", **TEXT, **NEMOTRON_TEXT},
         vision_config=RADIO,
+        audio_config=PARAKEET,
         image_token_id=IMAGE,
         audio_token_id=AUDIO,
         projector_hidden_size=48,
@@ -148,6 +153,7 @@ HYBRID = [
         gemma(2, 48),
         {**GEMMA_TEXT, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 100},
         GEMMA_VISION,
+        audio_config=GEMMA_AUDIO,
         audio_token_id=AUDIO,
     ),
     family(
@@ -162,6 +168,7 @@ HYBRID = [
             "mm_posemb_size": 16,
             "output_proj_dims": 32,
         },
+        audio_config={"audio_embed_dim": 24},
         audio_token_id=AUDIO,
     ),
     family(

@@ -61,6 +61,7 @@ class General(Adapter):
         if inputs.get("pixel_values") is not None:
             output = self.features(core(model).get_image_features, inputs, "image")
             fixed = features_of(output, prompt, image_places, "image")
+        self.check_types(inputs, prompt, image_places, video_places)
         return Visuals(videos, features, fixed, owner_of_videos(videos, features.placeholders))
 
     def check(self, model: Any, inputs: Mapping[str, Any]) -> None:
@@ -69,6 +70,9 @@ class General(Adapter):
         for name in self.needed:
             if inputs.get(name) is None:
                 raise ScoreError(f"inputs must have {name} beside pixel_values_videos, as the processor makes them")
+
+    def check_types(self, inputs: Mapping[str, Any], prompt: Prompt, images: Tensor, videos: Tensor) -> None:
+        """Raises ValueError where the model reads token types that are not those of the placeholders, bool [B, S]."""
 
     def features(self, method: Any, inputs: Mapping[str, Any], kind: str) -> Any:
         """What the model's method for that kind of picture, "image" or "video", returns."""

@@ -21,14 +21,11 @@ class Qwen2VL(General):
     gaps = False
 
     def position_ids(self, model: Any, inputs: Mapping[str, Any], prompt: Prompt) -> Tensor:
-        """int64 [4, B, S]: of the text, for masks; time, height, width."""
-        self.check_types(inputs, prompt, *self.placeholders(model, inputs, prompt))
-        grid = self.rotary_positions(model, inputs, prompt)
-        return torch.cat([prompt.text_positions()[None], grid.to(prompt.input_ids.device)])
+        """int64 [3, B, S]: time, height, width."""
+        return self.rotary_positions(model, inputs, prompt).to(prompt.input_ids.device)
 
     def check_types(self, inputs: Mapping[str, Any], prompt: Prompt, images: Tensor, videos: Tensor) -> None:
-        """Raises ValueError where the inputs' token types are not those of the placeholders, bool [B, S]."""
-        if (token_types(inputs, prompt) != images + 2 * videos).any():
+        if not torch.equal(token_types(inputs, prompt).long(), videos.long().mul_(2).add_(images)):
             raise ScoreError(
                 "inputs['mm_token_type_ids'] must be as the processor makes them: 1 at placeholders of images, 2 of "
                 "videos, 0 elsewhere"
@@ -41,17 +38,19 @@ class Qwen2VL(General):
         return grid  # type: ignore[no-any-return]
 
     def finish_positions(self, shorter: Prompt) -> Tensor:
-        """Row 0 is only for masks: it counts the shorter prompt, or its gaps would look like packed sequences."""
-        rows = Prompt(shorter.input_ids, shorter.attention_mask, shorter.position_ids[1:], None)
-        return torch.cat([shorter.text_positions()[None], super().finish_positions(rows)])
+        """int64 [4, B, S]: a row in front, for masks alone, which counts the shorter prompt.
+
+        Without it the gaps of the others would look like packed sequences.
+        """
+        return torch.cat([shorter.text_positions()[None], super().finish_positions(shorter)])
 
     def before_use(self, model: Any, whole: Prompt, shorter: Prompt) -> Callable[[], None]:
         """Sets what the model adds to the numbers of tokens that follow its latest prompt, as after the whole prompts.
 
         It adds how far the latest frame stands behind the last token of the text: 0, unless a video is long.
         """
-        deltas = whole.position_ids[1:].amax((0, 2)) - shorter.position_ids[1:, :, -1].amax(0)  # [B]
-        if bool((deltas == deltas[0]).all()):
+        deltas = whole.position_ids.amax((0, 2)) - shorter.position_ids[..., -1].amax(0)  # [B]
+        if len(deltas) > 1 and bool((deltas == deltas[0]).all()):
             deltas = deltas[:1]  # holds for any number of answers, too
         return partial(setattr, core(model), "rope_deltas", deltas[:, None])
 
