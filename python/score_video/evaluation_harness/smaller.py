@@ -137,7 +137,7 @@ class SmallerVideos:
         if resized is False:
             return Grid(steps, height // side, width // side)
         processor = self._processor.video_processor
-        patches = processor.get_num_of_video_patches(num_frames, height, width)
+        patches = processor.get_num_of_video_patches(num_frames, height, width, {})
         area = patches // steps // processor.merge_size**2
         pairs = [(rows, area // rows) for rows in range(1, area + 1) if area % rows == 0]
         rows, columns = min(pairs, key=lambda pair: abs(math.log(pair[1] / pair[0] * height / width)))
