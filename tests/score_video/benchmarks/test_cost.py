@@ -21,8 +21,8 @@ WHOLE = Run("m", FULL, None)
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision"])
 def test_work_against_counted_flops(family: str, saved_qwen: Path, tmp_path: Path) -> None:
-    """Without attention, which counters of FLOPs see or not, by kernel. About: parameters that few tokens meet (mergers,
-    pooling, positions) are a large part of models so small."""
+    """Without attention, which counters of FLOPs see or not, by kernel. About: parameters that few tokens meet
+    (mergers, pooling, positions) are a large part of models so small."""
     folder = saved_qwen
     if family != "qwen2_5_vl":
         folder = tmp_path / family
