@@ -48,10 +48,10 @@ def smaller_grid(grid: Grid, keep: int, kind: str) -> Grid:
     budget = keep // steps
     shape = grid.columns / grid.rows
 
-    def worth(size: tuple[int, int]) -> float:
-        """The share of the budget that is used, times how much of the shape is left."""
+    def worth(size: tuple[int, int]) -> tuple[float, int]:
+        """How many tokens, times how much of the shape is left; of two that are as good the larger is taken."""
         rows, columns = size
-        return rows * columns * math.exp(-abs(math.log(columns / rows / shape)))
+        return rows * columns * math.exp(-abs(math.log(columns / rows / shape))), rows * columns
 
     sizes = ((rows, columns) for rows in range(1, grid.rows + 1) for columns in range(1, grid.columns + 1))
     rows, columns = max((size for size in sizes if size[0] * size[1] <= budget), key=worth)

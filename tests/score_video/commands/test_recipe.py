@@ -53,3 +53,8 @@ def test_from_the_fields_file_to_a_policy(saved_qwen: Path, tmp_path: Path, monk
     assert main(["train", "--config", "llava-video.yaml", "--output-dir", "run"]) == 0
     assert Path("run/model.safetensors").is_file()
     assert list(Path("features").glob("*.safetensors"))
+
+    config["environment_options"]["device_map"] = "auto"
+    Path("mapped.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert main(["train", "--config", "mapped.yaml", "--output-dir", "mapped"]) == 0
+    assert Path("mapped/model.safetensors").read_bytes() == Path("run/model.safetensors").read_bytes()

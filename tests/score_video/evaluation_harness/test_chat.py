@@ -129,9 +129,9 @@ def test_batches_of_families_without_a_class(family: str, compressor: str, task:
     assert sorted(record["batch"] for record in records(batched)) == [1, 3, 3, 3]
 
 
-@pytest.mark.parametrize(("fps", "frames"), [(4, 4), (100, FRAMES)])
+@pytest.mark.parametrize(("fps", "frames"), [(2, 5), (100, FRAMES)])
 def test_frames_a_second(fps: int, frames: int, task: Path, tmp_path: Path) -> None:
-    """Of clips of one second: at most ``max_num_frames``."""
+    """Of clips of 2.4 seconds: at most ``max_num_frames``."""
     save_square_model(tmp_path / "internvl", "internvl")
     logged = samples(score(tmp_path / "internvl", f"compressor=uniform,retention=0.25,fps={fps}"), task)
     assert {record["tokens"] for record in records(logged)} == {4 * 4 * frames}

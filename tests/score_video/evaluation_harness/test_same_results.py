@@ -1,8 +1,9 @@
 """The harness against ``score eval --environment mllm``: the same questions come out the same.
 
 An answer without options is right, in ``score eval``, when each of its tokens is the most probable one: when it is what
-the model would generate. So the right answers of these questions are what the model does generate, of two tokens, from
-all tokens or from some; the harness then has to find the same ones right.
+the model would generate. So the right answers of these questions are what the model does generate, from all tokens or
+from some; the harness then has to find the same ones right. They are of one token: what a model with random weights
+makes of two is seldom text that would be read as the same two again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.saved_square_models import FAMILIES, save_square_model
+from helpers.saved_square_models import save_square_model
 
 pytest.importorskip("lmms_eval", reason="tools/eval.sh has lmms-eval")
 
@@ -24,13 +25,12 @@ from score_video.cli import main
 from score_video.mllm.conversation import chat_text, processor_inputs, read_clip
 from score_video.mllm.load import load_model, load_processor
 
-TOKENS = 2
 RULES = ("uniform", "evs", "divprune")
 RETENTION = 0.25
 
 
 def questions(folder: Path, clips: list[str]) -> list[dict[str, Any]]:
-    """Two about each clip, whose answers are generated from all tokens and from what divprune keeps."""
+    """Up to four about each clip, whose answers are generated from all tokens or from what divprune keeps."""
     model, processor = load_model(str(folder), torch.device("cpu"), torch.float32), load_processor(str(folder))
     rows = []
     for number, clip in enumerate(clips):
@@ -38,32 +38,30 @@ def questions(folder: Path, clips: list[str]) -> list[dict[str, Any]]:
             question = f"{word} happens in video {number}?"
             inputs = processor_inputs(processor, read_clip(clip, FRAMES, 768 * 768), chat_text(processor, question))
             width = inputs["input_ids"].shape[1]
-            generated = [model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)]
+            generated = [model.generate(**inputs, max_new_tokens=1, do_sample=False)]
             with Compressor("divprune", retention=RETENTION).wrap(model):
-                generated.append(model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False))
-            answer = generated[len(rows) % 2][0, width:].tolist()
-            text = processor.decode(answer, skip_special_tokens=True)
-            # what the harness compares is text without spaces around it, what score eval forces is tokens
-            if (
-                text
-                and text == text.strip()
-                and processor.tokenizer(text, add_special_tokens=False).input_ids == answer
-            ):
-                rows.append({"video": clip, "question": question, "answer": text})
+                generated.append(model.generate(**inputs, max_new_tokens=1, do_sample=False))
+            for ids in generated[:: 1 - 2 * (len(rows) % 2)]:  # the one or the other first, in turns
+                answer = ids[0, width:].tolist()
+                text = processor.decode(answer, skip_special_tokens=True)
+                # what the harness compares is text without spaces around it, what score eval forces is tokens
+                again = processor.tokenizer(text, add_special_tokens=False).input_ids
+                if text and text == text.strip() and again == answer:
+                    rows.append({"video": clip, "question": question, "answer": text})
+                    break
     return rows
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_same_questions_are_right(family: str, task: Path, tmp_path: Path) -> None:
-    folder = tmp_path / family
-    save_square_model(folder, family)
+def test_the_same_questions_are_right(task: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "internvl"
+    save_square_model(folder, "internvl")
     rows = questions(folder, [str(task / f"{number}.mp4") for number in range(4)])
     assert len(rows) >= 4
     data = tmp_path / "questions.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (tmp_path / "task").mkdir()
     for file in ("own.yaml", "own_task.py"):
-        text = (task / file).read_text(encoding="utf-8").replace("max_new_tokens: 4", f"max_new_tokens: {TOKENS}")
+        text = (task / file).read_text(encoding="utf-8").replace("max_new_tokens: 4", "max_new_tokens: 1")
         (tmp_path / "task" / file).write_text(text.replace(str(task / "questions.jsonl"), str(data)), encoding="utf-8")
 
     rules = [argument for rule in RULES for argument in ("--method", rule)]
