@@ -16,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-STEPS = 10
+STEPS = 6
 CONFIG = {
     "data": {"train": {"num_videos": 64}, "validation": {"num_videos": 2}},
     "policy": {"hidden_sizes": [8]},
