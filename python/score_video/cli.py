@@ -449,15 +449,24 @@ def evaluate(
 
 @app.command()
 def bench(
-    model: Annotated[
-        list[str], typer.Option(help="A video MLLM, a folder or its id on the hub; repeat it.", callback=_text)
-    ],
-    task: Annotated[list[str], typer.Option(help="Of lmms-eval, videomme, mvbench, ...; repeat it.", callback=_text)],
     output: Annotated[Path, typer.Option(help="Folder for the runs and the report; what is there is not run again.")],
+    config: Annotated[Path | None, typer.Option(help="YAML with any of the options below; flags go before it.")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="A published comparison: model, frames, tasks and retentions. See docs.", callback=_text),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A video MLLM, a folder or its id on the hub; repeat it.", callback=_text),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Of lmms-eval, videomme, mvbench, ...; repeat it.", callback=_text)
+    ] = None,
     compressor: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"A folder, an id, pretrained, or a rule: {METHODS_HELP}; repeat it. [default: pretrained]",
+            help=f"A folder, an id, pretrained, or a rule: {METHODS_HELP}; resize and fewer-frames show the model a "
+            "smaller video of as many tokens; repeat it. [default: pretrained]",
             callback=_text,
         ),
     ] = None,
@@ -466,34 +475,46 @@ def bench(
         typer.Option(help="Fractions to keep: repeat it, or put commas. [default: 0.1]", callback=_text),
     ] = None,
     model_args: Annotated[
-        str, typer.Option(help="More of lmms-eval's --model_args: max_num_frames=32,...", callback=_text)
-    ] = "",
-    batch_size: Annotated[int, typer.Option(help="Prompts at a time.", min=1)] = 1,
+        str | None, typer.Option(help="More of lmms-eval's --model_args: max_num_frames=32,...", callback=_text)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Prompts at a time. [default: 1]", min=1)] = None,
     limit: Annotated[int | None, typer.Option(help="Questions of each task. [default: all]", min=1)] = None,
     include_path: Annotated[Path | None, typer.Option(help="Folder with tasks of your own, for lmms-eval.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and stop.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print what would be downloaded, how long it takes, and the commands; stop."),
+    ] = False,
+    tflops: Annotated[
+        float, typer.Option(help="For --dry-run: 10^12 floating-point operations a second that are reached.", min=0.001)
+    ] = 300.0,
 ) -> None:
     """Compare compressors on benchmarks: lmms-eval for each model, compressor and retention, and for all tokens.
 
-    Needs `pip install "score-video[eval]"`. Goes on where it was stopped. Writes report.json and report.md; exits with
-    1 if a run failed.
+    Needs `pip install "score-video[eval]"`. Goes on where it was stopped. Writes report.json, report.md and report.png;
+    exits with 1 if a run failed.
 
         score bench --model Qwen/Qwen2.5-VL-7B-Instruct --task videomme --output bench
-        --compressor pretrained --compressor divprune --compressor evs --retention 0.05,0.1
+        --compressor pretrained --compressor divprune --compressor resize --retention 0.05,0.1
     """
     from score_video.commands import bench as command
-    from score_video.commands.evaluate import parse_numbers
 
-    others = ["--batch_size", str(batch_size)]
-    others += [] if limit is None else ["--limit", str(limit)]
-    others += [] if include_path is None else ["--include_path", str(include_path)]
-    settings = command.Settings(tuple(task), model_args, tuple(others))
-    runs = command.plan(model, compressor or ["pretrained"], parse_numbers(retention or ["0.1"]))
+    options = {
+        "protocol": protocol,
+        "model": model,
+        "task": task,
+        "compressor": compressor,
+        "retention": retention,
+        "model_args": model_args,
+        "batch_size": batch_size,
+        "limit": limit,
+        "include_path": None if include_path is None else str(include_path),
+    }
+    chosen = command.choose(config, options)
     if dry_run:
-        print(command.dry_run(runs, settings, output))
+        _silence_libraries()
+        print(command.dry_run(chosen, output, tflops))
         return
-    report = command.bench(runs, settings, output, lambda line: print(line, file=sys.stderr, flush=True))
-    print(command.markdown(report), end="")
+    report = command.run(chosen, output)
     if report["errors"]:
         raise typer.Exit(1)
 

@@ -17,7 +17,7 @@ FLOORS = (
     {"diverse", "methods", "policy", "video"},
     {"compressor"},
     {"composite", "drawing", "miniature", "mllm", "rl"},
-    {"app", "commands", "evaluation_harness", "serving", "testing"},
+    {"app", "benchmarks", "commands", "evaluation_harness", "serving", "testing"},
     {"cli"},
     # other names of modules, for one release; and the front door, which loads what is asked of it
     {"change", "clip", "relative_state", "saved_policy", "score_video"},

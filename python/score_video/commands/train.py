@@ -85,7 +85,7 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     from score_video.mllm.load import load_model, load_processor
     from score_video.mllm.torchvision_check import check_torchvision
 
-    own = ("model", "dtype")
+    own = ("model", "dtype", "device_map")
     arguments = [name for name in _arguments(MllmEnvironment) if name not in ("model", "processor")]
     check_keys(options, (*own, *arguments), "environment_options")
     check_keys(data, ("train", "validation"), "data")
@@ -93,6 +93,10 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
         raise ScoreError(f"environment_options: model must be a folder or an id on the hub, got {source!r}")
     if (dtype := options.get("dtype", "auto")) not in DTYPES:
         raise ScoreError(f"environment_options: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if not isinstance(device_map := options.get("device_map"), str | Mapping | None):
+        raise ScoreError(f"environment_options: device_map must be text or a mapping, got {device_map!r}")
+    if device_map is not None and settings.world_size > 1:
+        raise ScoreError(f"environment_options: device_map is for one process alone, got {settings.world_size} of them")
     given = {name: value for name, value in options.items() if name not in own}
     check_options(given)
     one = given.get("one_question", False)
@@ -114,7 +118,8 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     except ImportError as error:
         raise ScoreError(str(error)) from None
     processor = load_processor(source)
-    environment = MllmEnvironment(load_model(source, settings.device, DTYPES[dtype]), processor, **given)
+    model = load_model(source, settings.device, DTYPES[dtype], device_map)
+    environment = MllmEnvironment(model, processor, **given)
     width = environment.token_width
     return TrainingSetup(environment, train, asked, width, width if one else 0)
 

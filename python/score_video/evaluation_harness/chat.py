@@ -19,6 +19,7 @@ from score_video.commands.options import compressor_of_options
 from score_video.compressor import PRETRAINED, Compressor
 from score_video.errors import ScoreError
 from score_video.evaluation_harness.recording import Recorder, Watched
+from score_video.evaluation_harness.smaller import SMALLER, SmallerVideos
 from score_video.methods import METHODS
 from score_video.mllm.wrapping import wrap
 
@@ -74,7 +75,8 @@ def make(
     Args:
         pretrained: folder or id of the model.
         compressor: a folder or an id, as for :meth:`score_video.Compressor.from_pretrained`; a method's name; a rule of
-            your own, "package.module:name"; "pretrained"; or "none": the stock model.
+            your own, "package.module:name"; "pretrained"; "resize" or "fewer-frames": the stock model on smaller
+            videos, of as many tokens as a compressor would keep; or "none": the stock model.
         retention, selection, seed: of the compressor; None: as it was saved, or its default.
         max_batch_size: of automatic batch sizes, which lmms-eval's chat models do not have.
         options: of lmms-eval's own class for the family. Without an accelerator ``device`` is "cpu" unless it is given.
@@ -85,6 +87,7 @@ def make(
     """
     del max_batch_size
     chosen = _compressor(compressor, retention, selection, seed)
+    options = {name: value for name, value in options.items() if value is not None}
     if "device" not in options and not torch.accelerator.is_available():
         options["device"] = "cpu"
     if options.get("device") == "cpu":
@@ -93,7 +96,13 @@ def make(
     module, _, name = _OWN_CLASSES.get(kind, "score_video.evaluation_harness.family_chat:FamilyChat").partition(":")
     base = getattr(import_module(module), name)
     model: Any = type("Score", (_Recorded, base), {})(pretrained=pretrained, **options)
-    model.recorder = Recorder(model.model, None if chosen is None else wrap(model.model, chosen))
+    smaller = None
+    if compressor in SMALLER:
+        assert retention is not None
+        # in this package's class what reads the videos stands before the processor
+        holder = model.processor if hasattr(model.processor, "reads") else model
+        holder.processor = smaller = SmallerVideos(holder.processor, compressor, retention)
+    model.recorder = Recorder(model.model, None if chosen is None else wrap(model.model, chosen), smaller)
     return model
 
 
@@ -102,6 +111,10 @@ def _compressor(name: str, retention: float | None, selection: str | None, seed:
         if given := [key for key, value in (("retention", retention), ("selection", selection)) if value is not None]:
             raise ScoreError(f"{given[0]} must not be given with compressor=none, which keeps everything")
         return None
+    if name in SMALLER:
+        if retention is None or selection is not None:
+            raise ScoreError(f"compressor={name} must be given with a retention, and without a selection")
+        return Compressor("uniform", retention=1.0)  # keeps all that there is: it counts
     by_rule = ":" in name or name in METHODS
     policy, method = (None, name) if by_rule else (None if name == PRETRAINED else name, None)
     return compressor_of_options(policy, method, retention, selection, seed)

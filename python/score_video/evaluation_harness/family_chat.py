@@ -15,7 +15,7 @@ from transformers import AutoConfig, BatchFeature
 from score_video.commands.ask import DTYPES
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import find_adapter
-from score_video.mllm.conversation import processor_inputs, read_clip
+from score_video.mllm.conversation import batch_inputs, read_clip
 from score_video.mllm.load import load_processor
 from score_video.mllm.registry import family_of_checkpoint
 
@@ -34,22 +34,28 @@ class FamilyChat(Huggingface):  # type: ignore[misc]
         attn_implementation: str | None = None,
         dtype: str = "bfloat16",
         max_num_frames: int = 32,
+        fps: float | None = None,
         max_pixels: int = 768 * 768,
         system_prompt: str | None = None,
+        reasoning_prompt: str | None = None,
     ) -> None:
         """
         Args:
             pretrained: folder or id of the model.
             device, device_map: where it runs; ``device_map`` of accelerate, "auto" among them.
-            batch_size: 1.
-            use_cache, attn_implementation, system_prompt: as lmms-eval's own.
+            batch_size: prompts at a time.
+            use_cache, attn_implementation, system_prompt, reasoning_prompt: as lmms-eval's own; of the two prompts the
+                latter counts.
             dtype: of the weights: "auto", "bfloat16", "float16" or "float32".
             max_num_frames: of each video, evenly spread.
+            fps: frames a second of videos that are short enough for this to make fewer.
             max_pixels: frames with more are scaled down, before the processor's own scaling.
         """
         lmms.__init__(self)
-        if int(batch_size) != 1:
-            raise ScoreError(f"batch_size must be 1 for this family of models, got {batch_size}")
+        if not str(batch_size).isdecimal() or int(batch_size) < 1:
+            raise ScoreError(f"batch_size must be a number of prompts, got {batch_size!r}")
+        if fps is not None and not fps > 0:
+            raise ScoreError(f"fps must be above 0, got {fps}")
         if dtype not in DTYPES:
             raise ScoreError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
         self.accelerator = Accelerator()
@@ -69,38 +75,47 @@ class FamilyChat(Huggingface):  # type: ignore[misc]
             use_safetensors=True,
             trust_remote_code=False,
         ).eval()
-        self.processor = _Reader(load_processor(pretrained), self._model, max_num_frames, max_pixels)
+        self.processor = _Reader(load_processor(pretrained), self._model, max_num_frames, max_pixels, fps)
         self._tokenizer = self.processor.tokenizer
         self._config = self._model.config
         self._max_length = 2048
-        self.batch_size_per_gpu = 1
+        self.batch_size_per_gpu = int(batch_size)
         self.use_cache = use_cache
         self.max_num_frames = max_num_frames
-        self.system_prompt = self._resolve_system_prompt(system_prompt) if system_prompt else None
+        prompt = reasoning_prompt or system_prompt
+        self.system_prompt = self._resolve_system_prompt(prompt) if prompt else None
 
 
 class _Reader:
-    """A processor that is given the paths of videos, and reads them."""
+    """A processor that is given the paths of videos, and reads them.
 
-    def __init__(self, processor: Any, model: Any, num_frames: int, max_pixels: int) -> None:
-        self._processor = processor
+    Attributes:
+        reads: True.
+        processor: what gets the frames.
+    """
+
+    reads = True
+
+    def __init__(self, processor: Any, model: Any, num_frames: int, max_pixels: int, fps: float | None) -> None:
+        self.processor = processor
         self._model = model
         self._num_frames = num_frames
         self._max_pixels = max_pixels
+        self._fps = fps
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._processor, name)
+        return getattr(self.processor, name)
 
     def __call__(
         self, text: Sequence[str], images: Sequence[Any], videos: Sequence[Any], audios: Sequence[Any], **options: Any
     ) -> BatchFeature:
-        """Inputs of a prompt with one video, or with none."""
-        if audios or len(videos) > 1 or (videos and images):
-            shown = f"{len(videos)} videos, {len(images)} images, {len(audios)} recordings"
+        """Inputs of prompts with one video each, or with none."""
+        if audios or len(videos) not in (0, len(text)) or (videos and images):
+            shown = f"{len(videos)} videos, {len(images)} images, {len(audios)} recordings in {len(text)} prompts"
             raise ScoreError(f"a prompt must show one video, or images, got {shown}")
         if not videos:
-            inputs = self._processor(text=list(text), images=list(images) or None, **options)
+            inputs = self.processor(text=list(text), images=list(images) or None, padding_side="left", **options)
         else:
-            clip = read_clip(videos[0], self._num_frames, self._max_pixels)
-            inputs = processor_inputs(self._processor, clip, text[0], find_adapter(self._model).processor_options)
+            clips = [read_clip(video, self._num_frames, self._max_pixels, self._fps) for video in videos]
+            inputs = batch_inputs(self.processor, clips, text, find_adapter(self._model).processor_options)
         return BatchFeature(dict(inputs)).to(self._model.dtype)  # floats alone

@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from score_video.evaluation_harness.smaller import SmallerVideos
 from score_video.mllm.wrapping import Wrapping
 from score_video.progress import synchronize
 
@@ -21,14 +22,16 @@ class Recorder:
     documents looked up since the last call are the rows of this one.
     """
 
-    def __init__(self, model: Any, wrapping: Wrapping | None) -> None:
+    def __init__(self, model: Any, wrapping: Wrapping | None, smaller: SmallerVideos | None = None) -> None:
         """
         Args:
             model: whose ``generate`` is called; from now on through the recorder.
             wrapping: what compresses in it; None: nothing does.
+            smaller: what makes the videos smaller before the model gets them; None: nothing does.
         """
         self._model = model
         self._wrapping = wrapping
+        self._smaller = smaller
         self._generate = model.generate
         self._rows: list[Key] = []
         self._began = 0.0
@@ -76,6 +79,8 @@ class Recorder:
         if latest is None or latest.selected is None or latest.videos is None:
             return [{}] * rows
         kept, tokens = latest.selected.keep.tolist(), latest.videos.lengths.tolist()
+        if self._smaller is not None:
+            tokens = [round(n * share) for n, share in zip(tokens, self._smaller.shares, strict=True)]
         if rows == 1:
             kept, tokens = [sum(kept)], [sum(tokens)]
         if len(kept) != rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,13 @@ class Clip:
     duration: float
 
 
-def read_clip(path: str | Path, num_frames: int, max_pixels: int) -> Clip:
+def read_clip(path: str | Path, num_frames: int, max_pixels: int, fps: float | None = None) -> Clip:
     """Samples a video file, :func:`score_video.video.read_frames`.
 
     Args:
         num_frames: how many, evenly spread; a video that has fewer gives those.
         max_pixels: larger frames are scaled down to at most so many, in their shape.
+        fps: of a video that is so short that this makes fewer than ``num_frames``, so many a second, at least one.
 
     Raises:
         VideoError: it cannot be read; names the file.
@@ -48,7 +49,10 @@ def read_clip(path: str | Path, num_frames: int, max_pixels: int) -> Clip:
         scale = min(1.0, math.sqrt(max_pixels / (height * width)))
         return max(1, int(height * scale)), max(1, int(width * scale))
 
-    return clip_of_video(read_frames(path, fit, num_frames=num_frames))
+    clip = clip_of_video(read_frames(path, fit, num_frames=num_frames))
+    if fps is not None and (fewer := max(1, round(clip.duration * fps))) < len(clip.frames):
+        clip = clip_of_video(read_frames(path, fit, num_frames=fewer))
+    return clip
 
 
 def clip_of_video(sampled: SampledVideo) -> Clip:
@@ -109,32 +113,46 @@ def processor_inputs(
     Raises:
         ValueError: the processor refuses it, and why.
     """
-    frames = frames_for(processor, clip)
+    return batch_inputs(processor, [clip], [text], options)
+
+
+def batch_inputs(
+    processor: Any, clips: Sequence[Clip], texts: Sequence[str], options: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
+    """:func:`processor_inputs` of several prompts with one video each, which begin alike; padded on the left."""
+    videos = [frames_for(processor, clip) for clip in clips]
+    padding = {"padding": True, "padding_side": "left"} if len(texts) > 1 else {}
+    try:
+        inputs = processor(
+            text=list(texts),
+            # by prompt: SmolVLM's, before transformers 5.24, takes frames of a plain list for videos
+            videos=[[frames] for frames in videos],
+            video_metadata=[_metadata(clip, len(frames)) for clip, frames in zip(clips, videos, strict=True)],
+            do_sample_frames=False,
+            return_metadata=True,  # some processors forget to ask themselves for it
+            add_special_tokens=_special_tokens_missing(processor, texts[0]),
+            return_tensors="pt",
+            **padding,
+            **(options or {}),
+        )
+    except ValueError as error:  # of a library whose words are about its own arguments
+        raise ScoreError(f"the model's processor refuses the video: {' '.join(str(error).split())}") from error
+    return {name: torch.as_tensor(value) for name, value in inputs.items() if name != "video_metadata"}
+
+
+def _metadata(clip: Clip, num_frames: int) -> dict[str, Any]:
+    """What a processor is told of a clip of which it gets so many frames, the last of them again where there are more
+    than it has."""
     seconds = clip.seconds.tolist()
-    seconds += seconds[-1:] * (len(frames) - len(seconds))
-    metadata = {
-        "total_num_frames": max(len(frames), round(clip.duration * _CLOCK)),
+    seconds += seconds[-1:] * (num_frames - len(seconds))
+    return {
+        "total_num_frames": max(num_frames, round(clip.duration * _CLOCK)),
         "fps": _CLOCK,
         "frames_indices": [round(second * _CLOCK) for second in seconds],
         "duration": clip.duration,
         "height": clip.frames.shape[1],
         "width": clip.frames.shape[2],
     }
-    try:
-        inputs = processor(
-            text=[text],
-            # by prompt: SmolVLM's, before transformers 5.24, takes frames of a plain list for videos
-            videos=[[frames]],
-            video_metadata=[metadata],
-            do_sample_frames=False,
-            return_metadata=True,  # some processors forget to ask themselves for it
-            add_special_tokens=_special_tokens_missing(processor, text),
-            return_tensors="pt",
-            **(options or {}),
-        )
-    except ValueError as error:  # of a library whose words are about its own arguments
-        raise ScoreError(f"the model's processor refuses the video: {' '.join(str(error).split())}") from error
-    return {name: torch.as_tensor(value) for name, value in inputs.items() if name != "video_metadata"}
 
 
 def model_inputs(model: Any, processor: Any, clip: Clip, text: str) -> dict[str, Tensor]:

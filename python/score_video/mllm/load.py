@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,24 @@ _LEAST_VOCABULARY = 256
 there, and says nothing."""
 
 
-def load_model(source: str, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+def load_model(
+    source: str,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+) -> Any:
     """A supported model, frozen and in eval mode. Only safetensors are read, and no code of the repository is run.
 
     Args:
         source: a folder, or the id of a repository on the hub, "owner/name".
         device: the device to load the model onto.
         dtype: of its weights; None: the one they were saved in.
+        device_map: where its parts go in place of ``device``, as accelerate has it: "auto" spreads them over the
+            accelerators of the machine. None: all of it is on ``device``.
 
     Raises:
-        ValueError: its type is not supported (lists those that are), or weights are missing or damaged.
+        ValueError: its type is not supported (lists those that are), or weights are missing or damaged; or there is no
+            room for all of it on the devices of ``device_map``.
         OSError: there is no such folder or repository, it is not complete, or the hub does not give it.
     """
     family = _family(source)
@@ -48,7 +57,12 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype | None = No
     loader = getattr(transformers, family.loader or "AutoModelForImageTextToText")
     try:
         loaded: Any = loader.from_pretrained(
-            source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            source,
+            dtype=dtype or "auto",
+            device_map=device_map,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except SafetensorError as error:
         raise ScoreError(f"{source}: its weights are damaged: {error}") from None
@@ -57,7 +71,11 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype | None = No
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise ScoreError(f"{source} lacks {len(missing)} of its weights, {missing[0]} among them")
-    return model.to(device).eval().requires_grad_(False)
+    if device_map is None:
+        model.to(device)
+    elif any(parameter.is_meta for parameter in model.parameters()):
+        raise ScoreError(f"device_map must put all of {source} on devices, but there is no room for parts of it")
+    return model.eval().requires_grad_(False)
 
 
 def load_processor(source: str) -> Any:

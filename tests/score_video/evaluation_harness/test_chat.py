@@ -11,46 +11,25 @@ from helpers.saved_square_models import FAMILIES, save_square_model
 
 pytest.importorskip("lmms_eval", reason="tools/eval.sh has lmms-eval")
 
-from lmms_eval import evaluator
+from harness import FRAMES, SMALL, answers, records, samples, score
 from lmms_eval.models import get_model
-from lmms_eval.tasks import TaskManager
 
 from score_ext.budget import keep_count
 from score_video import Compressor
 from score_video.errors import ScoreError
+from score_video.evaluation_harness.smaller import SMALLER
 from score_video.mllm.conversation import chat_text, processor_inputs, read_clip
 from score_video.mllm.load import load_model, load_processor
+from score_video.testing import save_tiny_model
 
-FRAMES = 8
-SMALL = 4 * 28 * 28
-"""Pixels of a frame at least, which lmms-eval's class scales up to: its default are 256 tokens."""
 PHASES = {"read", "vision tower", "compression", "prefill", "first token", "answer"}
 
 
-def samples(model: Any, task: Path) -> list[dict[str, Any]]:
-    """lmms-eval's log, by document. In float32: bfloat16, which its classes load, leaves ties to the kernels."""
-    model.model.float()
-    manager = TaskManager("ERROR", include_path=str(task), model_name="score")
-    results = evaluator.simple_evaluate(
-        model=model, tasks=["own"], task_manager=manager, batch_size=model.batch_size, log_samples=True
-    )
-    return sorted(results["samples"]["own"], key=lambda sample: sample["doc_id"])
-
-
-def answers(logged: list[dict[str, Any]]) -> list[str]:
-    return [sample["filtered_resps"][0] for sample in logged]
-
-
-def records(logged: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [sample["token_counts"][0]["score"] for sample in logged]
-
-
-def score(folder: Path, settings: str) -> Any:
-    """As ``--model_args`` makes it; ``min_pixels`` is of lmms-eval's class for Qwen."""
-    others = {"batch_size": 1, "max_batch_size": None, "device": "cpu"}
-    smallest = f"min_pixels={SMALL}," if "qwen" in folder.name else ""
-    arguments = f"pretrained={folder},max_num_frames={FRAMES},{smallest}{settings}"
-    return get_model("score").create_from_arg_string(arguments, others)
+@pytest.fixture(scope="module")
+def saved_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "qwen3_vl"
+    save_tiny_model(folder, "qwen3_vl")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +46,28 @@ def test_with_all_tokens_it_answers_as_lmms_evals_own_class(
     logged = samples(score(saved_qwen, settings), task)
     assert answers(logged) == answers(stock)
     assert len(set(answers(logged))) > 1  # they do depend on the video
+
+
+@pytest.mark.parametrize("settings", ["compressor=none", "compressor=evs,retention=1.0"])
+def test_so_it_does_as_qwen3(settings: str, saved_qwen3: Path, task: Path) -> None:
+    options = {"max_num_frames": FRAMES, "min_pixels": SMALL, "device": "cpu", "device_map": "cpu"}
+    own = samples(get_model("qwen3_vl")(str(saved_qwen3), **options), task)
+    logged = samples(score(saved_qwen3, settings), task)
+    assert answers(logged) == answers(own)
+    assert len(set(answers(logged))) > 1
+
+
+@pytest.mark.parametrize("kind", SMALLER)
+@pytest.mark.parametrize("family", ["saved_qwen", "saved_qwen3"])
+def test_smaller_videos(kind: str, family: str, task: Path, request: pytest.FixtureRequest) -> None:
+    """The tokens of the whole video, and at most as many kept as by a compressor, nearly as many."""
+    folder = request.getfixturevalue(family)
+    compressed = records(samples(score(folder, "compressor=uniform,retention=0.4"), task))
+    smaller = records(samples(score(folder, f"compressor={kind},retention=0.4,batch_size=2"), task))
+    for one, other in zip(smaller, compressed, strict=True):
+        assert one["tokens"] == other["tokens"]
+        assert 0.5 * other["kept"] < one["kept"] <= other["kept"]
+        assert one["retention"] == one["kept"] / one["tokens"]
 
 
 def test_each_sample_has_its_record(saved_qwen: Path, task: Path, stock: list[dict[str, Any]]) -> None:
@@ -116,7 +117,45 @@ def test_families_without_a_class_of_lmms_evals(family: str, task: Path, tmp_pat
     assert answers(logged) == own
 
 
+@pytest.mark.parametrize("compressor", ["divprune,retention=0.25", "fewer-frames,retention=0.25", "none"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batches_of_families_without_a_class(family: str, compressor: str, task: Path, tmp_path: Path) -> None:
+    folder = tmp_path / family
+    save_square_model(folder, family)
+    one = samples(score(folder, f"compressor={compressor}"), task)
+    batched = samples(score(folder, f"compressor={compressor},batch_size=3"), task)  # of four questions
+    assert answers(batched) == answers(one)
+    assert [record.get("kept") for record in records(batched)] == [record.get("kept") for record in records(one)]
+    assert sorted(record["batch"] for record in records(batched)) == [1, 3, 3, 3]
+
+
+@pytest.mark.parametrize(("fps", "frames"), [(2, 5), (100, FRAMES)])
+def test_frames_a_second(fps: int, frames: int, task: Path, tmp_path: Path) -> None:
+    """Of clips of 2.4 seconds: at most ``max_num_frames``."""
+    save_square_model(tmp_path / "internvl", "internvl")
+    logged = samples(score(tmp_path / "internvl", f"compressor=uniform,retention=0.25,fps={fps}"), task)
+    assert {record["tokens"] for record in records(logged)} == {4 * 4 * frames}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("batch_size=auto", "batch_size must be a number of prompts, got 'auto'"),
+        ("fps=0", "fps must be above 0, got 0"),
+        ("dtype=int8", "dtype must be one of"),
+        ("compressor=resize,retention=0.5", "compressor must not be resize for this model"),
+    ],
+)
+def test_settings_of_families_without_a_class(settings: str, says: str, tmp_path: Path) -> None:
+    save_square_model(tmp_path / "internvl", "internvl")
+    with pytest.raises(ScoreError, match=says):
+        score(tmp_path / "internvl", settings)
+
+
 def test_settings_that_do_not_go_together(saved_qwen: Path) -> None:
+    for settings in ("compressor=resize", "compressor=fewer-frames,retention=0.5,selection=topk"):
+        with pytest.raises(ScoreError, match="must be given with a retention, and without a selection"):
+            score(saved_qwen, settings)
     with pytest.raises(ScoreError, match="retention must not be given with compressor=none"):
         score(saved_qwen, "compressor=none,retention=0.5")
     with pytest.raises(OSError, match="nowhere"):
