@@ -58,7 +58,7 @@ def write_dinov2(media: Path, out: Path) -> None:
 def _weights(path: Path) -> dict[str, Tensor]:
     """The weights under the names of the published checkpoint, which every release of transformers knows."""
     try:
-        import onnx  # type: ignore[import-not-found]
+        import onnx
         from onnx import numpy_helper
     except ModuleNotFoundError:
         raise ScoreError('DINOv2 is read out of an ONNX file: pip install "score-video[composite]"') from None
