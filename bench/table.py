@@ -37,7 +37,8 @@ the least; what is kept written once) at the speed of `copy_` in the same run; *
 took. All under inference mode. Surprise in torch is written in two ways: with torch's own `cosine_similarity`, and from
 **three sums**, each norm taken once, which fuses better. **compile** is the better of the modes default and
 max-autotune; **engine rule** is argsort and a boolean mask, eager. **policy_logits** has two hidden layers of 64,
-float32. **default policy** is `Compressor()` and a gather: what people run."""
+float32. **divprune** keeps a tenth of a video of so many tokens of that width, bfloat16; torch's step is compiled, its
+loop is not. **default policy** is `Compressor()` and a gather: what people run."""
 
 
 def label(name: str) -> str:
