@@ -60,8 +60,7 @@ def tokens_of_kind(kind: str, length: int, width: int, dtype: torch.dtype, seed:
 def assert_equals_reference(tokens: Tensor, cu_seqlens: Tensor, keep: Tensor) -> None:
     order = score_ext.divprune(tokens, cu_seqlens, keep, ordered=True)
     assert torch.equal(order, reference.divprune(tokens, cu_seqlens, keep, ordered=True))
-    index = score_ext.divprune(tokens, cu_seqlens, keep)
-    assert torch.equal(index, reference.divprune(tokens, cu_seqlens, keep))
+    assert torch.equal(score_ext.divprune(tokens, cu_seqlens, keep), order.sort().values)
 
 
 @settings(max_examples=150, deadline=None)
@@ -80,7 +79,7 @@ def test_every_width(width: int, dtype: torch.dtype) -> None:
 
 # More rows than are compared at a time (512), and more kept ones than come from the cache together (2^16 floats).
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("length", "width", "keep"), [(1500, 17, 1200), (700, 1024, 140)])
+@pytest.mark.parametrize(("length", "width", "keep"), [(1100, 17, 700), (600, 1024, 90)])
 def test_large_videos_equal_reference(length: int, width: int, keep: int, kind: str) -> None:
     tokens = tokens_of_kind(kind, length, width, torch.float32, length)
     assert_equals_reference(tokens, int32(0, length), int32(keep))
