@@ -283,8 +283,9 @@ def _least_varying_half(tokens: Tensor) -> Tensor:
 def _unit_length(tokens: Tensor) -> Tensor:
     """x / |x| of tokens [L, D], float32; 0 for a zero token. Right for every finite token, also where its squares are
     no floats."""
-    units = tokens / _largest(tokens, 1)
-    return units / torch.linalg.vector_norm(units, dim=1, keepdim=True).clamp_min(1)  # at least 1, unless it is 0
+    units: Tensor = tokens / _largest(tokens, 1)
+    norm: Tensor = torch.linalg.vector_norm(units, dim=1, keepdim=True)
+    return units / norm.clamp_min(1)  # at least 1, unless it is 0
 
 
 def _largest(tokens: Tensor, dim: int) -> Tensor:
