@@ -38,7 +38,7 @@ def video(size: str) -> Tensor:
 
 def torch_step(units: Tensor, nearest: Tensor, latest: Tensor) -> tuple[Tensor, Tensor]:
     """Distances to the nearest taken one with one more taken, and the next to be taken."""
-    nearest = torch.minimum(nearest, 1 - units @ units[latest])
+    nearest = torch.minimum(nearest, 1 - units @ units.index_select(0, latest[None])[0])
     nearest = nearest.index_fill(0, latest[None], -torch.inf)
     return nearest, nearest.argmax()
 
