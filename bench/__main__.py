@@ -55,7 +55,7 @@ def measure() -> Path:
     """Runs the benchmarks; returns the file that now has the results."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
-        files = "bench/test_cpu.py", "bench/test_relative.py"
+        files = "bench/test_cpu.py", "bench/test_relative.py", "bench/test_divprune.py"
         options = "--benchmark-enable", "--benchmark-disable-gc", f"--benchmark-json={raw}"
         run("-m", "pytest", *files, "-p", "no:cacheprovider", *options)
         benchmarks = json.loads(raw.read_text())["benchmarks"]

@@ -52,7 +52,8 @@ took. All under inference mode. Surprise in torch is written in two ways: with t
 max-autotune; **engine rule** is argsort and a boolean mask, eager. **policy_logits** has two hidden layers of 64,
 float32; **first product alone** is `torch.mm` of a state in memory with the first layer's weight, in the dtype of the
 tokens. What the networks' products take at the speed of a square product of {SQUARE} in the same run stands over the
-tables of both logits. **default policy** is `Compressor()` and a gather: what people run."""
+tables of both logits. **divprune** keeps a tenth of a video of so many tokens of that width, bfloat16; torch's step is
+compiled, its loop is not. **default policy** is `Compressor()` and a gather: what people run."""
 
 
 def label(name: str) -> str:

@@ -173,23 +173,34 @@ DType token_dtype(const char* op, const char* name, ScalarType dtype) {
   }
 }
 
-TokenBatch PackedTokens::batch() const {
+TokenBatch VideoTokens::batch() const {
   return {
       tokens.const_data_ptr(),
       token_dtype("batch", "tokens", tokens.scalar_type()),
       tokens.size(1),
       static_cast<const int32_t*>(cu_seqlens.const_data_ptr()),
-      static_cast<const int32_t*>(tokens_per_frame.const_data_ptr()),
-      tokens_per_frame.size(0),
+      nullptr,
+      cu_seqlens.size(0) - 1,
       tokens.size(0)};
 }
 
-PackedTokens check_tokens(
-    const char* op, const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame) {
+VideoTokens check_video_tokens(const char* op, const Tensor& tokens, const Tensor& cu_seqlens) {
   token_dtype(op, "tokens", tokens.scalar_type());
   if (tokens.dim() != 2) fail(op, "tokens", "must be [num_tokens, width], got ", describe(tokens));
   if (tokens.size(1) == 0) fail(op, "tokens", "must be at least 1 wide, got ", describe(tokens));
   const Tensor cu = check_cu_seqlens(op, cu_seqlens, tokens);
+  return {tokens.is_contiguous() ? tokens : torch::stable::contiguous(tokens), cu};
+}
+
+TokenBatch PackedTokens::batch() const {
+  TokenBatch batch = VideoTokens{tokens, cu_seqlens}.batch();
+  batch.tokens_per_frame = static_cast<const int32_t*>(tokens_per_frame.const_data_ptr());
+  return batch;
+}
+
+PackedTokens check_tokens(
+    const char* op, const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame) {
+  const auto [plain, cu] = check_video_tokens(op, tokens, cu_seqlens);
   const int64_t videos = cu.size(0) - 1;
   const Tensor frames =
       check_plain(op, "tokens_per_frame", tokens_per_frame, ScalarType::Int, 1, "[num_videos]", tokens);
@@ -210,7 +221,7 @@ PackedTokens check_tokens(
       }
     }
   }
-  return {tokens.is_contiguous() ? tokens : torch::stable::contiguous(tokens), cu, frames};
+  return {plain, cu, frames};
 }
 
 PackedBatch PackedScores::batch() const {

@@ -56,6 +56,13 @@ struct PackedTokens {
 PackedTokens check_tokens(
     const char* op, const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& tokens_per_frame);
 
+// tokens [L, D], cu_seqlens [B + 1]; for what frames are nothing to.
+struct VideoTokens {
+  Tensor tokens, cu_seqlens;
+  TokenBatch batch() const;  // tokens_per_frame is null
+};
+VideoTokens check_video_tokens(const char* op, const Tensor& tokens, const Tensor& cu_seqlens);
+
 // scores or logits [L] float32, cu_seqlens [B + 1].
 struct PackedScores {
   Tensor scores, cu_seqlens;

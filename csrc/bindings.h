@@ -103,6 +103,16 @@ Tensor select(
   return index;
 }
 
+template <typename Device>
+Tensor divprune(const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, bool ordered) {
+  const VideoTokens videos = check_video_tokens("divprune", tokens, cu_seqlens);
+  const Tensor budgets = check_keep("divprune", keep, videos.tokens, videos.cu_seqlens, total_keep);
+  Tensor index = new_empty(videos.tokens, {total_keep}, ScalarType::Long);
+  Device(videos.tokens)
+      .divprune(videos.batch(), const_data<int32_t>(budgets), total_keep, ordered, data<int64_t>(index));
+  return index;
+}
+
 // What gumbel_topk and gumbel_topk_with_log_prob share: checked arguments, and the rows drawn.
 struct GumbelTopk {
   PackedScores packed;
@@ -231,6 +241,7 @@ void register_ops(torch::stable::detail::StableLibrary& m) {
   m.impl("surprise", TORCH_BOX(&surprise<Device>));
   m.impl("policy_state", TORCH_BOX(&policy_state<Device>));
   m.impl("select", TORCH_BOX(&select<Device>));
+  m.impl("divprune", TORCH_BOX(&divprune<Device>));
   m.impl("gumbel_topk", TORCH_BOX(&gumbel_topk<Device>));
   m.impl("gumbel_topk_with_log_prob", TORCH_BOX(&gumbel_topk_with_log_prob<Device>));
   m.impl("plackett_luce_log_prob", TORCH_BOX(&plackett_luce_log_prob<Device>));

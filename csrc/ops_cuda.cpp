@@ -56,6 +56,16 @@ class Cuda {
         cuda::select(scores, batch, keep, total_keep, selection, offset, index, address(workspace), stream_));
   }
 
+  void divprune(const TokenBatch& batch, const int32_t* keep, int64_t total_keep, bool ordered, int64_t* index) {
+    const auto launch = [&](void* workspace, size_t* bytes) {
+      STD_CUDA_CHECK(cuda::divprune(batch, keep, total_keep, ordered, index, workspace, bytes, stream_));
+    };
+    size_t bytes = 0;
+    launch(nullptr, &bytes);
+    const Tensor workspace = scratch<uint8_t>(static_cast<int64_t>(bytes));
+    launch(workspace.mutable_data_ptr(), &bytes);
+  }
+
   void gumbel_topk(
       const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,
       const int64_t* seed, int64_t num_seeds, int64_t* index, int64_t* order) {

@@ -13,6 +13,7 @@ from score_ext._deprecated import sample as sample
 from score_ext._library import build_info, cuda_library_loaded
 from score_ext.ops import (
     compress,
+    divprune,
     gather,
     gumbel_topk,
     gumbel_topk_with_log_prob,
@@ -37,6 +38,7 @@ __all__ = [
     "build_info",
     "compress",
     "cuda_library_loaded",
+    "divprune",
     "gather",
     "gumbel_topk",
     "gumbel_topk_with_log_prob",

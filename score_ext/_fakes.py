@@ -179,6 +179,13 @@ def _(
     return scores.new_empty((total_keep,), dtype=torch.int64)
 
 
+@torch.library.register_fake("score::divprune")
+def _(tokens: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, ordered: bool = False) -> Tensor:
+    _check("divprune", "tokens", tokens, 2, *_TOKEN_DTYPES, beside=tokens)
+    _check_videos("divprune", tokens, cu_seqlens, keep=keep)
+    return tokens.new_empty((total_keep,), dtype=torch.int64)
+
+
 @torch.library.register_fake("score::gumbel_topk")
 def _(
     logits: Tensor, cu_seqlens: Tensor, keep: Tensor, num_samples: int, seed: Tensor, total_keep: int

@@ -206,6 +206,35 @@ def select(
 
 
 @op_function()
+def divprune(
+    tokens: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int | None = None, ordered: bool = False
+) -> Tensor:
+    """``keep[b]`` tokens of each video that are far from each other, by DivPrune's rule (arXiv 2503.02175); the same
+    ones on every device and processor.
+
+    Farthest-first traversal by cosine distance: begins with the token that points furthest away from the mean of its
+    video's directions (our reading: the paper's begin needs all pairwise distances), then always takes the one whose
+    nearest taken one is furthest; ties go to the lower index. A zero token is at distance 1 from every other, and so is
+    one with NaN or infinity. docs/ops.md has the order of the sums, which decides between distances that are equal but
+    for rounding. Memory is D floats for each token kept.
+
+    Args:
+        tokens: [L, D] float32, float16 or bfloat16.
+        cu_seqlens: int32 [B + 1].
+        keep: int32 [B], 0 to each video's length.
+        total_keep: the sum of keep, K; None: it is summed, as in :func:`select`.
+        ordered: whether the rows come in the order in which they were taken; a smaller budget takes the first of them.
+
+    Returns:
+        int64 [K]: rows of the packed batch, video by video, ascending unless ``ordered``.
+    """
+    check_tensor("tokens", tokens, *TOKEN_DTYPES)
+    check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
+    check_kind("ordered", ordered, bool, "a bool")
+    return _ops.divprune(tokens, cu_seqlens, keep, total_of(keep, total_keep), ordered)
+
+
+@op_function()
 def gumbel_topk(
     logits: Tensor, cu_seqlens: Tensor, keep: Tensor, num_samples: int, seed: Tensor, total_keep: int | None = None
 ) -> GumbelTopk:

@@ -2,8 +2,8 @@
 
 Same names and arguments as :mod:`score_ext`. These are slow (loops over videos, the whole state in memory, float64
 where the ops have float32) and differentiable by torch's own autograd. What must agree between devices to the bit
-(:func:`select`, :func:`gumbel_topk`, :func:`sample_bernoulli`) is computed here in the same single operations in the
-same order, so it agrees to the bit too.
+(:func:`select`, :func:`divprune`, :func:`gumbel_topk`, :func:`sample_bernoulli`) is computed here in the same single
+operations in the same order, so it agrees to the bit too.
 """
 
 from __future__ import annotations
@@ -316,6 +316,80 @@ def select(
         else:
             kept = _systematic(scores[span], count, offset)
         rows.append(span.start + kept)
+    return torch.cat(rows)
+
+
+# ---- cosines that round the same everywhere: csrc/include/score/cosines.h --------------------------------------------
+
+_SUM_LANES, _MEAN_ROWS = 16, 64
+
+
+def _row_products(rows: Tensor, row: Tensor) -> Tensor:
+    """rows [L, D] times row [D] or rows [L, D], both float32: [L], summed in the ops' order."""
+    products = torch.nn.functional.pad(rows * row, (0, -rows.shape[1] % _SUM_LANES))
+    sums = products.new_zeros(len(rows), _SUM_LANES)
+    for columns in products.split(_SUM_LANES, dim=1):
+        sums = sums + columns
+    while sums.shape[1] > 1:
+        low, high = sums.chunk(2, dim=1)
+        sums = low + high
+    return sums[:, 0]
+
+
+def _exact_rows(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens [L, D] as float32, and their sums of squares [L]: those that have none times a power of two, and 0 where
+    they are not finite."""
+    rows = tokens.float()
+    squares = _row_products(rows, rows)
+    exact = (squares >= 2.0**-100) & (squares <= 2.0**126)
+    finite = rows.isfinite().all(1, keepdim=True)
+    largest = rows.abs().amax(1, keepdim=True)
+    _, exponent = torch.frexp(torch.where(finite & (largest > 0), largest, 1.0))
+    scaled = torch.where(finite, (rows.double() * torch.pow(2.0, (1 - exponent).double())).float(), 0.0)
+    rows = torch.where(exact[:, None], rows, scaled)
+    return rows, _row_products(rows, rows)
+
+
+def _roots(squares: Tensor, others: Tensor | float = 1.0) -> Tensor:
+    """The root of the product, float64; infinity for 0."""
+    products = squares.double() * others
+    return torch.where(products == 0, math.inf, products).sqrt()
+
+
+def _farthest_first(tokens: Tensor, keep: int) -> Tensor:
+    """int64 [keep], rows of one video's tokens as they are taken; keep is at least 1."""
+    rows, squares = _exact_rows(tokens)
+    directions = rows * _roots(squares).reciprocal().float()[:, None]
+    blocks = torch.nn.functional.pad(directions, (0, 0, 0, -len(rows) % _MEAN_ROWS)).view(-1, _MEAN_ROWS, rows.shape[1])
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    sums = blocks.new_zeros(len(blocks), rows.shape[1])
+    for row in blocks.unbind(1):
+        sums = sums + row
+    for block in sums:
+        total = total + block.double()
+    from_mean = -(_row_products(rows, total.float()) / _roots(squares)).float()
+    chosen = [int((from_mean == from_mean.max()).nonzero()[0, 0])]
+    nearest = torch.full_like(squares, math.inf)
+    while len(chosen) < keep:
+        last = chosen[-1]
+        cosine = _row_products(rows, rows[last]) / _roots(squares, squares[last].double())
+        distance = torch.where(cosine < 1, 1 - cosine, 0.0).float()
+        nearest = torch.minimum(nearest, distance)
+        nearest[chosen] = -math.inf
+        chosen.append(int((nearest == nearest.max()).nonzero()[0, 0]))
+    return torch.tensor(chosen, dtype=torch.int64, device=tokens.device)
+
+
+def divprune(
+    tokens: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int | None = None, ordered: bool = False
+) -> Tensor:
+    """See :func:`score_ext.divprune`."""
+    rows = [torch.empty(0, dtype=torch.int64, device=tokens.device)]
+    for video, span in _videos(cu_seqlens):
+        count = int(keep[video])
+        if count > 0:
+            taken = span.start + _farthest_first(tokens[span], count)
+            rows.append(taken if ordered else taken.sort().values)
     return torch.cat(rows)
 
 

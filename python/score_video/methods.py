@@ -277,14 +277,15 @@ def _least_varying_half(tokens: Tensor) -> Tensor:
     largest = _largest(tokens, 0)
     deviation = (tokens / largest).std(0, correction=0) * largest[0]
     channels = deviation.argsort(stable=True)[: max(1, tokens.shape[1] // 2)]
-    return unit_length(tokens[:, channels.sort().values])
+    return _unit_length(tokens[:, channels.sort().values])
 
 
-def unit_length(tokens: Tensor) -> Tensor:
-    """x / |x| of tokens [L, D], float32; 0 for a zero token."""
-    units = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
-    _directions(tokens, units)
-    return units
+def _unit_length(tokens: Tensor) -> Tensor:
+    """x / |x| of tokens [L, D], float32; 0 for a zero token. Right for every finite token, also where its squares are
+    no floats."""
+    units: Tensor = tokens / _largest(tokens, 1)
+    norm: Tensor = torch.linalg.vector_norm(units, dim=1, keepdim=True)
+    return units / norm.clamp_min(1)  # at least 1, unless it is 0
 
 
 def _largest(tokens: Tensor, dim: int) -> Tensor:
@@ -331,57 +332,9 @@ def frame_budgets(uniqueness: list[float], tokens_per_frame: int, keep: int) -> 
 
 
 def _divprune(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
-    """DivPrune (arXiv 2503.02175): greedily, the token whose nearest kept one is furthest by cosine distance.
-
-    Begins with the token furthest from the mean direction of its video (our reading: the paper's begin needs all
-    pairwise distances). Time is k * L * D for each video, which greedy max-min distance cannot do without; memory is a
-    normalised float32 copy of one video, never L * L.
-    """
-    rows = [
-        start + _spread_out(unit_length(tokens[start:end]), k)
-        for start, end, _, k in _videos(cu_seqlens, tokens_per_frame, keep)
-    ]
-    return torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64, device=tokens.device)
-
-
-def _directions(tokens: Tensor, out: Tensor) -> Tensor:
-    """Writes x / |x| of tokens [R, D] to float32 out [R, D], 0 for a zero token; returns log |x| [R]. Right for every
-    finite token, also where its squares are no floats."""
-    largest: Tensor = torch.linalg.vector_norm(tokens, torch.inf, dim=1, keepdim=True).float()
-    torch.div(tokens, largest.where(largest > 0, 1.0), out=out)
-    norm: Tensor = torch.linalg.vector_norm(out, dim=1, keepdim=True)
-    out /= norm.clamp_min(1)  # at least 1, unless it is 0
-    return (largest.log() + norm.log()).squeeze(1)
-
-
-def _spread_out(directions: Tensor, keep: int) -> Tensor:
-    """Rows of [L, D] unit vectors, each furthest from those before it; int64 [keep], ascending."""
-    return FarthestFirst(directions).order(keep).sort().values
-
-
-class FarthestFirst:
-    """DivPrune's order of one video's tokens, made as far as it is asked for: a larger budget goes on from it."""
-
-    def __init__(self, directions: Tensor) -> None:
-        """directions: float32 [L, D], of unit length, or 0 (:func:`unit_length`)."""
-        self._directions = directions.nan_to_num()
-        self._chosen = torch.empty(0, dtype=torch.int64, device=directions.device)
-        self._distance = 1 - self._directions @ self._directions.mean(0)  # [L], only for the first
-        self._nearest = torch.full_like(self._distance, torch.inf)
-
-    def order(self, keep: int) -> Tensor:
-        """int64 [keep], keep at most L: the first tokens, the very first at the front."""
-        known = len(self._chosen)
-        if keep > known:
-            chosen = torch.empty(keep, dtype=torch.int64, device=self._chosen.device)
-            chosen[:known] = self._chosen
-            for i in range(known, keep):
-                chosen[i] = latest = self._distance.argmax()  # ties go to the lower row
-                self._nearest = torch.minimum(self._nearest, 1 - self._directions @ self._directions[latest])
-                self._nearest[latest] = -torch.inf  # never again
-                self._distance = self._nearest
-            self._chosen = chosen
-        return self._chosen[:keep]
+    """DivPrune (arXiv 2503.02175): greedily, the token whose nearest kept one is furthest by cosine distance. See
+    :func:`score_ext.divprune`."""
+    return score_ext.divprune(tokens, cu_seqlens, keep)
 
 
 def _videos(cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Iterator[tuple[int, int, int, int]]:

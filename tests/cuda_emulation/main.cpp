@@ -205,6 +205,18 @@ const std::map<std::string, Launcher> kLaunchers = {
            c.in<float>("scores"), c.packed(), c.in<int32_t>("keep"), c.integer("total_keep"), selection,
            c.number("offset"), c.out<int64_t>("index"), workspace.memory, emulation::kStream);
      }},
+    {"divprune",
+     [](Call& c) {
+       const auto call = [&c](void* workspace, size_t* bytes) {
+         return score::cuda::divprune(
+             c.tokens(), c.in<int32_t>("keep"), c.integer("total_keep"), c.integer("ordered") != 0,
+             c.out<int64_t>("index"), workspace, bytes, emulation::kStream);
+       };
+       size_t bytes = 0;
+       if (cudaError_t error = call(nullptr, &bytes)) return error;
+       const Scratch workspace(bytes);
+       return call(workspace.memory, &bytes);
+     }},
     {"gumbel_topk",
      [](Call& c) {
        const auto call = [&c](void* workspace, size_t* bytes) {

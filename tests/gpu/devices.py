@@ -11,6 +11,7 @@ CUDA = torch.device("cuda")
 # Results of these ops must be the CPU's to the bit; by their place among the op's results.
 EXACT = {
     "select": (0,),
+    "divprune": (0,),
     "gumbel_topk": (0, 1),
     "gumbel_topk_with_log_prob": (0,),
     "sample_bernoulli": (0, 2),

@@ -123,7 +123,7 @@ def documented(op: str, arguments: dict[str, Any]) -> list[tuple[torch.dtype, tu
             columns = sum(width for name, width in parts.items() if arguments[name])
             columns += 0 if arguments["features"] is None else arguments["features"].shape[1]
             return [(arguments["dtype"], (int(arguments["end"]) - int(arguments["begin"]), columns))]
-        case "select":
+        case "select" | "divprune":
             return [(torch.int64, (total,))]
         case "gumbel_topk":
             return [index, index]

@@ -81,6 +81,7 @@ def test_wrong_types(name: str, argument: str, value: object) -> None:
     ("select", "total_keep", 1.0), ("select", "total_keep", True), ("select", "selection", None),
     ("select", "selection", 1), ("select", "offset", "0.5"), ("select", "offset", None), ("select", "offset", True),
     ("gumbel_topk", "num_samples", 2.0), ("gumbel_topk", "num_samples", False), ("surprise", "metric", 0),
+    ("divprune", "ordered", 1), ("divprune", "ordered", None),
     ("surprise", "first", None), ("surprise", "first", "inf"), ("policy_state", "begin", 0.0),
     ("policy_state", "end", "3"),
     ("policy_state", "dtype", torch.float64), ("policy_state", "dtype", torch.int32), ("policy_state", "dtype", None),
@@ -150,6 +151,7 @@ def fits_after_all(op: str, name: str, dim: int) -> bool:
         ("policy_state", "tokens", 1),
         ("policy_state", "features", 1),
         ("compress", "tokens", 1),
+        ("divprune", "tokens", 1),
         ("relative_state", "tokens", 1),
         ("relative_logits", "tokens", 1),
         ("relative_measures", "tokens", 1),
@@ -186,7 +188,8 @@ def test_sparse_tensors(op: str, name: str) -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_missing_and_unknown_arguments(op: str) -> None:
     arguments = op_arguments()[op]
-    required = [name for name in arguments if name not in ("metric", "first", "scores", "selection", "offset")]
+    optional = ("metric", "first", "scores", "selection", "offset", "ordered")
+    required = [name for name in arguments if name not in optional]
     required = [name for name in required if (op, name) != ("select", "scores")]
     for name in required:
         with pytest.raises(REFUSED):

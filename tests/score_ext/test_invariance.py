@@ -79,7 +79,7 @@ def test_policy_and_its_gradients_at_any_address(dtype: torch.dtype, hidden: tup
         assert_same(results(given, tokens, other), expected)
 
 
-@pytest.mark.parametrize("op", ["surprise", "policy_logits", "gather", "compress"])
+@pytest.mark.parametrize("op", ["surprise", "policy_logits", "divprune", "gather", "compress"])
 def test_expanded_tokens(op: str) -> None:
     """Stride 0: a still video as a view of its only frame."""
     arguments = op_arguments(Layout(((6, 1),)))[op]
@@ -124,7 +124,7 @@ def threads() -> Iterator[None]:
 def large_arguments(op: str) -> dict[str, Any]:
     """Enough work for every op to be shared among threads, in one video and in several."""
     layout = Layout(((40, 3500), (0, 1), (7, 900), (70, 3)))
-    if op.startswith(("policy", "relative")):
+    if op.startswith(("policy", "relative", "divprune")):
         layout = Layout(((40, 60), (0, 1), (7, 9)))
     return op_arguments(layout)[op]
 

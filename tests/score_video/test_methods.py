@@ -282,7 +282,7 @@ def test_divprune_by_definition(seed: int) -> None:
     while len(kept) < 8:
         rest = [i for i in range(12) if i not in kept]
         kept.append(max(rest, key=lambda i: distance[i, kept].min()))
-    assert one_video("divprune", torch.tensor(x).view(3, 4, 5), 8) == sorted(kept)
+    assert one_video("divprune", torch.tensor(x, dtype=torch.float32).view(3, 4, 5), 8) == sorted(kept)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

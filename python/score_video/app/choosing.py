@@ -18,7 +18,7 @@ from score_video import diverse
 from score_video.commands.options import Chosen
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
-from score_video.methods import METHODS, FarthestFirst, ScoreMethod, frame_budgets, unit_length, vidcom2_measures
+from score_video.methods import METHODS, ScoreMethod, frame_budgets, vidcom2_measures
 from score_video.packed import PackedVideos, Selection
 from score_video.policy import SurprisePolicy
 
@@ -62,7 +62,7 @@ class Chooser:
         self._per_frame = int(videos.tokens_per_frame[0])
         self._lock = threading.Lock()
         self._scores: Tensor | None = None  # [L]
-        self._order: FarthestFirst | None = None
+        self._order: Tensor | None = None  # of divprune, as far as it was asked for
         self._vidcom2: tuple[Tensor, list[float]] | None = None
         self._used = False
 
@@ -87,7 +87,7 @@ class Chooser:
         self.at(retention)
         with self._lock, torch.inference_mode():
             if self._order is not None:
-                place = (self._order.order(self._count(retention)) == row).nonzero()
+                place = (self._order[: self._count(retention)] == row).nonzero()
                 return PatchFacts(None, int(place[0, 0]) + 1 if len(place) else None)
             scores = self._scores
             method = METHODS.get(self._compressor.method) if isinstance(self._compressor.method, str) else None
@@ -107,9 +107,11 @@ class Chooser:
                 self._scores = compressor.logits(self._videos, self._question)
             return self._select(self._scores, retention, compressor)
         if method == "divprune":
-            if self._order is None:
-                self._order = FarthestFirst(unit_length(self._videos.tokens))
-            return self._order.order(self._count(retention)).sort().values
+            keep, count = self._keep(retention)
+            if self._order is None or len(self._order) < count:
+                videos = self._videos
+                self._order = score_ext.divprune(videos.tokens, videos.cu_seqlens, keep, count, ordered=True)
+            return self._order[:count].sort().values
         if method == "vidcom2":
             if self._vidcom2 is None:
                 self._vidcom2 = vidcom2_measures(self._videos.tokens, self._per_frame)

@@ -185,8 +185,7 @@ class Shelf:
 
 
 def _bytes_of(encoded: Encoded) -> int:
-    # divprune keeps a copy of the directions, as float32
-    return 2 * encoded.videos.tokens.nbytes + encoded.sampled.frames.nbytes
+    return encoded.videos.tokens.nbytes + encoded.sampled.frames.nbytes
 
 
 def check_cut(cut: Cut) -> None:

@@ -140,6 +140,11 @@ inline float __shfl_xor_sync(
   return std::bit_cast<float>(static_cast<uint32_t>(values[emulation::thread_number() % 32 ^ lanes]));
 }
 
+inline uint32_t __shfl_xor_sync(
+    unsigned mask, uint32_t value, unsigned lanes, std::source_location where = std::source_location::current()) {
+  return std::bit_cast<uint32_t>(__shfl_xor_sync(mask, std::bit_cast<float>(value), lanes, where));
+}
+
 inline float sinpif(float x) { return static_cast<float>(std::sin(M_PI * x)); }
 inline float cospif(float x) { return static_cast<float>(std::cos(M_PI * x)); }
 inline int __popc(unsigned value) { return __builtin_popcount(value); }

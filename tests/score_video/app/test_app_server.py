@@ -226,7 +226,7 @@ def test_a_clip_whose_page_is_closed_while_it_is_read(client: TestClient, studio
 
 def test_the_shelf_puts_away_what_was_not_used_for_the_longest(studio: Studio) -> None:
     encoded = studio.encode(studio.pages.examples[0], Cut(**SMALL))
-    shelf = Shelf(capacity=3 * 2 * encoded.videos.tokens.nbytes)
+    shelf = Shelf(capacity=2 * (encoded.videos.tokens.nbytes + encoded.sampled.frames.nbytes))
     for key in ("a", "b"):
         shelf.put(key, encoded)
     assert shelf.get("a") is not None

@@ -1,0 +1,54 @@
+"""divprune's kernels, emulated, against the CPU's: the same rows in the same order."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from emulated_ops import Ops
+from test_kernels import DTYPES, RULES, budgets, int32, offsets
+from torch import Tensor
+
+import score_ext
+
+# The third fills a block's warps several times over; the last is long enough for a team (8,192 tokens).
+LENGTHS = ([7], [0, 12, 0, 1, 5, 30, 0], [70, 1100], [8300])
+
+
+def assert_equals_cpu(ops: Ops, tokens: Tensor, lengths: list[int], keep: Tensor) -> None:
+    for ordered in (False, True):
+        arguments = tokens, offsets(lengths), keep, int(keep.sum()), ordered
+        assert torch.equal(ops.divprune(*arguments), score_ext.divprune(*arguments))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("lengths", LENGTHS[:2], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("width", [1, 16, 37])
+def test_equals_cpu(ops: Ops, width: int, dtype: torch.dtype, lengths: list[int], rule: str) -> None:
+    torch.manual_seed(width)
+    assert_equals_cpu(ops, torch.randn(sum(lengths), width).to(dtype), lengths, budgets(lengths, rule))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS[2:], ids=str)
+@pytest.mark.parametrize("kind", ["normal", "still", "special"])
+def test_many_tokens_equal_cpu(ops: Ops, lengths: list[int], kind: str) -> None:
+    torch.manual_seed(1)
+    tokens = torch.randn(sum(lengths), 5)
+    if kind == "still":
+        tokens = tokens[:9][torch.arange(len(tokens)) % 9]
+    elif kind == "special":  # zero tokens, NaN, squares that are no floats
+        tokens[::5] = 0.0
+        tokens[1::50, 2] = math.nan
+        tokens[2::3] *= 1e-30
+        tokens[4::7] *= 1e30
+    keep = 8 if len(tokens) > 8192 else 24
+    assert_equals_cpu(ops, tokens, lengths, int32(*[min(length, keep) for length in lengths]))
+
+
+@pytest.mark.parametrize("keep", [[5, 5], [-3, 90], [2**31 - 1, 2**31 - 1]])
+@pytest.mark.parametrize("cu_seqlens", [[0, 20, 30], [5, -7, 99], [30, 0, 30]])
+def test_wrong_values_stay_within_the_tensors(ops: Ops, cu_seqlens: list[int], keep: list[int]) -> None:
+    index = ops.divprune(torch.randn(30, 8), int32(*cu_seqlens), int32(*keep), 10)
+    assert bool(((index >= 0) & (index < 30)).all())
