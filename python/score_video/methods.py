@@ -277,10 +277,10 @@ def _least_varying_half(tokens: Tensor) -> Tensor:
     largest = _largest(tokens, 0)
     deviation = (tokens / largest).std(0, correction=0) * largest[0]
     channels = deviation.argsort(stable=True)[: max(1, tokens.shape[1] // 2)]
-    return _unit_length(tokens[:, channels.sort().values])
+    return unit_length(tokens[:, channels.sort().values])
 
 
-def _unit_length(tokens: Tensor) -> Tensor:
+def unit_length(tokens: Tensor) -> Tensor:
     """x / |x| of tokens [L, D], float32; 0 for a zero token. Right for every finite token, also where its squares are
     no floats."""
     units: Tensor = tokens / _largest(tokens, 1)
