@@ -14,11 +14,12 @@ from torch.utils.data import Dataset
 from score_video.composite.features import Features, load_features, tower_of
 from score_video.composite.reader import Reader
 from score_video.composite.scenery import FRAMES
-from score_video.composite.world import COLUMNS, NOT_ASKED, TOKENS, Partition
+from score_video.composite.world import COLUMNS, TOKENS, Partition
 from score_video.errors import ScoreError
 from score_video.miniature.reader import grid_places
 from score_video.packed import PackedVideos
 from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection
+from score_video.rl.multiple_choice import outcome_of
 
 _TOKENS_AT_ONCE = 40_000  # that the reader reads
 
@@ -102,28 +103,9 @@ class CompositeEnvironment:
         self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False, full: bool = False
     ) -> Outcome:
         """See :class:`score_video.rl.environment.Environment`."""
-        log_p = self.log_probabilities(batch, selection)  # [G, B, tasks, A]
-        answers = batch.payload.features.answers
-        asked = (answers != NOT_ASKED).float()
-        questions = asked.sum(1)
-
-        def of_right(of: Tensor) -> Tensor:
-            number = answers.clamp(min=0).expand(of.shape[:-1])[..., None]
-            mean: Tensor = torch.where(asked.bool(), of.gather(-1, number)[..., 0], 0.0).sum(-1) / questions
-            return mean
-
-        correct = (log_p.argmax(3) == answers).float()
-        kl = None
-        if divergence:
-            of_all = self.full_log_probabilities(batch)
-            terms = (of_all.exp() * (of_all - log_p)).nan_to_num(0.0)  # NaN where a task has no such answer
-            kl = ((terms.sum(3) * asked).sum(2) / questions).clamp(min=0)
-        return Outcome(
-            log_prob=of_right(log_p),
-            correct=(correct * asked).sum(2) / questions,
-            divergence=kl,
-            full_log_prob=of_right(self.full_log_probabilities(batch)) if full else None,
-        )
+        of_all = self.full_log_probabilities(batch) if divergence or full else None
+        log_p = self.log_probabilities(batch, selection)
+        return outcome_of(log_p, batch.payload.features.answers, of_all, divergence=divergence, full=full)
 
     def full_log_probabilities(self, batch: EncodedBatch) -> Tensor:
         """[B, tasks, A] on all tokens; computed once for a batch."""

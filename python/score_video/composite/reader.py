@@ -7,7 +7,6 @@ each question to them, so that what is made of the video does not depend on what
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from score_video.composite.world import SYMBOLS, TASKS
 from score_video.errors import ScoreError
 from score_video.files import output_file
 from score_video.miniature.reader import PLACE_FEATURES, Block, place_features
+from score_video.rl.multiple_choice import log_probabilities
 
 MOST_ANSWERS = max(TASKS.values())
 HINTS = (2, 2, 2, 9, 9)
@@ -92,12 +92,7 @@ class Reader(nn.Module):
             video, asked = block(video, asked, keys)
         asked = self.norm(asked)
         logits = self.answers(asked[:, : len(TASKS)])
-        parts, first = [], 0
-        for number, count in enumerate(TASKS.values()):
-            own = logits[:, number, first : first + count].log_softmax(1)
-            parts.append(F.pad(own, (0, MOST_ANSWERS - count), value=-math.inf))
-            first += count
-        return torch.stack(parts, 1), asked, alone, self.norm(video)
+        return log_probabilities(logits, [*TASKS.values()]), asked, alone, self.norm(video)
 
     def save(self, path: Path) -> None:
         """Weights in float16 without the heads of training, configuration in the file's metadata."""

@@ -36,6 +36,7 @@ from score_video.composite.world import (
 from score_video.miniature.environment import shipped_reader
 from score_video.miniature.reader import Reader as MiniatureReader
 from score_video.miniature.reader import grid_places
+from score_video.miniature.train_reader import take_step
 from score_video.miniature.world import TASK_NAMES as THEIR_NAMES
 
 BATCH = 20
@@ -102,7 +103,7 @@ def _name_tokens(reader: Reader, features: Features, generator: torch.Generator,
         rows = torch.cat([rich[_drawn(len(rich), size, generator)], _drawn(len(tokens), size, generator)])
         there = (shown[rows] >= SHOWN_PIXELS).float()
         loss = F.binary_cross_entropy_with_logits(reader.names(reader.projected(tokens[rows].float())), there)
-        _step(optimizer, schedule, 10 * loss, reader)
+        take_step(optimizer, schedule, 10 * loss, reader)
 
 
 def _answer_questions(
@@ -139,7 +140,7 @@ def _answer_questions(
                 part = getattr(batch, name)
                 setattr(batch, name, part.gather(1, kept[..., None].expand(-1, -1, part.shape[2])))
         answers, rest_of_loss = _losses(reader, batch)
-        _step(optimizer, schedule, answers + rest_of_loss, reader)
+        take_step(optimizer, schedule, answers + rest_of_loss, reader)
         smooth += (answers.item() - smooth) * max(0.02, 1 / (1 + step))
         progress.update(task, advance=1, description=f"reader, loss {smooth:.3f}")
 
@@ -213,16 +214,6 @@ def _schedule(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
-
-
-def _step(
-    optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, loss: Tensor, reader: Reader
-) -> None:
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
-    optimizer.step()
-    schedule.step()
 
 
 def main(

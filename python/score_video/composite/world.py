@@ -24,6 +24,7 @@ from score_video.composite.drawing import draw, recode
 from score_video.composite.media import Group
 from score_video.composite.scenery import CAMERAS, FRAMES, SIZE, Scenery, draw_scenery
 from score_video.errors import ScoreError
+from score_video.rl.multiple_choice import NOT_ASKED as NOT_ASKED
 
 PATCH = 14
 COLUMNS = SIZE // PATCH
@@ -53,8 +54,6 @@ TASKS: Mapping[str, int] = {
 }
 """Number of answers of each question."""
 TASK_NAMES = tuple(TASKS)
-NOT_ASKED = -1
-
 Partition = Literal["reader", "policy", "validation", "test"]
 
 

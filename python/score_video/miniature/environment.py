@@ -18,6 +18,7 @@ from score_video.miniature.reader import Reader, grid_places
 from score_video.miniature.world import NOT_ASKED, TASK_NAMES, TASKS, Partition, World, thing_counts
 from score_video.packed import PackedVideos
 from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection
+from score_video.rl.multiple_choice import outcome_of
 
 # Tokens that the reader reads at once: more gains nothing, and memory stays small
 _TOKENS_AT_ONCE = 40_000
@@ -179,30 +180,9 @@ class MiniatureEnvironment:
         self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False, full: bool = False
     ) -> Outcome:
         """See :class:`score_video.rl.environment.Environment`."""
-        log_probabilities = self.log_probabilities(batch, selection)  # [G, B, tasks, A]
-        answers = batch.payload.answers
-        asked = (answers != NOT_ASKED).float()
-        questions = asked.sum(1).clamp(min=1)
-
-        def of_right(of: Tensor) -> Tensor:
-            """[..., tasks, A] -> the mean over a video's questions of what its right answers have, [...]."""
-            number = answers.clamp(min=0).expand(of.shape[:-1])[..., None]
-            mean: Tensor = torch.where(asked.bool(), of.gather(-1, number)[..., 0], 0.0).sum(-1) / questions
-            return mean
-
-        correct = (log_probabilities.argmax(3) == answers).float()
-        kl = None
-        if divergence:
-            of_all = self.full_log_probabilities(batch)
-            terms = of_all.exp() * (of_all - log_probabilities)  # NaN where a task has no such answer: 0 * (-inf + inf)
-            # what is below 0 is a rounding error
-            kl = ((terms.nan_to_num(0.0).sum(3) * asked).sum(2) / questions).clamp(min=0)
-        return Outcome(
-            log_prob=of_right(log_probabilities),
-            correct=(correct * asked).sum(2) / questions,
-            divergence=kl,
-            full_log_prob=of_right(self.full_log_probabilities(batch)) if full else None,
-        )
+        of_all = self.full_log_probabilities(batch) if divergence or full else None
+        log_p = self.log_probabilities(batch, selection)
+        return outcome_of(log_p, batch.payload.answers, of_all, divergence=divergence, full=full)
 
     def full_log_probabilities(self, batch: EncodedBatch) -> Tensor:
         """[B, tasks, A] on all tokens; computed once for a batch."""

@@ -21,10 +21,11 @@ from torch.nn import functional as F
 
 from score_video.errors import ScoreError
 from score_video.miniature.world import NOT_ASKED, SIZE, TASKS
+from score_video.rl.multiple_choice import log_probabilities
 
 # Every answer of every task is a word of its own
-NUM_ANSWERS = sum(len(task.answers) for task in TASKS)
-_FIRST_ANSWER = [sum(len(task.answers) for task in TASKS[:number]) for number in range(len(TASKS))]
+_ANSWER_COUNTS = [len(task.answers) for task in TASKS]
+NUM_ANSWERS = sum(_ANSWER_COUNTS)
 
 # Questions that only training asks: does the square of each colour move; in which eighth do diamond and cross flash
 HINT_ANSWERS = (2, 2, 2, 2, 8, 8)
@@ -149,20 +150,7 @@ class Reader(nn.Module):
         for block in self.blocks:
             video, asked = block(video, asked, keys)
         asked = self.norm(asked)
-        return asked, self.norm(video), self._log_probabilities(asked)
-
-    def _log_probabilities(self, asked: Tensor) -> Tensor:
-        logits = self.answers(asked[:, : len(TASKS)])
-        most = max(len(task.answers) for task in TASKS)
-        per_task = [
-            F.pad(
-                logits[:, number, first : first + len(task.answers)].log_softmax(1),
-                (0, most - len(task.answers)),
-                value=-math.inf,
-            )
-            for number, (task, first) in enumerate(zip(TASKS, _FIRST_ANSWER, strict=True))
-        ]
-        return torch.stack(per_task, 1)
+        return asked, self.norm(video), log_probabilities(self.answers(asked[:, : len(TASKS)]), _ANSWER_COUNTS)
 
     def save(self, path: Path) -> None:
         """Weights in float16, configuration in the file's metadata; hint heads, which only training needs, left out."""

@@ -99,7 +99,7 @@ def name_patches(reader: Reader, batches: _Batches, progress: Progress) -> None:
         labels = _appearance(videos, thing_counts(videos.things, reader.config.patch))
         logits = head(reader.tower(videos.pixels)).flatten(1, 2)
         loss = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=torch.tensor(3.0))
-        _step(optimizer, schedule, loss, reader)
+        take_step(optimizer, schedule, loss, reader)
 
 
 def answer_questions(reader: Reader, batches: _Batches, steps: int, rate: float, seed: int, progress: Progress) -> None:
@@ -113,7 +113,7 @@ def answer_questions(reader: Reader, batches: _Batches, steps: int, rate: float,
         with torch.set_grad_enabled(step % TOWER_EVERY == 0):
             tokens = reader.tower(videos.pixels).flatten(1, 2)  # [B, n, D]
         answers, hints, motion = _losses(reader, videos, tokens, generator)
-        _step(optimizer, schedule, answers + hints + 0.5 * motion, reader)
+        take_step(optimizer, schedule, answers + hints + 0.5 * motion, reader)
         smooth += (answers.item() - smooth) * max(0.02, 1 / (1 + step))
         progress.update(task, advance=1, description=f"reader, loss {smooth:.3f}")
 
@@ -152,9 +152,10 @@ def _hint_loss(logits: Tensor, hints: Tensor) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def _step(
-    optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, loss: Tensor, reader: Reader
+def take_step(
+    optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, loss: Tensor, reader: nn.Module
 ) -> None:
+    """One step of an optimiser and its schedule down a loss's gradient, clipped to a norm of 1."""
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(reader.parameters(), 1.0)

@@ -34,7 +34,6 @@ TASKS: tuple[Task, ...] = (
     ),
 )
 TASK_NAMES = tuple(task.name for task in TASKS)
-NOT_ASKED = -1
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ from score_video.miniature.vocabulary import (
     FLICKER,
     GLYPH,
     LIVE_THINGS,
-    NOT_ASKED,
     NUM_THINGS,
     PARKED_CROSS,
     PARKED_DIAMOND,
@@ -54,6 +53,7 @@ from score_video.miniature.vocabulary import (
     Split,
     Task,
 )
+from score_video.rl.multiple_choice import NOT_ASKED
 
 __all__ = [
     "BACKGROUND",
