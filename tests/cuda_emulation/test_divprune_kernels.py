@@ -31,8 +31,10 @@ def test_equals_cpu(ops: Ops, width: int, dtype: torch.dtype, lengths: list[int]
     assert_equals_cpu(ops, torch.randn(sum(lengths), width).to(dtype), lengths, budgets(lengths, rule))
 
 
-@pytest.mark.parametrize("lengths", LENGTHS[2:], ids=str)
-@pytest.mark.parametrize("kind", ["normal", "still", "special"])
+# The longest only once: each step of its blocks takes seconds here.
+@pytest.mark.parametrize(
+    ("lengths", "kind"), [*((LENGTHS[2], kind) for kind in ("normal", "still", "special")), (LENGTHS[3], "special")]
+)
 def test_many_tokens_equal_cpu(ops: Ops, lengths: list[int], kind: str) -> None:
     torch.manual_seed(1)
     tokens = torch.randn(sum(lengths), 5)
@@ -43,7 +45,7 @@ def test_many_tokens_equal_cpu(ops: Ops, lengths: list[int], kind: str) -> None:
         tokens[1::50, 2] = math.nan
         tokens[2::3] *= 1e-30
         tokens[4::7] *= 1e30
-    keep = 8 if len(tokens) > 8192 else 24
+    keep = 3 if len(tokens) > 8192 else 24
     assert_equals_cpu(ops, tokens, lengths, int32(*[min(length, keep) for length in lengths]))
 
 
