@@ -102,7 +102,7 @@ def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: i
         walk = Walk.begin(videos.tokens[own], samples)
         generator = torch.Generator(logits.device).manual_seed(seed)
         for _ in range(count):
-            noise = torch.rand(walk.nearest.shape, generator=generator, device=logits.device)
+            noise = torch.rand(walk.nearest.shape, generator=generator, dtype=torch.float32, device=logits.device)
             gumbel = -(-noise.clamp(1e-9, 1 - 1e-7).log()).log()
             rows = (walk.scores(logits[own]) + gumbel).argmax(1)
             drawn.append(own.start + rows)
