@@ -306,7 +306,7 @@ def test_a_real_clip(model: Path) -> None:
         (("--policy", "p", "--method", "evs"), "give --policy or --method, not both"),
         (("--frames", 4, "--fps", 1), "give --frames or --fps, not both"),
         (("--method", "guess"), "guess"),
-        (("--selection", "best"), "selection must be 'systematic', 'topk' or None, got 'best'"),
+        (("--selection", "best"), "selection must be 'systematic', 'topk', 'diverse' or None, got 'best'"),
         (("--method", "divprune", "--selection", "topk"), "selection must be None for 'divprune'"),
         (("--retention", 0), "retention must be above 0"),
         (("--dtype", "int3"), "there is no dtype 'int3'; there are auto, float32"),

@@ -185,7 +185,7 @@ def test_options_that_work(clip: Path, options: list[str]) -> None:
         (["--fps", "1e300"], "more than 1000000"),
         (["--frames", "4", "--fps", "1"], "not both"),
         (["--method", "sorprise"], "there are surprise, surprise-l2"),
-        (["--selection", "lottery"], "selection must be 'systematic', 'topk' or None, got 'lottery'"),
+        (["--selection", "lottery"], "selection must be 'systematic', 'topk', 'diverse' or None, got 'lottery'"),
         (["--method", "vidcom2", "--selection", "systematic"], "vidcom2"),
         (["--patch", "0"], "patch"),
         (["--patch", "500"], "larger than the frame"),

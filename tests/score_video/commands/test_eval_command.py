@@ -151,7 +151,7 @@ def test_retentions(given: list[str], numbers: list[float]) -> None:
         (["--method", "sorprise"], "there is no method 'sorprise'; there are surprise, "),
         (["--method", "norm", "--policy", "x"], "--policy or --method, not both"),
         (["--policy", "nowhere"], "nowhere: is neither a folder nor the id"),
-        (["--selection", "lottery"], "selection must be 'systematic', 'topk' or None, got 'lottery'"),
+        (["--selection", "lottery"], "selection must be 'systematic', 'topk', 'diverse' or None, got 'lottery'"),
         (["--method", "vidcom2", "--selection", "topk"], "'vidcom2', which selects by a rule of its own"),
         (["--method", "oracle", "--selection", "topk"], "oracle selects by a rule of its own"),
         (["--retention", "0"], "retention"),
