@@ -45,7 +45,7 @@ def test_all_of_the_figure() -> None:
         ({"reward": "log_prob"}, "advantage by_baseline must have a reward that is above 0"),
         ({"combination": "quotient"}, "combination: name 'quotient' is not registered"),
         ({"loss_type": "median"}, "loss_type must be one of sum, mean, got 'median'"),
-        ({"selection": "best"}, "selection must be one of topk, systematic, got 'best'"),
+        ({"selection": "best"}, "selection must be one of topk, systematic, diverse, got 'best'"),
     ],
 )
 def test_settings_that_would_have_no_effect_are_refused(settings: dict[str, Any], says: str) -> None:
