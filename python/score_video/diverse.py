@@ -16,11 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
 from score_video.methods import unit_length
 from score_video.packed import PackedVideos
 
 WEIGHT = 2.0
 """Of the distance's logarithm beside a logit; our choice."""
+
+_CERTAIN = 1e4
+"""Logits beyond it count as infinite. In float32 a distance still tells two tokens of such logits apart."""
 
 _LEAST = 1e-6  # of a distance, so that a copy of a kept token is the last to go, but may
 
@@ -66,14 +70,18 @@ def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int]) -> Tensor:
 
     Args:
         videos: B of them.
-        logits: float32 [L].
-        keep: B counts, at most each video's length.
+        logits: float32 [L]. Infinite ones are certain, NaN counts as -inf; within a class distances decide.
+        keep: B counts, 0 to each video's length.
 
     Returns:
         int64 [K], ascending.
+
+    Raises:
+        ScoreError: a count exceeds its video.
     """
     rows = []
-    for own, count in zip(_spans(videos), keep, strict=True):
+    logits = logits.nan_to_num(nan=-_CERTAIN).clamp(-_CERTAIN, _CERTAIN)
+    for own, count in _budgeted(videos, keep):
         walk = Walk.begin(videos.tokens[own], 1)
         drawn = torch.empty(count, dtype=torch.int64, device=logits.device)
         for step in range(count):
@@ -90,15 +98,18 @@ def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: i
     Args:
         videos: B of them.
         logits: float32 [L], finite.
-        keep: B counts, at most each video's length.
+        keep: B counts, 0 to each video's length.
         samples: S.
         seeds: B of them; on one kind of device they decide the draws.
 
     Returns:
         int64 [S, K], the rows of each video in the order in which they were drawn.
+
+    Raises:
+        ScoreError: a count exceeds its video.
     """
     drawn = []
-    for own, count, seed in zip(_spans(videos), keep, seeds, strict=True):
+    for (own, count), seed in zip(_budgeted(videos, keep), seeds, strict=True):
         walk = Walk.begin(videos.tokens[own], samples)
         generator = torch.Generator(logits.device).manual_seed(seed)
         for _ in range(count):
@@ -132,7 +143,7 @@ class _LogProb(torch.autograd.Function):
         total = logits.new_zeros(samples, videos.num_videos)
         gradient = logits.new_zeros(samples, len(logits))  # taken or not, minus the probability, over all draws
         draws = iter(order.T)
-        for video, (own, count) in enumerate(zip(_spans(videos), keep, strict=True)):
+        for video, (own, count) in enumerate(_budgeted(videos, keep)):
             walk = Walk.begin(videos.tokens[own], samples)
             for _ in range(count):
                 rows = (next(draws) - own.start)[:, None]
@@ -150,6 +161,10 @@ class _LogProb(torch.autograd.Function):
         return (gradient * outputs[0][:, video]).sum(0), None, None, None
 
 
-def _spans(videos: PackedVideos) -> list[slice]:
-    """The rows of each video."""
-    return [slice(begin, end) for begin, end in itertools.pairwise(videos.cu_seqlens.tolist())]
+def _budgeted(videos: PackedVideos, keep: Sequence[int]) -> list[tuple[slice, int]]:
+    """The rows of each video, and how many of them are kept."""
+    own = [slice(begin, end) for begin, end in itertools.pairwise(videos.cu_seqlens.tolist())]
+    lengths = [rows.stop - rows.start for rows in own]
+    if any(count > length for count, length in zip(keep, lengths, strict=True)):
+        raise ScoreError(f"keep must be at most each video's length, {lengths}, got {list(keep)}")
+    return list(zip(own, keep, strict=True))

@@ -105,6 +105,30 @@ def test_far_tokens_are_drawn_more_often() -> None:
     assert abs(frequency - expected) <= 4.5 * math.sqrt(expected * (1 - expected) / samples)
 
 
+def test_infinite_and_missing_logits() -> None:
+    """Classes come whole, one after another, each spread by distance; no token comes twice."""
+    videos = videos_of(2)
+    logits = torch.tensor([math.inf] * 3 + [0.0] * 4 + [-math.inf, math.nan] * 2 + [-math.inf])
+    for keep in range(13):
+        rows = diverse.select(videos, logits, [keep]).tolist()
+        assert len(set(rows)) == keep
+        assert set(rows) >= set(range(min(keep, 3))) if keep >= 3 else set(rows) <= {0, 1, 2}
+        assert keep < 7 or set(rows) >= set(range(7))
+    still = PackedVideos.from_frames([torch.ones(3, 2, 2, 5)])
+    kept = Compressor("surprise-l2", 1.0, selection="diverse").select(still)
+    assert kept.index.tolist() == list(range(12))
+
+
+def test_a_budget_beyond_a_video() -> None:
+    videos = videos_of(2)
+    with pytest.raises(ScoreError, match=r"keep must be at most each video's length, \[12\], got \[13\]"):
+        diverse.select(videos, torch.zeros(12), [13])
+    with pytest.raises(ScoreError, match="keep must be at most"):
+        diverse.sample(videos, torch.zeros(12), [13], 2, [0])
+    with pytest.raises(ScoreError, match="keep must be at most"):
+        Compressor("surprise-l2", selection="diverse").select(videos, keep=[13])
+
+
 def test_a_compressor_selects_by_it() -> None:
     videos = videos_of(4)
     policy = SurprisePolicy(SurprisePolicyConfig(state="relative"))

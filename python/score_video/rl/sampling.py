@@ -207,8 +207,6 @@ class Diverse:
         if logits.dtype != torch.float32:
             raise TypeError(f"logits must be float32, got {logits.dtype}")
         counts = keep.tolist()
-        if any(count > length for count, length in zip(counts, videos.lengths.tolist(), strict=True)):
-            raise ScoreError(f"keep must be at most each video's length, {videos.lengths.tolist()}, got {counts}")
         order = diverse.sample(videos, logits, counts, num_samples, seed.tolist())
         index = torch.cat([own.sort(1).values for own in torch.split(order, counts, 1)], 1)
         keep_of_sample = keep.expand(num_samples, -1)
