@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +18,12 @@ from score_video.composite.world import (
     TASK_NAMES,
     TOKENS,
 )
-from score_video.packed import Selector
+from score_video.miniature.evaluate import Choose
+from score_video.miniature.evaluate import choose_by as choose_by
 from score_video.rl import rollouts
 from score_video.rl.environment import EncodedBatch, Selection
 from score_video.statistics import ratio_error
 
-Choose = Callable[[EncodedBatch, Tensor], Tensor]
-"""(encoded batch, keep int32 [B]) -> index int64 [K], ascending, exactly ``keep[b]`` rows of each video."""
 VIDEOS_AT_ONCE = 20
 
 
@@ -80,15 +78,6 @@ def evaluate(environment: CompositeEnvironment, choose: Choose | None, retention
     return Accuracy(torch.cat(results), seen / max(1, flashes))
 
 
-def choose_by(selector: Selector) -> Choose:
-    """What anything that selects keeps: a compressor, or an object of your own."""
-
-    def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
-        return selector.select(batch.videos, None, keep.tolist()).index
-
-    return choose
-
-
 def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:
     """Picks by what the generator knows: every thing that is asked about gets an equal share, spread over its tokens.
 
@@ -112,8 +101,3 @@ def _flashing(batch: EncodedBatch) -> Tensor:
     flashes = (features.shown[..., FIRST_FLASH:FIRST_LANDMARK] >= SHOWN_PIXELS).any(2)
     showing: Tensor = (flashes & (features.live >= LIVE_PIXELS)).flatten()
     return showing
-
-
-def names_of(sources: Sequence[str]) -> list[str]:
-    """The media that are behind videos, each once."""
-    return sorted({name for source in sources for name in source.split(", ")})

@@ -84,7 +84,8 @@ def make_features(media: Path, tower: VisionTower, out: Path, partition: Partiti
     for first in track(videos[::VIDEOS_IN_A_FILE], description=partition):
         path = _file(out, partition, first)
         if path.exists():
-            _check(path, of_tower)
+            if _read_about(path)[0] != of_tower:
+                raise _other(path)
             continue
         made = [make_video(media, partition, number) for number in range(first, first + VIDEOS_IN_A_FILE)]
         tokens = []
@@ -121,9 +122,7 @@ def load_features(folder: Path, partition: Partition, videos: range) -> Features
     sources: list[str] = []
     for first in videos[::VIDEOS_IN_A_FILE]:
         path = _file(folder, partition, first)
-        if not path.is_file():
-            raise ScoreError(f"{path} is missing: python -m score_video.composite.features makes it")
-        sources += _check(path)
+        sources += _read_about(path)[1]
         with safe_open(path, framework="pt") as file:
             parts.append({name: file.get_tensor(name) for name in _TENSORS})
     joined = {name: torch.cat([part[name] for part in parts]) for name in _TENSORS}
@@ -132,12 +131,7 @@ def load_features(folder: Path, partition: Partition, videos: range) -> Features
 
 def tower_of(folder: Path, partition: Partition) -> str:
     """Fingerprint of the tower that made the features of a partition; raises ScoreError where there are none."""
-    path = _file(folder, partition, 0)
-    if not path.is_file():
-        raise ScoreError(f"{path} is missing: python -m score_video.composite.features makes it")
-    with safe_open(path, framework="pt") as file:
-        tower: str = json.loads(file.metadata()["about"])["tower"]
-    return tower
+    return _read_about(_file(folder, partition, 0))[0]
 
 
 def fingerprint(tower: VisionTower) -> str:
@@ -152,15 +146,20 @@ def _file(folder: Path, partition: Partition, first: int) -> Path:
     return folder / f"{partition}-{first:05d}.safetensors"
 
 
-def _check(path: Path, tower: str | None = None) -> list[str]:
-    """The sources of a file's videos; raises ScoreError where it is not of this world, or of another tower."""
+def _read_about(path: Path) -> tuple[str, list[str]]:
+    """Fingerprint of the tower and sources of the videos of a file of this world; raises ScoreError if it is not."""
+    if not path.is_file():
+        raise ScoreError(f"{path} is missing: python -m score_video.composite.features makes it")
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     about = json.loads(metadata["about"])
-    if about["world"] != WORLD or tower not in (None, about["tower"]):
-        raise ScoreError(f"{path} is of another world or tower: write to another folder, or delete it")
-    sources: list[str] = json.loads(metadata["sources"])
-    return sources
+    if about["world"] != WORLD:
+        raise _other(path)
+    return about["tower"], json.loads(metadata["sources"])
+
+
+def _other(path: Path) -> ScoreError:
+    return ScoreError(f"{path} is of another world or tower: write to another folder, or delete it")
 
 
 def main(

