@@ -23,8 +23,9 @@ from score_video.miniature.reader import PLACE_FEATURES, Block, place_features
 from score_video.rl.multiple_choice import log_probabilities
 
 MOST_ANSWERS = max(TASKS.values())
-HINTS = (2, 2, 2, 9, 9)
-"""Answers of questions that only training asks: does each ball move; in which eighth are flash and mark, 8: in none."""
+HINTS = (2, 2, 2, 9, 9, 9)
+"""Answers of questions that only training asks: does each ball move; in which eighth of the video are the flash, the
+mark and the cut, 8: in none."""
 _TRAINING_HEADS = ("hints", "names", "live")
 
 

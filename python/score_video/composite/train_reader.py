@@ -39,11 +39,11 @@ from score_video.miniature.reader import grid_places
 from score_video.miniature.train_reader import take_step
 from score_video.miniature.world import TASK_NAMES as THEIR_NAMES
 
-BATCH = 20
-NAMING_STEPS, NAMING_TOKENS, NAMING_RATE = 800, 2048, 3e-3
-STEPS, RATE = 3000, 2e-3
-FEWEST, MOST = 20, 330  # tokens kept
-ALL_TOKENS = 0.06  # share of batches from which nothing is dropped
+NAMING_STEPS, NAMING_TOKENS, NAMING_RATE = 2500, 2048, 3e-3
+STEPS, RATE = 10_000, 2e-3
+MOST_VIDEOS, MOST_TOKENS = 24, 5200  # of a batch: as many videos as both allow
+FEWEST, MOST = 20, 200  # tokens that a video keeps
+SHORT = 0.75  # share of the steps with at most so many; after them anything up to all tokens
 _ALIKE = {"direction": "direction", "count": "count", "flash": "flash", "order": "order", "landmark": "glyph"}
 """Questions that begin as one of the miniature's."""
 
@@ -109,8 +109,8 @@ def _name_tokens(reader: Reader, features: Features, generator: torch.Generator,
 def _answer_questions(
     reader: Reader, features: Features, steps: int, generator: torch.Generator, progress: Progress
 ) -> None:
-    hints = _hints(features)
     changed = torch.cat([change(tokens) for tokens in torch.split(features.tokens, 20)])
+    hints = _hints(features, changed)
     place = grid_places(FRAMES, COLUMNS)
     named = [*reader.project.parameters()]  # they know their names: slower than the rest
     rest = [parameter for parameter in reader.parameters() if all(parameter is not other for other in named)]
@@ -118,12 +118,10 @@ def _answer_questions(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [RATE, RATE / 10], total_steps=steps, pct_start=0.08)
     task, smooth = progress.add_task("reader", total=steps), 0.0
     for step in range(steps):
-        rows = _drawn(len(features), BATCH, generator)
-        keep = TOKENS
-        if torch.rand(1, generator=generator) >= ALL_TOKENS:
-            keep = int(math.exp(torch.empty(1).uniform_(math.log(FEWEST), math.log(MOST), generator=generator)))
-        else:
-            rows = rows[: BATCH // 2]
+        most = MOST if step < SHORT * steps else 1.25 * TOKENS  # above TOKENS: nothing is dropped
+        keep = int(math.exp(torch.empty(1).uniform_(math.log(FEWEST), math.log(most), generator=generator)))
+        keep = min(keep, TOKENS)
+        rows = _drawn(len(features), min(MOST_VIDEOS, MOST_TOKENS // keep), generator)
         batch = _Batch(
             features.tokens[rows],
             features.shown[rows],
@@ -192,8 +190,8 @@ def _mirror(batch: _Batch, generator: torch.Generator) -> None:
     batch.hints[rows, 3:] = torch.where(when == 8, when, 7 - when)
 
 
-def _hints(features: Features) -> Tensor:
-    """int64 [V, hints], from what is shown."""
+def _hints(features: Features, changed: Tensor) -> Tensor:
+    """int64 [V, hints], from what is shown, and for the cut from where the frame as a whole changes most."""
     parts = []
     for shown, live in zip(torch.split(features.shown, 100), torch.split(features.live, 100), strict=True):
         alive = (live > 0).view(len(live), FRAMES, TOKENS_PER_FRAME, 1)
@@ -202,7 +200,9 @@ def _hints(features: Features) -> Tensor:
         short = [there[..., FIRST_FLASH:FIRST_LANDMARK].amax(2), there[..., FIRST_MARK:].amax(2)]
         when = [torch.where(pixels.amax(1) > 20, pixels.argmax(1) // 2, 8) for pixels in short]
         parts.append(torch.cat([(balls > 20).long(), torch.stack(when, 1)], 1))
-    return torch.cat(parts)
+    cut = changed.view(len(changed), FRAMES, -1).mean(2).argmax(1) // 2
+    has_cut = features.answers[:, TASK_NAMES.index("cut")] == 1
+    return torch.cat([torch.cat(parts), torch.where(has_cut, cut, 8)[:, None]], 1)
 
 
 def _drawn(most: int, count: int, generator: torch.Generator) -> Tensor:

@@ -49,7 +49,6 @@ TASKS: Mapping[str, int] = {
     "order": 2,  # the flash before the mark, or after it
     "landmark": 12,  # what was there all the time
     "where": 4,  # in which quarter, where the camera is still
-    "camera": 4,  # still, pan, zoom, shake; over photographs
     "cut": 2,  # whether the scene changed; over photographs
 }
 """Number of answers of each question."""
@@ -156,10 +155,8 @@ class _Stage:
         self._mover()
         self._balls()
         self._flash_and_mark()
-        camera, cut = self.scenery.camera, self.scenery.cut
-        if camera is not None:
-            self._answer("camera", camera)
-            self._answer("cut", int(cut is not None))
+        if self.scenery.camera is not None:
+            self._answer("cut", int(self.scenery.cut is not None))
 
     def _landmark(self) -> None:
         kind = self._kind(6)
