@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from evaluation.jobs import Job, fingerprint
+from evaluation.jobs import Job, StudyError, fingerprint
 from score_video.methods import IndexMethod, find_method
 from score_video.rl.presets import PRESETS
 
 Recipe = Mapping[str, Any]
 Group = Mapping[str, Any]
 """One entry of an experiment in recipe.yaml."""
-Test = dict[str, Any]
 
 RECIPE: Recipe = yaml.safe_load(Path(__file__).with_name("recipe.yaml").read_text(encoding="utf-8"))
 QUICK: Recipe = {**RECIPE, **RECIPE["quick"]}
@@ -29,14 +29,6 @@ SAME_WHEN_COUNTED = {
     ("by_objective", False): "joint",
 }
 """Strategies (and whether they divide) that are another one by definition where the policy chooses the count."""
-
-
-def reader_names(recipe: Recipe) -> list[str]:
-    """The readers that a recipe's experiments name, "shipped" first."""
-    groups = [group for of in recipe["experiments"].values() for group in of]
-    tested = [name for group in groups for name in group.get("test_readers", ())]
-    trained = [name for group in groups for arm in group.get("arms", {}).values() for name in arm.get("readers", ())]
-    return list(dict.fromkeys(["shipped", *tested, *trained]))
 
 
 def footage_fingerprint(recipe: Recipe) -> str:
@@ -58,56 +50,60 @@ class Plan:
     readers: Mapping[str, str]
     code: str
 
+    @cached_property
     def experiments(self) -> dict[str, list[Job]]:
-        """The jobs of each experiment."""
+        """The jobs of each. Raises StudyError for a reader that is not there."""
         return {
             name: [job for group in groups for job in self.jobs(group)]
             for name, groups in self.recipe["experiments"].items()
         }
 
+    def jobs_of(self, names: Iterable[str]) -> dict[str, Job]:
+        """The jobs of these experiments, by key: each once."""
+        return {job.key: job for name in names for job in self.experiments[name]}
+
     def jobs(self, group: Group) -> Iterator[Job]:
         """The jobs of a group."""
-        splits = group.get("splits", [self.recipe["one_split"]])
-        tests = [
-            (reader, self._test(group, split, reader))
-            for reader in group.get("test_readers", ["shipped"])
-            for split in splits
-        ]
         if group["jobs"] in ("policy", "counted"):
-            yield from self._policies(group, [test for _, test in tests])
+            yield from self._policies(group)
             return
-        for reader, test in tests:
-            tags = {**({} if reader == "shipped" else {"tower": reader}), "split": test["split"]}
+        for tags, test in self._tests(group):
             if group["jobs"] == "full":
                 yield Job("full", {"test": test}, self.code, tags)
             for name in group.get("methods", ()):
-                yield Job("method", {"test": test, **self._method(name)}, self.code, {**tags, "method": name})
+                # by either selection where it is a score, with several seeds where it draws
+                own_rule = name == "oracle" or isinstance(find_method(name), IndexMethod)
+                how = {
+                    "method": name,
+                    "selections": [None] if own_rule else ["topk", "systematic"],
+                    "seeds": self.recipe["seeds"] if name == "random" else [0],
+                    "retentions": self.recipe["retentions"],
+                }
+                yield Job("method", {"test": test, **how}, self.code, {**tags, "method": name})
 
-    def _test(self, group: Group, split: str, reader: str) -> Test:
-        """What to test on."""
-        most = self.recipe["test_videos"][split]
-        test = {
-            "environment": group.get("environment", "miniature"),
-            "reader": self.readers[reader],
-            "split": split,
-            "seed": self.recipe["test_seed"],
-            "videos": min(most, group.get("test_videos", most)),
-        }
-        return {**test, "footage": footage_fingerprint(self.recipe)} if split == "footage" else test
+    def _reader(self, name: str) -> str:
+        if name not in self.readers:
+            raise StudyError(f"there is no reader {name} in evaluation/readers (make.sh there makes it)")
+        return self.readers[name]
 
-    def _method(self, name: str) -> dict[str, Any]:
-        """How it is tested: by either selection where it is a score, with several seeds where it draws."""
-        own_rule = name == "oracle" or isinstance(find_method(name), IndexMethod)
-        return {
-            "method": name,
-            "selections": [None] if own_rule else ["topk", "systematic"],
-            "seeds": self.recipe["seeds"] if name == "random" else [0],
-            "retentions": self.recipe["retentions"],
-        }
+    def _tests(self, group: Group) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Tags, and what to test on, for each reader and split."""
+        splits = group.get("splits", [self.recipe["one_split"]])
+        for reader, split in product(group.get("test_readers", ["shipped"]), splits):
+            most = self.recipe["test_videos"][split]
+            test = {
+                "environment": group.get("environment", "miniature"),
+                "reader": self._reader(reader),
+                "split": split,
+                "seed": self.recipe["test_seed"],
+                "videos": min(most, group.get("test_videos", most)),
+            }
+            footage = {"footage": footage_fingerprint(self.recipe)} if split == "footage" else {}
+            yield ({} if reader == "shipped" else {"tower": reader}) | {"split": split}, test | footage
 
-    def _policies(self, group: Group, tests: list[Test]) -> Iterator[Job]:
+    def _policies(self, group: Group) -> Iterator[Job]:
         """Policies of every arm and seed."""
-        few, how = group.get("few", False), {}
+        few, how, tests = group.get("few", False), {}, [test for _, test in self._tests(group)]
         if group["jobs"] == "policy":
             how["tests"] = tests
             how["selections"] = ["systematic"] if few else ["systematic", "topk"]
@@ -132,7 +128,7 @@ class Plan:
             settings["stages"] = [_with_steps(stage, settings["max_steps"]) for stage in settings["stages"]]
         training = {
             "environment": group.get("environment", "miniature"),
-            "readers": [self.readers[name] for name in arm.get("readers", ["shipped"])],
+            "readers": [self._reader(name) for name in arm.get("readers", ["shipped"])],
             "seed": seed,
             "mixture": group.get("mixture", dict.fromkeys(group.get("splits", [self.recipe["one_split"]]), 1.0)),
             "train_videos": min(most, group.get("train_videos", most)),

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from score_video.files import output_file
+from score_video.miniature.environment import shipped_reader
 from score_video.provenance import commit_of, uncommitted
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "evaluation" / "results"
+READERS = ROOT / "evaluation" / "readers"
 Result = dict[str, Any]
 Files = Mapping[str, Path]
 """The files that jobs read, readers and footage, by the fingerprints that stand for them in parameters."""
@@ -21,9 +22,13 @@ Files = Mapping[str, Path]
 # What decides a result: the package but for the rooms that no job enters, and what a worker process runs.
 _WORK = tuple(f"evaluation/{name}.py" for name in ("jobs", "pool", "statistics", "train", "work"))
 _SOURCES = ("CMakeLists.txt", "cmake", "csrc", "score_ext", "python/score_video", *_WORK)
-_ROOMS = ("cli.py", "commands", "drawing", "mllm", "serving")
+_ROOMS = ("cli.py", "app", "benchmarks", "commands", "drawing", "evaluation_harness", "mllm", "serving")
 _NOT_RUN = ("csrc/cuda", "csrc/ops_cuda.cpp", *(f"python/score_video/{room}" for room in _ROOMS))
 _SUFFIXES = {".py", ".cpp", ".h", ".txt", ".cmake"}
+
+
+class StudyError(Exception):
+    """The study cannot be run, or its document not be written; the message says what is wanted."""
 
 
 def sources(root: Path = ROOT) -> Iterator[str]:
@@ -104,19 +109,13 @@ def fingerprint(name: str, sha256: str) -> str:
     return f"{name}@{sha256[:12]}"
 
 
+def find_readers(folder: Path = READERS) -> dict[str, Path]:
+    """The readers there are, by name: "shipped", which comes with the package, and those of a folder."""
+    return {"shipped": shipped_reader(), **{path.stem: path for path in sorted(folder.glob("*.safetensors"))}}
+
+
 def save_result(folder: Path, job: Job, kept: Mapping[str, Any]) -> None:
     """Keeps a job's result, whole or not at all, and with it what the job was."""
     folder.mkdir(parents=True, exist_ok=True)
-    of_job = {"function": job.function, "label": job.label, "parameters": job.parameters, "code": job.code}
     with output_file(folder / f"{job.key}.json") as temporary:
-        temporary.write_text(json.dumps({**of_job, **kept}) + "\n")
-
-
-def load_results(folder: Path) -> dict[str, Result]:
-    """All that is kept in a folder, whatever the code and parameters, by the jobs' keys."""
-    return {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
-
-
-def work_of(kept: Mapping[str, Any]) -> str:
-    """The :attr:`Job.work` that a kept result is of."""
-    return Job(kept.get("function", ""), kept.get("parameters", {}), "").work
+        temporary.write_text(json.dumps({**vars(job), "label": job.label, **kept}) + "\n")

@@ -15,11 +15,8 @@ from typing import Annotated
 import torch
 import typer
 
-from evaluation.experiments import RECIPE as STUDY
-from evaluation.jobs import fingerprint, sha256_of
-from evaluation.study import StudyError, find_readers
+from evaluation.jobs import find_readers, fingerprint, sha256_of
 from evaluation.train import train
-from score_video.miniature.environment import shipped_reader
 from score_video.policy.pretrained import PRETRAINED
 
 RECIPE = PRETRAINED / "recipe.json"
@@ -30,14 +27,12 @@ def main(
 ) -> None:
     """Trains the policy that travels, for some minutes, and saves it."""
     recipe = json.loads(RECIPE.read_text())
-    try:
-        paths = find_readers(STUDY, shipped_reader())
-        readers = {fingerprint(name, sha256_of(path)): path for name, path in paths.items()}
-        if others := [reader for reader in recipe["readers"] if reader not in readers]:
-            raise StudyError(f"the recipe is of other readers than there are (name@SHA-256): {', '.join(others)}")
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+    readers = {fingerprint(name, sha256_of(path)): path for name, path in find_readers().items()}
+    if others := [reader for reader in recipe["readers"] if reader not in readers]:
+        print(
+            f"error: the recipe is of readers that are not there (name@SHA-256): {', '.join(others)}", file=sys.stderr
+        )
+        raise typer.Exit(2)
     torch.set_num_threads(1)  # as the study's workers: sums are added up in the same order
     policy, curve = train(readers, recipe)
     policy.save_pretrained(out)

@@ -12,11 +12,12 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pandas as pd
 
 from evaluation.figures import draw_figures
 from evaluation.jobs import Code
-from evaluation.needed import Needed
-from evaluation.results import Results, gains
+from evaluation.results import LEAST_TOKENS, MOST_RATIO, Results, gains
+from evaluation.statistics import spread
 from score_video.files import output_file
 from score_video.miniature.world import TASKS
 from score_video.rl.config import ScoreConfig
@@ -30,20 +31,6 @@ def percent(share: float, digits: int = 1, of: float = 1.0) -> str:
 def at(retention: float) -> str:
     """0.05 -> 5%."""
     return f"{percent(retention, 0)}%"
-
-
-def needed(found: Needed) -> str:
-    """A retention that is needed, with its interval: 3.1% (2.9 to 3.4); at most, where less was not tested."""
-    if found.value <= found.least:
-        return f"{percent(found.least)}% or less"
-    return f"{percent(found.value)}% ({percent(found.low)} to {percent(found.high)})"
-
-
-def spread(values: Iterable[float], digits: int = 2, scale: float = 1.0) -> str:
-    """Mean, least and most of plain numbers: 0.81 (0.78 to 0.83)."""
-    every = list(values)
-    mean, low, high = (f"{scale * of:.{digits}f}" for of in (sum(every) / len(every), min(every), max(every)))
-    return mean if len(every) == 1 else f"{mean} ({low} to {high})"
 
 
 def settings(values: Mapping[str, object]) -> str:
@@ -70,17 +57,13 @@ def head(*cells: object) -> str:
 
 def made(kept: Iterable[Mapping[str, Any]]) -> list[str]:
     """Where results were made: a line for each machine and its versions."""
-    lines: dict[str, list[Mapping[str, Any]]] = {}
-    for of in (result["made"] for result in kept):
-        where = (
-            f"{of['cpu']}, {of['cores']} cores; torch {of['torch']}, transformers {of['transformers']}, "
-            f"Python {of['python']}, score-video {of['score']}"
-        )
-        lines.setdefault(where, []).append(of)
+    where = ["cpu", "cores", "torch", "transformers", "python", "score"]
+    frame = pd.DataFrame([result["made"] for result in kept], columns=[*where, "date", "commit"])
+    text = "{}, {} cores; torch {}, transformers {}, Python {}, score-video {}; {}; commit {}."
     texts = []
-    for where, several in lines.items():
-        dates, commits = (sorted({str(of[name]) for of in several}) for name in ("date", "commit"))
-        texts.append(f"{where}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commit {', '.join(commits)}.")
+    for machine, of in frame.groupby(where, sort=False):
+        dates = " to ".join(dict.fromkeys((of["date"].min(), of["date"].max())))
+        texts.append(text.format(*machine, dates, ", ".join(sorted(of["commit"].unique()))))
     return texts
 
 
@@ -91,9 +74,16 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_TEMPLATES.filters.update(percent=percent, at=at, needed=needed, spread=spread, settings=settings, prefixed=prefixed)
+_TEMPLATES.filters.update(percent=percent, at=at, spread=spread, settings=settings, prefixed=prefixed)
 _TEMPLATES.globals.update(
-    row=row, head=head, made=made, gains=gains, TASKS=np.array([task.name for task in TASKS]), ScoreConfig=ScoreConfig
+    row=row,
+    head=head,
+    made=made,
+    gains=gains,
+    TASKS=np.array([task.name for task in TASKS]),
+    LEAST_TOKENS=LEAST_TOKENS,
+    MOST_RATIO=MOST_RATIO,
+    ScoreConfig=ScoreConfig,
 )
 
 

@@ -10,18 +10,19 @@ import numpy as np
 import pandas as pd
 
 from evaluation.experiments import Plan, advantage_of
-from evaluation.jobs import Job
-from evaluation.needed import Needed, needed_retention
 from evaluation.statistics import Answers, Difference, Marks, unpack
 from score_video.miniature.world import TASKS
+from score_video.statistics import Needed
 
 Cells = Mapping[float, Answers]
 """By retention."""
+LEAST_TOKENS, MOST_RATIO = 3, 0.6
+"""A policy that would keep fewer on average, or a larger part, has collapsed."""
 
 
-def gains(cells: Cells, base: Cells) -> dict[float, Difference]:
-    """Of one series above another, by retention."""
-    return {retention: cells[retention].minus(base[retention]) for retention in cells}
+def gains(cells: Cells, base: Cells | Answers) -> dict[float, Difference]:
+    """Of one series above another, or above the same answers at every retention."""
+    return {at: cell.minus(base if isinstance(base, Answers) else base[at]) for at, cell in cells.items()}
 
 
 class Results:
@@ -29,36 +30,33 @@ class Results:
 
     Args:
         plan: whose.
-        experiments: the jobs of each.
         kept: what is kept of each job that has a result, by its key.
     """
 
-    LEAST_TOKENS, MOST_RATIO = 3, 0.6  # a policy that would keep fewer on average, or a larger part, has collapsed
-
-    def __init__(self, plan: Plan, experiments: Mapping[str, list[Job]], kept: Mapping[str, Mapping[str, Any]]) -> None:
-        self.plan, self.recipe, self.experiments, self.kept = plan, plan.recipe, experiments, kept
+    def __init__(self, plan: Plan, kept: Mapping[str, Mapping[str, Any]]) -> None:
+        self.plan, self.recipe, self.kept = plan, plan.recipe, kept
         self.splits = list(self.recipe["test_videos"])
         (self.main,) = self.recipe["experiments"]["policy"][0]["arms"]
         self._asked: dict[tuple[str, str], Marks] = {}
         rows: list[dict[str, Any]] = []  # of every test, with all that tells it from others
-        for name, jobs in experiments.items():
-            for job in jobs:
-                if job.key in kept and job.function != "counted":
-                    result, test = kept[job.key]["result"], job.parameters.get("test", {})
-                    if job.function == "full":
-                        self._asked[test["reader"], test["split"]] = unpack(result["asked"], tuple(result["shape"]))
-                    of_job = {"experiment": name, "function": job.function, **test, **job.tags}
-                    tested = result["rows"] if "rows" in result else [{**result["row"], "retention": 1.0}]
-                    rows += [{**of_job, **row} for row in tested]
+        for name, job in ((name, job) for name, jobs in plan.experiments.items() for job in jobs if job.key in kept):
+            result, test = kept[job.key]["result"], job.parameters.get("test", {})
+            if job.function == "full":
+                self._asked[test["reader"], test["split"]] = unpack(result["asked"], tuple(result["shape"]))
+                result = {"rows": [{**result["row"], "retention": 1.0}]}
+            rows += [
+                {"experiment": name, "function": job.function, **test, **job.tags, **row}
+                for row in result.get("rows", [])
+            ]
         self.tests = pd.DataFrame(rows)
 
     def complete(self, *experiments: str) -> bool:
         """Whether all results of these are there, and the questions of all tests are known."""
-        return all(job.key in self.kept for name in ("full", *experiments) for job in self.experiments[name])
+        return all(job.key in self.kept for name in ("full", *experiments) for job in self.plan.experiments[name])
 
     def of(self, experiment: str) -> list[dict[str, Any]]:
         """What the jobs of an experiment returned."""
-        return [self.kept[job.key]["result"] for job in self.experiments[experiment]]
+        return [self.kept[job.key]["result"] for job in self.plan.experiments[experiment]]
 
     def arms(self, experiment: str, tag: str) -> list[str]:
         """The values of a tag in an experiment, in its order."""
@@ -127,17 +125,13 @@ class Results:
 
     def needed(self, cells: Cells, split: str, *shares: float) -> list[Needed]:
         """The retention at which something keeps each of these shares of the full accuracy."""
-        return [needed_retention(cells, self.full(split), share) for share in shares]
+        return [self.full(split).needed(cells, share) for share in shares]
 
     def needed_at_best(self, split: str, share: float) -> tuple[Needed, str, Needed]:
         """What the policy needs, and which method without training needs least, and how much."""
         methods = {name: self.needed(cells, split, share)[0] for name, cells in self.methods(split).items()}
         best = min(methods, key=lambda name: methods[name].value)
         return self.needed(self.policy("policy", split), split, share)[0], best, methods[best]
-
-    def long_video_gains(self) -> dict[float, Difference]:
-        """Compressed by the policy minus full, on long videos."""
-        return {retention: cell.minus(self.full("long")) for retention, cell in self.policy("policy", "long").items()}
 
     def curriculum_gains(self) -> dict[str, dict[float, Difference]]:
         """Stills first minus none, by setting and retention."""
@@ -152,7 +146,7 @@ class Results:
 
     def adaptive_gains(self) -> list[tuple[float, Answers, Answers]]:
         """(retention, a count for each video, the same count for all)."""
-        split = self.experiments["adaptive"][0].parameters["test"]["split"]
+        split = self.plan.experiments["adaptive"][0].parameters["test"]["split"]
         rows = pd.DataFrame([row for result in self.of("adaptive") for row in result["equal_mean"]])
         return [
             (at, *(self._answers(of[kind].str["right"], split) for kind in ("adaptive", "fixed")))
@@ -166,14 +160,14 @@ class Results:
         as it expects; correlation of its count with what happens in a video; and whether it collapsed: it would keep
         next to nothing, or most."""
         rows = []
-        for job, result in zip(self.experiments["advantages"], self.of("advantages"), strict=True):
+        for job, result in zip(self.plan.experiments["advantages"], self.of("advantages"), strict=True):
             kind = f"{job.tags['advantage']} (scaled)" if job.tags["scale_rewards"] else job.tags["advantage"]
             of = {"kind": kind, "expected": result["expected"], "ratio": result["expected_ratio"]}
             rows.append(
                 {**job.tags, **of, "accuracy": result["deployed"]["accuracy"], "correlation": result["correlation"]}
             )
         sweep = pd.DataFrame(rows)
-        sweep["collapsed"] = (sweep["expected"] < self.LEAST_TOKENS) | (sweep["ratio"] > self.MOST_RATIO)
+        sweep["collapsed"] = (sweep["expected"] < LEAST_TOKENS) | (sweep["ratio"] > MOST_RATIO)
         return sweep
 
     def stable_weights(self) -> dict[str, int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from score_video.statistics import ratio_error
+from score_video.statistics import Needed, needed_retention, ratio_error
 
 Floats = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.bool_]
@@ -24,6 +25,13 @@ def unpack(text: str, shape: tuple[int, ...]) -> Marks:
     """The inverse of :func:`pack`."""
     bits = np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=int(np.prod(shape)))
     return bits.reshape(shape).astype(bool)
+
+
+def spread(values: Iterable[float], digits: int = 2, scale: float = 1.0) -> str:
+    """Mean, least and most of plain numbers: 0.81 (0.78 to 0.83)."""
+    every = list(values)
+    mean, low, high = (f"{scale * of:.{digits}f}" for of in (sum(every) / len(every), min(every), max(every)))
+    return mean if len(every) == 1 else f"{mean} ({low} to {high})"
 
 
 @dataclass(frozen=True)
@@ -88,10 +96,16 @@ class Answers:
             raise ValueError("only answers to the same questions can be compared")
         return _share(self.mean - other.mean, self.asked)
 
+    def needed(self, tested: Mapping[float, Answers], share: float) -> Needed:
+        """The retention at which tested answers to the same questions keep a share of the accuracy of these, which are
+        on all tokens (:func:`score_video.statistics.needed_retention`)."""
+        retentions = sorted(tested)
+        right = [[*tested[retention].right.sum(2)] for retention in retentions]  # [R][S], each [V]
+        return needed_retention(retentions, right, self.mean.sum(1), self.asked.sum(1), share)
+
     def __str__(self) -> str:
-        low, mean, high = (f"{100 * share:.1f}" for share in (min(self.by_seed), self.accuracy, max(self.by_seed)))
-        of_one = f"{mean} ± {100 * _share(self.mean, self.asked).error:.1f}"
-        return f"{mean} ({low} to {high})" if len(self.right) > 1 else of_one
+        text = spread(self.by_seed, 1, 100)
+        return text if len(self.right) > 1 else f"{text} ± {100 * _share(self.mean, self.asked).error:.1f}"
 
 
 def _share(right: Floats, asked: Marks) -> Difference:

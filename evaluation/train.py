@@ -52,18 +52,14 @@ WORLDS = {
 
 
 @lru_cache(maxsize=16)
-def _environment(name: str, reader: Path, footage: Path | None) -> Any:
+def environment(name: str, reader: Path, footage: Path | None = None) -> Any:
+    """That of one of ``WORLDS``; made once in a process."""
     return WORLDS[name].environment(reader, footage)
-
-
-def environment(files: Files, name: str, reader: str, footage: str | None = None) -> Any:
-    """That of one of ``WORLDS`` with the reader and the footage of those fingerprints; made once in a process."""
-    return _environment(name, files[reader], None if footage is None else files[footage])
 
 
 def train(files: Files, training: Mapping[str, Any]) -> tuple[SurprisePolicy, list[list[float]]]:
     """A policy, as the jobs of :class:`evaluation.experiments.Plan` describe it; and its curve, rows of ``METRICS``."""
-    readers = [environment(files, training["environment"], reader) for reader in training["readers"]]
+    readers = [environment(training["environment"], files[reader]) for reader in training["readers"]]
     seed, settings = training["seed"], training["settings"]
     torch.manual_seed(seed)
     width = readers[0].token_width if len(readers) == 1 else 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -16,14 +18,16 @@ from evaluation.train import WORLDS, environment, train
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import (
     Accuracy,
+    Choose,
     budgets,
     choose_by_method,
     choose_by_policy,
+    evaluate,
     evaluate_counts,
 )
 from score_video.miniature.world import NOT_ASKED
-from score_video.policy import SurprisePolicy, expected_count
-from score_video.rl.environment import EncodedBatch, Selection
+from score_video.policy import expected_count
+from score_video.rl.environment import EncodedBatch
 
 Test = Mapping[str, Any]
 """environment, reader, split, seed, videos, and footage for the split that needs it."""
@@ -34,8 +38,7 @@ def full(files: Files, test: Test) -> Result:
     """The reader on all tokens; and which questions there are, bool [videos, tasks], packed, and its shape."""
     env, batches = _encoded_test(files, test)
     asked = (torch.cat([batch.payload.answers for batch in batches]) != NOT_ASKED).numpy()
-    everything = evaluate_counts(env, batches, None, [batch.videos.lengths for batch in batches])
-    return {"shape": list(asked.shape), "asked": pack(asked), "row": _row(everything)}
+    return {"shape": list(asked.shape), "asked": pack(asked), "row": _row(evaluate(env, batches, None))}
 
 
 def method(
@@ -44,12 +47,9 @@ def method(
     """A method without training at each retention, by each selection (None: a rule of its own) and seed."""
     env, batches = _encoded_test(files, test)
     rows = []
-    for selection in selections:
-        for seed in seeds:
-            choose = choose_by_method(method, selection, seed)
-            for retention in retentions:
-                tested = _row(evaluate_counts(env, batches, choose, _same_for_all(batches, retention)))
-                rows.append({"selection": selection, "seed": seed, "retention": retention, **tested})
+    for selection, seed, retention in product(selections, seeds, retentions):
+        tested = evaluate(env, batches, choose_by_method(method, selection, seed), retention)
+        rows.append({"selection": selection, "seed": seed, "retention": retention, **_row(tested)})
     return {"rows": rows}
 
 
@@ -62,15 +62,12 @@ def policy(
 ) -> Result:
     """A policy trained, and tested by each selection at each retention."""
     trained, curve = train(files, training)
-    test_policy = _test_seeing if trained.config.question_width else _test_policy
+    test_policy = _test_seeing if trained.config.question_width else evaluate
     rows = []
-    for test in tests:
-        env, batches = _encoded_test(files, test)
-        for selection in selections:
-            for retention in retentions:
-                tested = _row(test_policy(env, batches, trained, selection, _same_for_all(batches, retention)))
-                of_test = {"split": test["split"], "reader": test["reader"]}
-                rows.append({**of_test, "selection": selection, "retention": retention, **tested})
+    for test, selection, retention in product(tests, selections, retentions):
+        tested = test_policy(*_encoded_test(files, test), choose_by_policy(trained, selection), retention)
+        of_test = {"split": test["split"], "reader": test["reader"], "selection": selection, "retention": retention}
+        rows.append({**of_test, **_row(tested)})
     return {"curve": curve, "rows": rows}
 
 
@@ -90,7 +87,7 @@ def counted(files: Files, training: Mapping[str, Any], test: Test, retentions: S
 
     equal_mean = []
     for retention in retentions:
-        same = torch.cat(_same_for_all(batches, retention))
+        same = torch.cat([budgets(batch, retention) for batch in batches])
         # a policy that has collapsed expects 0 tokens, of which there are no shares
         scaled = torch.from_numpy(share_out(expected.clamp(min=1e-6), int(same.sum()), lengths))
         equal_mean.append({"retention": retention, "adaptive": at(scaled), "fixed": at(same)})
@@ -115,18 +112,14 @@ FUNCTIONS: dict[str, Callable[..., Result]] = {"full": full, "method": method, "
 
 def _encoded_test(files: Files, test: Test) -> tuple[MiniatureEnvironment, list[EncodedBatch]]:
     """Its videos after the vision tower; encoded once in a process while it works on the same ones."""
-    env = environment(files, test["environment"], test["reader"], test.get("footage"))
+    footage = files[test["footage"]] if "footage" in test else None
+    env = environment(test["environment"], files[test["reader"]], footage)
     return env, _test_batches(test["environment"], env, test["split"], test["seed"], test["videos"])
 
 
 @lru_cache(maxsize=7)
 def _test_batches(world: str, env: MiniatureEnvironment, split: str, seed: int, videos: int) -> list[EncodedBatch]:
     return WORLDS[world].test_batches(env, split, seed, videos)
-
-
-def _same_for_all(batches: Batches, retention: float) -> list[Tensor]:
-    """The same budget for every video of as many tokens."""
-    return [budgets(batch, retention) for batch in batches]
 
 
 def _row(accuracy: Accuracy) -> Result:
@@ -139,25 +132,17 @@ def _row(accuracy: Accuracy) -> Result:
     }
 
 
-def _test_policy(
-    env: MiniatureEnvironment, batches: Batches, policy: SurprisePolicy, selection: Any, keeps: Sequence[Tensor]
-) -> Accuracy:
-    """On what a policy keeps."""
-    return evaluate_counts(env, batches, choose_by_policy(policy, selection), keeps)
-
-
-def _test_seeing(
-    env: MiniatureEnvironment, batches: Batches, policy: SurprisePolicy, selection: Any, keeps: Sequence[Tensor]
-) -> Accuracy:
-    """The same of one that sees the question: it chooses anew for each, and is asked that one alone."""
-    choose, parts = choose_by_policy(policy, selection), []
-    for batch, keep in zip(batches, keeps, strict=True):
-        videos, answers = batch.videos, batch.payload.answers
-        tasks = torch.eye(answers.shape[1])
-        seen = [EncodedBatch(videos, batch.payload, task.expand(videos.num_videos, -1)) for task in tasks]
-        index = torch.cat([choose(of_task, keep) for of_task in seen])
-        best = env.log_probabilities(batch, Selection(index, keep.expand(len(tasks), -1))).argmax(3)
-        right = best.diagonal(dim1=0, dim2=2) == answers  # of [task selected for, B, task asked]
-        results = right.to(torch.int8).masked_fill_(answers == NOT_ASKED, NOT_ASKED)
-        parts.append(Accuracy(results, int(keep.sum()), len(videos.tokens)))
-    return Accuracy.join(parts)
+def _test_seeing(env: MiniatureEnvironment, batches: Batches, choose: Choose, retention: float) -> Accuracy:
+    """As :func:`evaluate`, by a policy that sees the question: it chooses anew for each, and is asked that alone."""
+    by_task = []
+    for task in torch.eye(batches[0].payload.answers.shape[1]):
+        asked = [
+            EncodedBatch(
+                batch.videos,
+                replace(batch.payload, answers=batch.payload.answers.masked_fill(task == 0, NOT_ASKED)),
+                task.expand(batch.videos.num_videos, -1),
+            )
+            for batch in batches
+        ]
+        by_task.append(evaluate(env, asked, choose, retention))
+    return replace(by_task[0], results=torch.stack([one.results for one in by_task]).amax(0))  # NOT_ASKED is the least

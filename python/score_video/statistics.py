@@ -34,12 +34,18 @@ def ratio_error(value: Tensor, count: Tensor) -> float:
 @dataclass(frozen=True)
 class Needed:
     """A retention, 0 to 1, and the bounds of its interval: 16% and 84% of the bootstrap's draws, as of one standard
-    error. ``least`` is the smallest retention that was tested: a value of it means that or less."""
+    error. ``least`` is the smallest retention that was tested: a value of it means that or less.
+
+    As text, in %: 3.1% (2.9 to 3.4), or 1.0% or less."""
 
     value: float
     low: float
     high: float
     least: float
+
+    def __str__(self) -> str:
+        value, low, high = (f"{100 * share:.1f}" for share in (self.value, self.low, self.high))
+        return f"{value}% or less" if self.value <= self.least else f"{value}% ({low} to {high})"
 
 
 DRAWS = 400

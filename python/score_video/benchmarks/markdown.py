@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from score_video.benchmarks.report import PHASES
+from score_video.statistics import Needed
 
 _HEADS = ("model", "task", "compressor", "kept", "tokens", "accuracy", "to all tokens", "of full", *PHASES)
 
@@ -17,7 +18,10 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts = [_table(_HEADS, [_row(row) for row in report["rows"]])]
     if report["needed"]:
         needed = [
-            (Path(one["model"]).name, one["task"], one["compressor"], _retention_needed(one))
+            (
+                *(Path(one["model"]).name, one["task"], one["compressor"]),
+                str(Needed(one["value"], one["low"], one["high"], one["least"])),
+            )
             for one in report["needed"]
         ]
         parts.append(_table(("model", "task", "compressor", "needed for 99% of full"), needed))
@@ -70,13 +74,6 @@ def _means(report: Mapping[str, Any]) -> list[str]:
 def _compressor_and_retention(row: Mapping[str, Any]) -> tuple[str, str]:
     whole = row["retention"] is None
     return ("all tokens", "all") if whole else (row["compressor"], f"{100 * row['retention']:g}%")
-
-
-def _retention_needed(found: Mapping[str, Any]) -> str:
-    """3.1% (2.9 to 3.4); or less, where less was not tested."""
-    if found["value"] <= found["least"]:
-        return f"{100 * found['least']:.1f}% or less"
-    return f"{100 * found['value']:.1f}% ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
