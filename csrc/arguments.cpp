@@ -233,10 +233,10 @@ PackedScores check_scores(const char* op, const char* name, const Tensor& scores
   return {checked, check_cu_seqlens(op, cu_seqlens, checked)};
 }
 
-Tensor check_token_scores(const char* op, const Tensor& scores, const PackedTokens& packed) {
-  const Tensor checked = check_plain(op, "scores", scores, ScalarType::Float, 1, "[num_tokens]", packed.tokens);
-  if (checked.size(0) != packed.tokens.size(0)) {
-    fail(op, "scores", "must be [", packed.tokens.size(0), "], one for each token, got ", describe(checked));
+Tensor check_token_scores(const char* op, const char* name, const Tensor& scores, const Tensor& tokens) {
+  const Tensor checked = check_plain(op, name, scores, ScalarType::Float, 1, "[num_tokens]", tokens);
+  if (checked.size(0) != tokens.size(0)) {
+    fail(op, name, "must be [", tokens.size(0), "], one for each token, got ", describe(checked));
   }
   return checked;
 }

@@ -71,8 +71,8 @@ struct PackedScores {
 };
 PackedScores check_scores(const char* op, const char* name, const Tensor& scores, const Tensor& cu_seqlens);
 
-// scores [L] float32, beside tokens.
-Tensor check_token_scores(const char* op, const Tensor& scores, const PackedTokens& packed);
+// scores or weights [L] float32, beside tokens.
+Tensor check_token_scores(const char* op, const char* name, const Tensor& scores, const Tensor& tokens);
 
 // keep [B] int32, 0 .. length of each video, summing to total_keep. rows [L, ...] are what cu_seqlens divides.
 Tensor check_keep(const char* op, const Tensor& keep, const Tensor& rows, const Tensor& cu_seqlens, int64_t total_keep);

@@ -104,12 +104,18 @@ Tensor select(
 }
 
 template <typename Device>
-Tensor divprune(const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, bool ordered) {
+Tensor divprune(
+    const Tensor& tokens, const Tensor& cu_seqlens, const Tensor& keep, int64_t total_keep, bool ordered,
+    const std::optional<Tensor>& weights) {
   const VideoTokens videos = check_video_tokens("divprune", tokens, cu_seqlens);
   const Tensor budgets = check_keep("divprune", keep, videos.tokens, videos.cu_seqlens, total_keep);
+  std::optional<Tensor> checked;
+  if (weights.has_value()) checked = check_token_scores("divprune", "weights", *weights, videos.tokens);
   Tensor index = new_empty(videos.tokens, {total_keep}, ScalarType::Long);
   Device(videos.tokens)
-      .divprune(videos.batch(), const_data<int32_t>(budgets), total_keep, ordered, data<int64_t>(index));
+      .divprune(
+          videos.batch(), const_data<int32_t>(budgets), total_keep, ordered,
+          checked ? const_data<float>(*checked) : nullptr, data<int64_t>(index));
   return index;
 }
 

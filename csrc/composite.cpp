@@ -96,7 +96,7 @@ std::tuple<Tensor, Tensor, Tensor> compress(
     int64_t total_keep, const std::optional<Tensor>& scores, const std::string& selection, double offset) {
   const char* op = "compress";
   const PackedTokens packed = check_tokens(op, tokens, cu_seqlens, tokens_per_frame);
-  if (scores.has_value()) check_token_scores(op, *scores, packed);
+  if (scores.has_value()) check_token_scores(op, "scores", *scores, packed.tokens);
   check_keep(op, keep, packed.tokens, packed.cu_seqlens, total_keep);
   parse_selection(op, selection);
   check_offset(op, offset);

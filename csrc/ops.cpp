@@ -43,8 +43,10 @@ STABLE_TORCH_LIBRARY(score, m) {
   m.def(
       "select(Tensor scores, Tensor cu_seqlens, Tensor keep, SymInt total_keep, str selection=\"topk\", "
       "float offset=0.5) -> Tensor");
-  // tokens [L, D] -> int64 [K], ascending or as they were taken
-  m.def("divprune(Tensor tokens, Tensor cu_seqlens, Tensor keep, SymInt total_keep, bool ordered=False) -> Tensor");
+  // tokens [L, D], weights float32 [L] -> int64 [K], ascending or as they were taken
+  m.def(
+      "divprune(Tensor tokens, Tensor cu_seqlens, Tensor keep, SymInt total_keep, bool ordered=False, "
+      "Tensor? weights=None) -> Tensor");
   // logits float32 [L], seed int64 [1] or [B] -> index int64 [G, K] ascending, order int64 [G, K] as drawn
   m.def(
       "gumbel_topk(Tensor logits, Tensor cu_seqlens, Tensor keep, SymInt num_samples, Tensor seed, "
@@ -100,8 +102,9 @@ class Cpu {
       double offset, int64_t* index) {
     cpu::select(scores, batch, keep, selection, offset, index);
   }
-  void divprune(const TokenBatch& batch, const int32_t* keep, int64_t, bool ordered, int64_t* index) {
-    cpu::divprune(batch, keep, ordered, index);
+  void divprune(
+      const TokenBatch& batch, const int32_t* keep, int64_t, bool ordered, const float* weights, int64_t* index) {
+    cpu::divprune(batch, keep, ordered, weights, index);
   }
   void gumbel_topk(
       const float* logits, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, int64_t num_samples,

@@ -56,9 +56,11 @@ class Cuda {
         cuda::select(scores, batch, keep, total_keep, selection, offset, index, address(workspace), stream_));
   }
 
-  void divprune(const TokenBatch& batch, const int32_t* keep, int64_t total_keep, bool ordered, int64_t* index) {
+  void divprune(
+      const TokenBatch& batch, const int32_t* keep, int64_t total_keep, bool ordered, const float* weights,
+      int64_t* index) {
     const auto launch = [&](void* workspace, size_t* bytes) {
-      STD_CUDA_CHECK(cuda::divprune(batch, keep, total_keep, ordered, index, workspace, bytes, stream_));
+      STD_CUDA_CHECK(cuda::divprune(batch, keep, total_keep, ordered, weights, index, workspace, bytes, stream_));
     };
     size_t bytes = 0;
     launch(nullptr, &bytes);

@@ -180,9 +180,18 @@ def _(
 
 
 @torch.library.register_fake("score::divprune")
-def _(tokens: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int, ordered: bool = False) -> Tensor:
+def _(
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    keep: Tensor,
+    total_keep: int,
+    ordered: bool = False,
+    weights: Tensor | None = None,
+) -> Tensor:
     _check("divprune", "tokens", tokens, 2, *_TOKEN_DTYPES, beside=tokens)
     _check_videos("divprune", tokens, cu_seqlens, keep=keep)
+    if weights is not None:
+        _check("divprune", "weights", weights, 1, torch.float32, beside=tokens)
     return tokens.new_empty((total_keep,), dtype=torch.int64)
 
 

@@ -207,7 +207,12 @@ def select(
 
 @op_function()
 def divprune(
-    tokens: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int | None = None, ordered: bool = False
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    keep: Tensor,
+    total_keep: int | None = None,
+    ordered: bool = False,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """``keep[b]`` tokens of each video that are far from each other, by DivPrune's rule (arXiv 2503.02175); the same
     ones on every device and processor.
@@ -224,6 +229,9 @@ def divprune(
         keep: int32 [B], 0 to each video's length.
         total_keep: the sum of keep, K; None: it is summed, as in :func:`select`.
         ordered: whether the rows come in the order in which they were taken; a smaller budget takes the first of them.
+        weights: float32 [L], by which distances are multiplied, so that a token is taken for its own worth and for how
+            far it is from what is taken already; the first by its cosine distance from the mean. Negative ones and NaN
+            count as 0, those above 1e30 as 1e30. None: as if all were equal.
 
     Returns:
         int64 [K]: rows of the packed batch, video by video, ascending unless ``ordered``.
@@ -231,7 +239,9 @@ def divprune(
     check_tensor("tokens", tokens, *TOKEN_DTYPES)
     check_video_tensors(cu_seqlens=cu_seqlens, keep=keep)
     check_kind("ordered", ordered, bool, "a bool")
-    return _ops.divprune(tokens, cu_seqlens, keep, total_of(keep, total_keep), ordered)
+    if weights is not None:
+        check_tensor("weights", weights, torch.float32)
+    return _ops.divprune(tokens, cu_seqlens, keep, total_of(keep, total_keep), ordered, weights)
 
 
 @op_function()

@@ -356,7 +356,7 @@ def _roots(squares: Tensor, others: Tensor | float = 1.0) -> Tensor:
     return torch.where(products == 0, math.inf, products).sqrt()
 
 
-def _farthest_first(tokens: Tensor, keep: int) -> Tensor:
+def _farthest_first(tokens: Tensor, keep: int, weights: Tensor | None) -> Tensor:
     """int64 [keep], rows of one video's tokens as they are taken; keep is at least 1."""
     rows, squares = _exact_rows(tokens)
     directions = rows * _roots(squares).reciprocal().float()[:, None]
@@ -367,28 +367,43 @@ def _farthest_first(tokens: Tensor, keep: int) -> Tensor:
         sums = sums + row
     for block in sums:
         total = total + block.double()
-    from_mean = -(_row_products(rows, total.float()) / _roots(squares)).float()
+    mean = total.float()
+
+    def distances(other: Tensor, square: Tensor) -> Tensor:
+        cosine = _row_products(rows, other) / _roots(squares, square.double())
+        return torch.where(cosine < 1, 1 - cosine, 0.0).float()
+
+    if weights is None:
+        from_mean = -(_row_products(rows, mean) / _roots(squares)).float()
+        weights = torch.ones_like(squares)
+    else:
+        weights = torch.where(weights > 0, weights, 0.0).clamp(max=1e30)
+        from_mean = distances(mean, _row_products(mean[None], mean)[0]) * weights
     chosen = [int((from_mean == from_mean.max()).nonzero()[0, 0])]
     nearest = torch.full_like(squares, math.inf)
     while len(chosen) < keep:
         last = chosen[-1]
-        cosine = _row_products(rows, rows[last]) / _roots(squares, squares[last].double())
-        distance = torch.where(cosine < 1, 1 - cosine, 0.0).float()
-        nearest = torch.minimum(nearest, distance)
-        nearest[chosen] = -math.inf
-        chosen.append(int((nearest == nearest.max()).nonzero()[0, 0]))
+        nearest = torch.minimum(nearest, distances(rows[last], squares[last]))
+        worth = nearest * weights
+        worth[chosen] = -math.inf
+        chosen.append(int((worth == worth.max()).nonzero()[0, 0]))
     return torch.tensor(chosen, dtype=torch.int64, device=tokens.device)
 
 
 def divprune(
-    tokens: Tensor, cu_seqlens: Tensor, keep: Tensor, total_keep: int | None = None, ordered: bool = False
+    tokens: Tensor,
+    cu_seqlens: Tensor,
+    keep: Tensor,
+    total_keep: int | None = None,
+    ordered: bool = False,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """See :func:`score_ext.divprune`."""
     rows = [torch.empty(0, dtype=torch.int64, device=tokens.device)]
     for video, span in _videos(cu_seqlens):
         count = int(keep[video])
         if count > 0:
-            taken = span.start + _farthest_first(tokens[span], count)
+            taken = span.start + _farthest_first(tokens[span], count, None if weights is None else weights[span])
             rows.append(taken if ordered else taken.sort().values)
     return torch.cat(rows)
 

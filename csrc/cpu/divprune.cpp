@@ -2,7 +2,8 @@
 //
 // A token's distance to the nearest kept one only falls as more are kept, so a distance that is out of date is a bound:
 // tokens wait in a heap by their bounds, and only those at its top are compared with what was kept since, until they
-// fall below the best that is up to date. Which tokens are kept does not depend on which were compared when.
+// fall below the best that is up to date. Which tokens are kept does not depend on which were compared when. Where tokens
+// have weights, distances count times these.
 #include <algorithm>
 #include <limits>
 #include <memory>
@@ -136,8 +137,10 @@ class Rows {
 // The tokens of one video, taken one by one.
 class Traversal {
  public:
-  Traversal(const TokenBatch& batch, const VideoRange& range, int64_t keep)
+  // weights: of the video's tokens, or null.
+  Traversal(const TokenBatch& batch, const VideoRange& range, int64_t keep, const float* weights)
       : rows_(batch, range),
+        weights_(weights),
         kept_(std::make_unique_for_overwrite<float[]>(keep * rows_.padded())),
         kept_squares_(keep),
         nearest_(rows_.length(), {std::numeric_limits<float>::infinity(), 0}) {}
@@ -156,6 +159,7 @@ class Traversal {
  private:
   int64_t furthest_from_mean() {
     const std::vector<float> mean = rows_.sum_directions();
+    const float mean_square = row_product(mean.data(), mean.data(), rows_.padded());
     std::vector<uint64_t> keys(rows_.length());
     const int64_t grain = std::max<int64_t>(1, kGrainProducts / rows_.padded());
     parallel_for(rows_.length(), grain, [&](int64_t begin, int64_t end) {
@@ -163,7 +167,10 @@ class Traversal {
       for (int64_t i = begin; i < end; ++i) {
         rows_.read(i, row.data());
         const float product = row_product(row.data(), mean.data(), rows_.padded());
-        keys[i] = distance_key(distance_from_mean(product, rows_.square(i)), static_cast<uint32_t>(i));
+        const float square = rows_.square(i);
+        const float distance = weights_ == nullptr ? distance_from_mean(product, square)
+                                                   : score_of(i, cosine_distance(product, square, mean_square));
+        keys[i] = distance_key(distance, static_cast<uint32_t>(i));
       }
     });
     return row_of_key(*std::max_element(keys.begin(), keys.end()));
@@ -199,7 +206,7 @@ class Traversal {
         }
       }
       if (behind.empty()) return row_of_key(best);
-      compare(behind, best == 0 ? 0.0f : nearest_[row_of_key(best)].distance);
+      compare(behind, best == 0 ? 0.0f : score_of(row_of_key(best), nearest_[row_of_key(best)].distance));
       for (const int64_t row : behind) {
         const uint64_t key = key_of(row);
         if (key > best && is_up_to_date(row)) {
@@ -211,8 +218,8 @@ class Traversal {
     }
   }
 
-  // Compares rows with kept ones until they are up to date or below `enough`. A few kept rows at a time, which then
-  // come from the cache for all rows but the first.
+  // Compares rows with kept ones until they are up to date or their scores below `enough`. A few kept rows at a time,
+  // which then come from the cache for all rows but the first.
   void compare(const std::vector<int64_t>& rows, float enough) {
     if (rows.empty()) return;
     const KeptRows kept{kept_.get(), kept_squares_.data(), rows_.padded()};
@@ -228,19 +235,34 @@ class Traversal {
             const int64_t last = std::min(first + together, num_kept_);
             for (int64_t i = begin; i < end; ++i) {
               Nearest& nearest = nearest_[rows[i]];
-              if (nearest.compared >= last || nearest.distance < enough) continue;
-              nearest = rows_.compare(rows[i], kept, last, enough, nearest, scratch.data());
+              const float near_enough = distance_of_score(rows[i], enough);
+              if (nearest.compared >= last || nearest.distance < near_enough) continue;
+              nearest = rows_.compare(rows[i], kept, last, near_enough, nearest, scratch.data());
             }
           }
         });
   }
 
-  // Nothing is nearer than distance 0.
+  // No score is below 0.
   bool is_up_to_date(int64_t row) const {
-    return nearest_[row].compared == num_kept_ || nearest_[row].distance == 0.0f;
+    return nearest_[row].compared == num_kept_ || score_of(row, nearest_[row].distance) == 0.0f;
   }
 
-  uint64_t key_of(int64_t row) const { return distance_key(nearest_[row].distance, static_cast<uint32_t>(row)); }
+  uint64_t key_of(int64_t row) const {
+    return distance_key(score_of(row, nearest_[row].distance), static_cast<uint32_t>(row));
+  }
+
+  float score_of(int64_t row, float distance) const {
+    return weights_ == nullptr ? distance : weighted(distance, weights_[row]);
+  }
+
+  // A distance whose score is below this one whatever the rounding, so that a row that falls below it is not asked
+  // again until the best one has been taken.
+  float distance_of_score(int64_t row, float score) const {
+    if (weights_ == nullptr || score == 0.0f) return score;
+    const float weight = weighted(1.0f, weights_[row]);
+    return weight == 0.0f ? std::numeric_limits<float>::infinity() : score / weight * (1.0f - 1e-6f);
+  }
 
   void replace_best(uint64_t key, uint64_t& best) {
     if (best != 0) push(best);
@@ -260,6 +282,7 @@ class Traversal {
   }
 
   Rows rows_;
+  const float* weights_;
   std::unique_ptr<float[]> kept_;  // [keep, padded]
   std::vector<float> kept_squares_;
   int64_t num_kept_ = 0;
@@ -269,7 +292,7 @@ class Traversal {
 
 }  // namespace
 
-void divprune(const TokenBatch& batch, const int32_t* keep, bool ordered, int64_t* index) {
+void divprune(const TokenBatch& batch, const int32_t* keep, bool ordered, const float* weights, int64_t* index) {
   const PackedBatch packed{batch.cu_seqlens, batch.num_videos, batch.num_tokens};
   const std::vector<int64_t> first = kept_begins(keep, batch.num_videos);
   parallel_for(batch.num_videos, 1, [&](int64_t begin, int64_t end) {
@@ -281,7 +304,8 @@ void divprune(const TokenBatch& batch, const int32_t* keep, bool ordered, int64_
         std::iota(rows, rows + range.length(), range.begin);
         continue;
       }
-      Traversal(batch, range, keep[video]).run(keep[video], rows);
+      const float* const own = weights == nullptr ? nullptr : weights + range.begin;
+      Traversal(batch, range, keep[video], own).run(keep[video], rows);
       for (int64_t i = 0; i < keep[video]; ++i) rows[i] += range.begin;
       if (!ordered) std::sort(rows, rows + keep[video]);
     }

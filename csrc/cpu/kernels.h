@@ -34,7 +34,7 @@ void select(
 
 // index [sum of keep] int64: of each video the keep[b] rows of a farthest-first traversal, ascending or, where
 // `ordered`, as they were taken.
-void divprune(const TokenBatch& batch, const int32_t* keep, bool ordered, int64_t* index);
+void divprune(const TokenBatch& batch, const int32_t* keep, bool ordered, const float* weights, int64_t* index);
 
 // index, order [num_samples, total_keep] int64: Gumbel top-k, ascending and in the order of drawing.
 // seed [num_seeds] with num_seeds 1 (then the video's number is part of the key) or num_videos (then it is not).

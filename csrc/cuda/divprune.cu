@@ -51,7 +51,12 @@ template <typename T>
 struct Rows {
   const T* tokens;
   int64_t width;
+  const float* weights;  // [num_tokens], or null
   RowFacts facts;
+
+  __device__ float score(int64_t row, float distance) const {
+    return weights == nullptr ? distance : weighted(distance, weights[row]);
+  }
 
   // Of column d, times 2^exponent.
   __device__ float element(int64_t row, int64_t d, int exponent) const {
@@ -202,16 +207,19 @@ class Traversal {
   // The key of this warp's row that points furthest away from the mean.
   __device__ uint64_t furthest_from(const float* mean) const {
     uint64_t best = 0;
+    const auto of_mean = [&](int64_t d) { return mean[d]; };
+    const float mean_square = rows_.weights == nullptr ? 0.0f : half_product(rows_.width, of_mean, of_mean);
     for (int64_t row = warp_; row < range_.length(); row += warps_) {
       const int64_t at = range_.begin + row;
       const float square = rows_.facts.squares[at];
       const int exponent = rows_.facts.exponents[at];
       float product = 0.0f;
       if (square != 0.0f) {
-        product = half_product(
-            rows_.width, [&](int64_t d) { return rows_.element(at, d, exponent); }, [&](int64_t d) { return mean[d]; });
+        product = half_product(rows_.width, [&](int64_t d) { return rows_.element(at, d, exponent); }, of_mean);
       }
-      best = larger(best, distance_key(distance_from_mean(product, square), static_cast<uint32_t>(row)));
+      const float distance = rows_.weights == nullptr ? distance_from_mean(product, square)
+                                                      : rows_.score(at, cosine_distance(product, square, mean_square));
+      best = larger(best, distance_key(distance, static_cast<uint32_t>(row)));
     }
     return best;
   }
@@ -222,14 +230,15 @@ class Traversal {
       uint64_t key = 0;
       for (int64_t row = warp_ + lane() * warps_; row < range_.length(); row += 32 * warps_) {
         const float nearest = rows_.facts.nearest[range_.begin + row];
-        if (nearest != kTaken) key = larger(key, distance_key(nearest, static_cast<uint32_t>(row)));
+        if (nearest == kTaken) continue;
+        key = larger(key, distance_key(rows_.score(range_.begin + row, nearest), static_cast<uint32_t>(row)));
       }
       key = warp_max(key);
       if (key == 0) return 0;
       const int64_t row = row_of_key(key), at = range_.begin + row;
       const int64_t compared = rows_.facts.compared[at];
       const float nearest = rows_.facts.nearest[at];
-      if (compared == taken || nearest == 0.0f) return key;
+      if (compared == taken || rows_.score(at, nearest) == 0.0f) return key;
       const float now = nearest_of(at, compared, nearest, latest, taken);
       __syncwarp();  // all lanes have read what its lane now changes
       if (lane() == row / warps_ % 32) {
@@ -384,8 +393,8 @@ struct Shared {
 template <typename T>
 cudaError_t launch(
     const TokenBatch& tokens, const PackedBatch& batch, const int32_t* keep, int64_t total_keep, bool ordered,
-    int num_seats, const Shared& shared, int64_t* index, cudaStream_t stream) {
-  const Rows<T> rows{static_cast<const T*>(tokens.tokens), tokens.width, shared.facts};
+    const float* weights, int num_seats, const Shared& shared, int64_t* index, cudaStream_t stream) {
+  const Rows<T> rows{static_cast<const T*>(tokens.tokens), tokens.width, weights, shared.facts};
   SCORE_LAUNCH(
       square_rows<T>, grid_size(ceil_div(batch.num_tokens, kRowThreads / 32)), kRowThreads, 0, stream, rows,
       batch.num_tokens);
@@ -421,8 +430,8 @@ cudaError_t launch(
 }  // namespace
 
 cudaError_t divprune(
-    const TokenBatch& tokens, const int32_t* keep, int64_t total_keep, bool ordered, int64_t* index, void* workspace,
-    size_t* workspace_bytes, cudaStream_t stream) {
+    const TokenBatch& tokens, const int32_t* keep, int64_t total_keep, bool ordered, const float* weights,
+    int64_t* index, void* workspace, size_t* workspace_bytes, cudaStream_t stream) {
   const PackedBatch batch{tokens.cu_seqlens, tokens.num_videos, tokens.num_tokens};
   int num_seats = 0;
   if (cudaError_t error = count_seats(batch, 1, &num_seats)) return error;
@@ -434,7 +443,7 @@ cudaError_t divprune(
   if (total_keep == 0) return cudaSuccess;
   return dispatch_dtype(tokens.dtype, [&](auto element) {
     using T = decltype(element);
-    return launch<T>(tokens, batch, keep, total_keep, ordered, num_seats, shared, index, stream);
+    return launch<T>(tokens, batch, keep, total_keep, ordered, weights, num_seats, shared, index, stream);
   });
 }
 

@@ -4,6 +4,9 @@ The next token is the one with the largest l_i + WEIGHT * log d_i, where l is it
 the nearest token kept so far (for the first: to the mean direction of its video). With equal logits that is DivPrune
 (arXiv 2503.02175); with logits it is maximal marginal relevance (Carbonell and Goldstein 1998) in products. A policy
 that scores each token by itself keeps the same thing sixteen times, or misses what is seen once: here it need not.
+
+What is selected comes from :func:`score_ext.divprune`, whose weights are exp(l_i / WEIGHT); what is sampled is drawn in
+torch, because each draw of each sample wants random numbers of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import score_ext
 from score_video.errors import ScoreError
 from score_video.methods import unit_length
 from score_video.packed import PackedVideos
@@ -23,10 +27,11 @@ from score_video.packed import PackedVideos
 WEIGHT = 2.0
 """Of the distance's logarithm beside a logit; our choice."""
 
-_CERTAIN = 1e4
-"""Logits beyond it count as infinite. In float32 a distance still tells two tokens of such logits apart."""
+_SPAN = 60.0
+"""A finite logit further below the largest of its video counts as so far below it; +inf and -inf count as so much more
+than the largest, and less than the least, which is more than distances between float32 tokens can make up for."""
 
-_LEAST = 1e-6  # of a distance, so that a copy of a kept token is the last to go, but may
+_LEAST = 1e-6  # of a distance that a draw counts, so that a copy of a drawn token may be drawn, but hardly ever is
 
 
 @dataclass
@@ -49,7 +54,8 @@ class Walk:
     def begin(tokens: Tensor, samples: int) -> Walk:
         """Before the first draw, of [L, D] tokens."""
         directions = unit_length(tokens).nan_to_num()
-        nearest = (1 - directions @ directions.mean(0)).expand(samples, -1)
+        mean = torch.nn.functional.normalize(directions.sum(0), dim=0)
+        nearest = (1 - directions @ mean).expand(samples, -1)
         return Walk(directions, nearest, torch.zeros_like(nearest, dtype=torch.bool))
 
     def scores(self, logits: Tensor) -> Tensor:
@@ -70,7 +76,8 @@ def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int]) -> Tensor:
 
     Args:
         videos: B of them.
-        logits: float32 [L]. Infinite ones are certain, NaN counts as -inf; within a class distances decide.
+        logits: float32 [L]. +inf comes first, -inf and NaN last, and among these distances decide; but an exact copy of
+            a kept token comes after all others, in order of rows.
         keep: B counts, 0 to each video's length.
 
     Returns:
@@ -79,17 +86,14 @@ def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int]) -> Tensor:
     Raises:
         ScoreError: a count exceeds its video.
     """
-    rows = []
-    logits = logits.nan_to_num(nan=-_CERTAIN).clamp(-_CERTAIN, _CERTAIN)
-    for own, count in _budgeted(videos, keep):
-        walk = Walk.begin(videos.tokens[own], 1)
-        drawn = torch.empty(count, dtype=torch.int64, device=logits.device)
-        for step in range(count):
-            best = walk.scores(logits[own]).argmax(1)  # ties go to the lower row
-            drawn[step] = own.start + best[0]
-            walk.draw(best)
-        rows.append(drawn.sort().values)
-    return torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64, device=logits.device)
+    _budgeted(videos, keep)
+    finite = logits.isfinite()
+    lowest = torch.full((videos.num_videos,), -torch.inf, device=logits.device)
+    largest = lowest.scatter_reduce(0, videos.video_of_token, logits.where(finite, -torch.inf), "amax")
+    relative = (logits - largest[videos.video_of_token]).clamp(min=-_SPAN)
+    relative = relative.where(finite, torch.where(logits == torch.inf, _SPAN, -2 * _SPAN))
+    budgets = torch.tensor(keep, dtype=torch.int32, device=logits.device)
+    return score_ext.divprune(videos.tokens, videos.cu_seqlens, budgets, sum(keep), weights=(relative / WEIGHT).exp())
 
 
 def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: int, seeds: Sequence[int]) -> Tensor:

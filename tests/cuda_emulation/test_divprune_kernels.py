@@ -17,8 +17,10 @@ LENGTHS = ([7], [0, 12, 0, 1, 5, 30, 0], [70, 1100], [8300])
 
 
 def assert_equals_cpu(ops: Ops, tokens: Tensor, lengths: list[int], keep: Tensor) -> None:
-    for ordered in (False, True):
-        arguments = tokens, offsets(lengths), keep, int(keep.sum()), ordered
+    weights = torch.randn(len(tokens)).exp()
+    weights[::7], weights[3::11] = -1.0, math.nan
+    for ordered, weighting in ((False, None), (True, None), (True, weights)):
+        arguments = tokens, offsets(lengths), keep, int(keep.sum()), ordered, weighting
         assert torch.equal(ops.divprune(*arguments), score_ext.divprune(*arguments))
 
 

@@ -61,7 +61,7 @@ def op_arguments(layout: Layout = LAYOUTS["ragged"], seed: int = 0, width: int =
         "relative_measures": relative,
         "relative_rows": {"measures": measures, "moments": moments, **sizes, **rows},
         "select": {"scores": scores, **packed, **budget, "selection": "systematic", "offset": 0.25},
-        "divprune": {"tokens": tokens, **packed, **budget, "ordered": True},
+        "divprune": {"tokens": tokens, **packed, **budget, "ordered": True, "weights": scores.exp()},
         "gumbel_topk": {"logits": scores, **packed, **budget, **draws},
         "plackett_luce_log_prob": {"logits": scores, **packed, "keep": keep, "order": order},
         "plackett_luce_log_prob_backward": {"grad": grad, "logits": scores, **packed, "keep": keep, "order": order},

@@ -188,7 +188,7 @@ def test_sparse_tensors(op: str, name: str) -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_missing_and_unknown_arguments(op: str) -> None:
     arguments = op_arguments()[op]
-    optional = ("metric", "first", "scores", "selection", "offset", "ordered")
+    optional = ("metric", "first", "scores", "selection", "offset", "ordered", "weights")
     required = [name for name in arguments if name not in optional]
     required = [name for name in required if (op, name) != ("select", "scores")]
     for name in required:

@@ -57,17 +57,45 @@ def tokens_of_kind(kind: str, length: int, width: int, dtype: torch.dtype, seed:
     return tokens.to(dtype)
 
 
-def assert_equals_reference(tokens: Tensor, cu_seqlens: Tensor, keep: Tensor) -> None:
-    order = score_ext.divprune(tokens, cu_seqlens, keep, ordered=True)
-    assert torch.equal(order, reference.divprune(tokens, cu_seqlens, keep, ordered=True))
-    assert torch.equal(score_ext.divprune(tokens, cu_seqlens, keep), order.sort().values)
+WEIGHTS = ("none", "near 1", "few values", "wide", "special")
+
+
+def weights_of_kind(kind: str, length: int, seed: int) -> Tensor | None:
+    random = generator(seed + 1)
+    normal = torch.randn(length, generator=random)
+    match kind:
+        case "none":
+            return None
+        case "near 1":
+            return (0.1 * normal).exp()
+        case "few values":  # so that scores tie
+            return torch.randint(0, 3, (length,), generator=random).float()
+        case "wide":  # some too small for a float times a distance
+            return 10 ** (torch.rand(length, generator=random) * 80 - 45)
+        case "special":
+            odd = torch.tensor([math.nan, math.inf, -math.inf, -1.0, 0.0, -0.0, 3e38, 1e-45])
+            drawn = torch.randint(0, 16, (length,), generator=random)
+            return torch.where(drawn < 8, odd[drawn.clamp(max=7)], normal.exp())
+        case _:
+            raise ValueError(kind)
+
+
+def assert_equals_reference(
+    tokens: Tensor, cu_seqlens: Tensor, keep: Tensor, weights: Tensor | None = None
+) -> None:
+    order = score_ext.divprune(tokens, cu_seqlens, keep, ordered=True, weights=weights)
+    assert torch.equal(order, reference.divprune(tokens, cu_seqlens, keep, ordered=True, weights=weights))
+    assert torch.equal(score_ext.divprune(tokens, cu_seqlens, keep, weights=weights), order.sort().values)
 
 
 @settings(max_examples=150, deadline=None)
-@given(layouts(max_videos=3), st.sampled_from(KINDS), widths, token_dtypes, seeds)
-def test_equals_reference(layout: Layout, kind: str, width: int, dtype: torch.dtype, seed: int) -> None:
+@given(layouts(max_videos=3), st.sampled_from(KINDS), st.sampled_from(WEIGHTS), widths, token_dtypes, seeds)
+def test_equals_reference(
+    layout: Layout, kind: str, weighting: str, width: int, dtype: torch.dtype, seed: int
+) -> None:
     tokens = tokens_of_kind(kind, layout.length, width, dtype, seed)
-    assert_equals_reference(tokens, layout.cu_seqlens, layout.keep(seed)[0])
+    weights = weights_of_kind(weighting, layout.length, seed)
+    assert_equals_reference(tokens, layout.cu_seqlens, layout.keep(seed)[0], weights)
 
 
 @pytest.mark.parametrize("dtype", TOKEN_DTYPES)
@@ -78,11 +106,34 @@ def test_every_width(width: int, dtype: torch.dtype) -> None:
 
 
 # More rows than are compared at a time (512), and more kept ones than come from the cache together (2^16 floats).
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "weighting"), [*((kind, "none") for kind in KINDS), *(("normal", weighting) for weighting in WEIGHTS[1:])]
+)
 @pytest.mark.parametrize(("length", "width", "keep"), [(1100, 17, 700), (600, 1024, 90)])
-def test_large_videos_equal_reference(length: int, width: int, keep: int, kind: str) -> None:
+def test_large_videos_equal_reference(length: int, width: int, keep: int, kind: str, weighting: str) -> None:
     tokens = tokens_of_kind(kind, length, width, torch.float32, length)
-    assert_equals_reference(tokens, int32(0, length), int32(keep))
+    assert_equals_reference(tokens, int32(0, length), int32(keep), weights_of_kind(weighting, length, length))
+
+
+def test_a_weight_is_worth_as_much_as_a_distance() -> None:
+    """By definition: the largest product of both, in float64."""
+    x = np.random.default_rng(7).normal(size=(200, 12)).astype(np.float32)
+    weights = np.random.default_rng(8).uniform(0.2, 2, 200).astype(np.float32)
+    unit = x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    mean = unit.sum(0) / np.linalg.norm(unit.sum(0))
+    nearest, taken = 1 - unit @ mean, []
+    for _ in range(60):
+        score = nearest * weights
+        score[taken] = -1
+        taken.append(int(score.argmax()))
+        nearest = (1 - unit @ unit[taken].T).min(1)
+    tensors = torch.from_numpy(x), int32(0, 200), int32(60)
+    assert score_ext.divprune(*tensors, ordered=True, weights=torch.from_numpy(weights)).tolist() == taken
+
+
+def test_weights_are_one_for_each_token() -> None:
+    with pytest.raises(ValueError, match=r"weights must be \[10\], one for each token, got float32 \[9\]"):
+        score_ext.divprune(torch.randn(10, 3), int32(0, 10), int32(2), weights=torch.ones(9))
 
 
 @pytest.mark.parametrize("seed", range(4))

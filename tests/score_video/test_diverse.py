@@ -27,7 +27,7 @@ def written_out(tokens: Tensor, logits: Tensor, keep: int) -> list[int]:
     """The rule in float64, all distances at once."""
     unit = torch.nn.functional.normalize(tokens.double(), dim=1)
     distances = 1 - unit @ unit.T
-    nearest = 1 - unit @ unit.mean(0)
+    nearest = 1 - unit @ torch.nn.functional.normalize(unit.sum(0), dim=0)
     kept: list[int] = []
     for _ in range(keep):
         score = logits.double() + diverse.WEIGHT * nearest.clamp(min=1e-6).log()

@@ -36,6 +36,14 @@ SCORE_INLINE float distance_from_mean(float product, float square) {
   return static_cast<float>(-div_rn(static_cast<double>(product), std::sqrt(static_cast<double>(square))));
 }
 
+constexpr float kMostWeight = 1e30f;  // times a distance, at most 2, it is still a float
+
+// What a distance counts times its row's weight. A weight that is negative or NaN counts as 0.
+SCORE_INLINE float weighted(float distance, float weight) {
+  if (!(weight > 0.0f)) return 0.0f;
+  return mul_rn(distance, weight < kMostWeight ? weight : kMostWeight);
+}
+
 // Rows as integers whose order is that in which they are taken: the larger distance first, then the lower row.
 SCORE_INLINE uint64_t distance_key(float distance, uint32_t row) {
   return static_cast<uint64_t>(rank_bits(distance)) << 32 | (0xFFFFFFFFu - row);
