@@ -12,8 +12,7 @@ torch, because each draw of each sample wants random numbers of its own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,48 +26,12 @@ from score_video.packed import PackedVideos
 WEIGHT = 2.0
 """Of the distance's logarithm beside a logit; our choice."""
 
-_SPAN = 60.0
+_SPAN = 50.0
 """A finite logit further below the largest of its video counts as so far below it; +inf and -inf count as so much more
 than the largest, and less than the least, which is more than distances between float32 tokens can make up for."""
 
 _LEAST = 1e-6  # of a distance that a draw counts, so that a copy of a drawn token may be drawn, but hardly ever is
-
-
-@dataclass
-class Walk:
-    """Draws of tokens from one video, one at a time, in S samples at once.
-
-    Attributes:
-        directions: float32 [L, D], of unit length or 0.
-        nearest: float32 [S, L], distance to the nearest token that a sample has drawn; to the video's mean direction
-            before there is one.
-        drawn: bool [S, L].
-    """
-
-    directions: Tensor
-    nearest: Tensor
-    drawn: Tensor
-    begun: bool = False
-
-    @staticmethod
-    def begin(tokens: Tensor, samples: int) -> Walk:
-        """Before the first draw, of [L, D] tokens."""
-        directions = unit_length(tokens).nan_to_num()
-        mean = torch.nn.functional.normalize(directions.sum(0), dim=0)
-        nearest = (1 - directions @ mean).expand(samples, -1)
-        return Walk(directions, nearest, torch.zeros_like(nearest, dtype=torch.bool))
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """float32 [S, L], what the next draw goes by: logits [L] or [S, L] and distances; -inf for a drawn token."""
-        together = logits + WEIGHT * self.nearest.clamp(min=_LEAST).log()
-        return together.masked_fill(self.drawn, -torch.inf)
-
-    def draw(self, rows: Tensor) -> None:
-        """Draws int64 [S], a token for each sample."""
-        distance = (1 - self.directions @ self.directions[rows].T).T  # [S, L]
-        self.nearest = torch.minimum(self.nearest, distance) if self.begun else distance
-        self.begun = True
-        self.drawn = self.drawn.scatter(1, rows[:, None], True)
+_FLOATS_AT_ONCE = 1 << 22  # distances that are held while probabilities are computed
 
 
 def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int]) -> Tensor:
@@ -87,13 +50,9 @@ def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int]) -> Tensor:
         ScoreError: a count exceeds its video.
     """
     _budgeted(videos, keep)
-    finite = logits.isfinite()
-    lowest = torch.full((videos.num_videos,), -torch.inf, device=logits.device)
-    largest = lowest.scatter_reduce(0, videos.video_of_token, logits.where(finite, -torch.inf), "amax")
-    relative = (logits - largest[videos.video_of_token]).clamp(min=-_SPAN)
-    relative = relative.where(finite, torch.where(logits == torch.inf, _SPAN, -2 * _SPAN))
     budgets = torch.tensor(keep, dtype=torch.int32, device=logits.device)
-    return score_ext.divprune(videos.tokens, videos.cu_seqlens, budgets, sum(keep), weights=(relative / WEIGHT).exp())
+    weights = (_relative(logits, videos) / WEIGHT).exp()
+    return score_ext.divprune(videos.tokens, videos.cu_seqlens, budgets, sum(keep), weights=weights)
 
 
 def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: int, seeds: Sequence[int]) -> Tensor:
@@ -112,16 +71,19 @@ def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: i
     Raises:
         ScoreError: a count exceeds its video.
     """
-    drawn = []
+    weights, drawn = _relative(logits, videos).exp(), []
     for (own, count), seed in zip(_budgeted(videos, keep), seeds, strict=True):
-        walk = Walk.begin(videos.tokens[own], samples)
+        directions, nearest = _directions(videos.tokens[own])
         generator = torch.Generator(logits.device).manual_seed(seed)
-        for _ in range(count):
-            noise = torch.rand(walk.nearest.shape, generator=generator, dtype=torch.float32, device=logits.device)
-            gumbel = -(-noise.clamp(1e-9, 1 - 1e-7).log()).log()
-            rows = (walk.scores(logits[own]) + gumbel).argmax(1)
+        left = weights[own].repeat(samples, 1)  # [S, L], 0 for what is drawn
+        for draw in range(count):
+            # of independent exponentials with these rates the first to arrive is each in proportion to its rate
+            waits = torch.empty_like(left).exponential_(generator=generator).clamp_(min=1e-30)
+            rows = (left * _preference(nearest) / waits).argmax(1)
             drawn.append(own.start + rows)
-            walk.draw(rows)
+            left.scatter_(1, rows[:, None], 0.0)
+            distances = 1 - directions[rows] @ directions.T  # [S, L]
+            nearest = torch.minimum(nearest, distances) if draw else distances
     return torch.stack(drawn, 1) if drawn else torch.empty(samples, 0, dtype=torch.int64, device=logits.device)
 
 
@@ -146,16 +108,14 @@ class _LogProb(torch.autograd.Function):
         samples = len(order)
         total = logits.new_zeros(samples, videos.num_videos)
         gradient = logits.new_zeros(samples, len(logits))  # taken or not, minus the probability, over all draws
-        draws = iter(order.T)
+        weights, first = _relative(logits, videos).exp(), 0
         for video, (own, count) in enumerate(_budgeted(videos, keep)):
-            walk = Walk.begin(videos.tokens[own], samples)
-            for _ in range(count):
-                rows = (next(draws) - own.start)[:, None]
-                log_probabilities = walk.scores(logits[own]).log_softmax(1)
-                total[:, video] += log_probabilities.gather(1, rows)[:, 0]
-                gradient[:, own] -= log_probabilities.exp()
-                gradient[:, own].scatter_add_(1, rows, torch.ones_like(rows, dtype=logits.dtype))
-                walk.draw(rows[:, 0])
+            rows = (order[:, first : first + count] - own.start).T  # [k, S]
+            first += count
+            for probabilities, taken in _probabilities(videos.tokens[own], weights[own], rows):
+                total[:, video] += probabilities.gather(2, taken[..., None])[..., 0].log().sum(0)
+                gradient[:, own] -= probabilities.sum(0)
+            gradient[:, own] += torch.zeros_like(gradient[:, own]).scatter_(1, rows.T, 1.0)
         ctx.save_for_backward(gradient, videos.video_of_token)
         return total
 
@@ -163,6 +123,52 @@ class _LogProb(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None]:
         gradient, video = ctx.saved_tensors
         return (gradient * outputs[0][:, video]).sum(0), None, None, None
+
+
+def _probabilities(tokens: Tensor, weights: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """What each draw of a video's samples took from: float32 [n, S, L], which sum to 1 over L, and int64 [n, S], what
+    it took; n draws of the k at a time.
+
+    Args:
+        tokens: [L, D].
+        weights: float32 [L], exp of the logits.
+        rows: int64 [k, S], as they were drawn.
+    """
+    directions, from_mean = _directions(tokens)
+    drawn = 0
+    before = from_mean.expand(1, rows.shape[1], -1)  # [1, S, L], distances to the nearest drawn one; -1: it is drawn
+    for taken in torch.split(rows, max(1, _FLOATS_AT_ONCE // max(1, rows.shape[1] * len(tokens)))):
+        after = 1 - directions[taken] @ directions.T  # [n, S, L]
+        after.clamp_(min=0).scatter_(2, taken[..., None], -1.0)
+        if drawn > 0:
+            torch.minimum(after[0], before[0], out=after[0])
+        for draw in range(1, len(after)):
+            torch.minimum(after[draw], after[draw - 1], out=after[draw])
+        drawn += len(after)
+        nearest = torch.cat([before, after[:-1]])
+        worth = weights * _preference(nearest) * (nearest >= 0)
+        yield worth / worth.sum(2, keepdim=True), taken
+        before = after[-1:]
+
+
+def _directions(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 [L, D], of unit length or 0; and [L], how far each is from their mean direction."""
+    directions = unit_length(tokens).nan_to_num()
+    mean = torch.nn.functional.normalize(directions.sum(0), dim=0)
+    return directions, (1 - directions @ mean).clamp(min=0)
+
+
+def _preference(distances: Tensor) -> Tensor:
+    return distances.clamp(min=_LEAST).pow(WEIGHT)
+
+
+def _relative(logits: Tensor, videos: PackedVideos) -> Tensor:
+    """float32 [L], logits by the largest finite one of each video, none of which is infinite or missing."""
+    finite = logits.isfinite()
+    lowest = torch.full((videos.num_videos,), -torch.inf, device=logits.device)
+    largest = lowest.scatter_reduce(0, videos.video_of_token, logits.where(finite, -torch.inf), "amax")
+    relative = (logits - largest[videos.video_of_token]).clamp(min=-_SPAN)
+    return relative.where(finite, torch.where(logits == torch.inf, _SPAN, -2 * _SPAN))
 
 
 def _budgeted(videos: PackedVideos, keep: Sequence[int]) -> list[tuple[slice, int]]:

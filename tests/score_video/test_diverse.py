@@ -67,7 +67,10 @@ def test_copies_of_a_kept_token_come_last() -> None:
     assert index.tolist() == [0, 3, 4]
 
 
-def test_gradient_equals_autograds() -> None:
+@pytest.mark.parametrize("floats", [1, 1 << 22])
+def test_gradient_equals_autograds(floats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computed for one draw at a time, and for all."""
+    monkeypatch.setattr(diverse, "_FLOATS_AT_ONCE", floats)
     videos = videos_of(2, 3)
     logits = torch.randn(len(videos.tokens))
     keep, samples = [4, 5], 3
@@ -80,12 +83,15 @@ def test_gradient_equals_autograds() -> None:
     other = logits.clone().requires_grad_()
     total = torch.zeros(samples, 2)
     for video, (own, first) in enumerate(((slice(0, 12), 0), (slice(12, 30), 4))):
-        walk = diverse.Walk.begin(videos.tokens[own], samples)
-        for draw in range(keep[video]):
-            rows = order[:, first + draw] - own.start
-            gained = walk.scores(other[own]).log_softmax(1).gather(1, rows[:, None])[:, 0]
-            total = total + torch.nn.functional.one_hot(torch.tensor(video), 2) * gained[:, None]
-            walk.draw(rows)
+        unit = torch.nn.functional.normalize(videos.tokens[own], dim=1)
+        for sample in range(samples):
+            rows = (order[sample, first : first + keep[video]] - own.start).tolist()
+            nearest = 1 - unit @ torch.nn.functional.normalize(unit.sum(0), dim=0)
+            for draw, row in enumerate(rows):
+                score = other[own] + diverse.WEIGHT * nearest.log()
+                score = score.index_fill(0, torch.tensor(rows[:draw], dtype=torch.int64), -math.inf)
+                total[sample, video] += score.log_softmax(0)[row]
+                nearest = (1 - unit @ unit[rows[: draw + 1]].T).amin(1).clamp(min=1e-6)
     torch.testing.assert_close(value, total)
     (wanted,) = torch.autograd.grad((total * weights).sum(), other)
     torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-6)
