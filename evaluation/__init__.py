@@ -3,7 +3,8 @@
 Many small jobs, each a pure function of its parameters and of the code that it runs, whose result is kept as JSON; and
 a document with tables and figures made from that JSON alone.
 
-    recipe.yaml     everything that can be set, and the table of experiments; experiments.py: the jobs that these are
+    miniature.yaml  everything that can be set, and the table of experiments; composite.yaml the same on a real tower;
+                    experiments.py: the jobs that these are
     jobs.py         what a job is, and the hash of the code that is part of its key
     work.py         what the jobs do; train.py below it
     pool.py         runs them in worker processes
@@ -11,7 +12,7 @@ a document with tables and figures made from that JSON alone.
     results.py      the results, looked up as the document asks for them
     report.py       writes the document from templates/, which has its words and tables; figures.py draws
 
-To add an experiment: groups of jobs under a new name in recipe.yaml (its comments say what a group can have), a section
+To add an experiment: groups of jobs under a new name in miniature.yaml (its comments say what a group can have), a section
 in templates/results.md.j2 that is there once the results are, and a line in templates/checks.md.j2 if something is
 expected of it. ``results.policy`` looks its policies up by the group's tag. One on another world than the miniature
 names its ``environment`` in the group, and has an entry in ``WORLDS`` of train.py; other readers than those of

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from evaluation.experiments import EXPERIMENTS, QUICK, RECIPE
+from evaluation.experiments import EXPERIMENTS, RECIPE, load_recipe
 from evaluation.jobs import ROOT, Code, StudyError, find_readers
 from evaluation.study import Study
+from evaluation.train import WORLDS
 
 FOLDER = ROOT / "evaluation"
 
@@ -20,24 +21,31 @@ def main(
     only: Annotated[
         list[str] | None, typer.Option(help=f"An experiment: {', '.join(EXPERIMENTS)}. Repeatable.")
     ] = None,
+    world: Annotated[str, typer.Option(help="miniature, or composite: what is run is in its .yaml.")] = "miniature",
     quick: Annotated[bool, typer.Option(help="Everything once and tiny, into a temporary folder.")] = False,
     footage: Annotated[Path, typer.Option(help="The clip that the recipe names, for the split footage.")] = (
         FOLDER / "footage" / RECIPE["footage"]["name"]
+    ),
+    features: Annotated[Path, typer.Option(help="Kept features, for the composite world (docs/composite.md).")] = (
+        ROOT / "build" / "features" / "dinov2"
     ),
     workers: Annotated[int, typer.Option(min=1, help="Worker processes, one thread each.")] = 2,
     partial: Annotated[bool, typer.Option(help="Write the document without results that are not there.")] = False,
     allow_dirty: Annotated[bool, typer.Option(help="Run code that is not committed; the document says so.")] = False,
 ) -> None:
     """Runs the study: jobs in worker processes, results in evaluation/results, docs/results.md from these."""
-    names = only or list(EXPERIMENTS)
-    if unknown := [name for name in names if name not in EXPERIMENTS]:
-        raise typer.BadParameter(f"there is no experiment {unknown[0]!r}; there are {', '.join(EXPERIMENTS)}")
+    if world not in WORLDS:
+        raise typer.BadParameter(f"must be miniature or composite, got {world!r}", param_hint="--world")
+    recipe = load_recipe(world, quick)
+    there = list(recipe["experiments"])
+    names = only or there
+    if unknown := [name for name in names if name not in there]:
+        raise typer.BadParameter(f"there is no experiment {unknown[0]!r}; there are {', '.join(there)}")
     results, docs = FOLDER / "results", ROOT / "docs"
     if quick:
         docs = Path(tempfile.mkdtemp(prefix="study-"))
         results = docs / "results"
-    recipe, dirty = QUICK if quick else RECIPE, allow_dirty or quick
-    study = Study(recipe, find_readers(), footage, results, docs, Code.of(), dirty)
+    study = Study(recipe, find_readers(world), footage, features, results, docs, Code.of(), allow_dirty or quick)
     try:
         failed = study.run(names, workers)
         if only and not partial and (lacking := study.lacking()):

@@ -1,4 +1,4 @@
-"""The jobs of each experiment of recipe.yaml."""
+"""The jobs of each experiment of a recipe."""
 
 from __future__ import annotations
 
@@ -17,10 +17,17 @@ from score_video.rl.presets import PRESETS
 
 Recipe = Mapping[str, Any]
 Group = Mapping[str, Any]
-"""One entry of an experiment in recipe.yaml."""
+"""One entry of an experiment in a recipe."""
 
-RECIPE: Recipe = yaml.safe_load(Path(__file__).with_name("recipe.yaml").read_text(encoding="utf-8"))
-QUICK: Recipe = {**RECIPE, **RECIPE["quick"]}
+
+def load_recipe(world: str, quick: bool = False) -> Recipe:
+    """What is run in a world, "miniature" or "composite"; ``quick``: everything once and tiny."""
+    text = Path(__file__).with_name(f"{world}.yaml").read_text(encoding="utf-8")
+    recipe: dict[str, Any] = yaml.safe_load(text)
+    return {**recipe, **recipe["quick"]} if quick else recipe
+
+
+RECIPE, QUICK = load_recipe("miniature"), load_recipe("miniature", quick=True)
 EXPERIMENTS = tuple(RECIPE["experiments"])
 
 SAME_WHEN_COUNTED = {
@@ -36,12 +43,19 @@ def footage_fingerprint(recipe: Recipe) -> str:
     return fingerprint(recipe["footage"]["name"].partition(".")[0], recipe["footage"]["sha256"])
 
 
+def media_of(recipe: Recipe, split: str | None) -> dict[str, str]:
+    """What a world needs beside the reader, as parameters name it: the clip of the split footage, or kept features."""
+    if "features" in recipe:
+        return {"features": fingerprint(recipe["features"]["name"], recipe["features"]["tower"])}
+    return {"footage": footage_fingerprint(recipe)} if split == "footage" else {}
+
+
 @dataclass(frozen=True)
 class Plan:
     """What there is to run.
 
     Attributes:
-        recipe: of recipe.yaml.
+        recipe: of miniature.yaml or composite.yaml.
         readers: fingerprints by name; "shipped" is the one that nearly everything is about.
         code: hash of the code that runs it.
     """
@@ -72,10 +86,10 @@ class Plan:
                 yield Job("full", {"test": test}, self.code, tags)
             for name in group.get("methods", ()):
                 # by either selection where it is a score, with several seeds where it draws
-                own_rule = name == "oracle" or isinstance(find_method(name), IndexMethod)
+                own_rule = name == "oracle" or (name != "pretrained" and isinstance(find_method(name), IndexMethod))
                 how = {
                     "method": name,
-                    "selections": [None] if own_rule else ["topk", "systematic"],
+                    "selections": [None] if own_rule else group.get("selections", ["topk", "systematic"]),
                     "seeds": self.recipe["seeds"] if name == "random" else [0],
                     "retentions": self.recipe["retentions"],
                 }
@@ -92,25 +106,27 @@ class Plan:
         for reader, split in product(group.get("test_readers", ["shipped"]), splits):
             most = self.recipe["test_videos"][split]
             test = {
-                "environment": group.get("environment", "miniature"),
+                "environment": group.get("environment", self.recipe["world"]),
                 "reader": self._reader(reader),
                 "split": split,
                 "seed": self.recipe["test_seed"],
                 "videos": min(most, group.get("test_videos", most)),
             }
-            footage = {"footage": footage_fingerprint(self.recipe)} if split == "footage" else {}
-            yield ({} if reader == "shipped" else {"tower": reader}) | {"split": split}, test | footage
+            tags = {} if reader == "shipped" else {"tower": reader}
+            yield tags | {"split": split}, test | media_of(self.recipe, split)
 
     def _policies(self, group: Group) -> Iterator[Job]:
         """Policies of every arm and seed."""
         few, how, tests = group.get("few", False), {}, [test for _, test in self._tests(group)]
         if group["jobs"] == "policy":
             how["tests"] = tests
-            how["selections"] = ["systematic"] if few else ["systematic", "topk"]
         else:
             (how["test"],) = tests
         how["retentions"] = group.get("retentions", self.recipe["few_retentions" if few else "retentions"])
+        selections = group.get("selections", ["systematic"] if few else ["systematic", "topk"])
         for (tags, arm), seed in product(_arms(group), group.get("seeds", self.recipe["seeds"])):
+            if group["jobs"] == "policy":
+                how = {**how, "selections": arm.get("selections", selections)}
             parameters = {"training": self._training(group, arm, seed), **how}
             yield Job(group["jobs"], parameters, self.code, {**group.get("tags", {}), **tags, "seed": seed})
 
@@ -127,13 +143,14 @@ class Plan:
         if settings.get("stages"):
             settings["stages"] = [_with_steps(stage, settings["max_steps"]) for stage in settings["stages"]]
         training = {
-            "environment": group.get("environment", "miniature"),
+            "environment": group.get("environment", self.recipe["world"]),
             "readers": [self._reader(name) for name in arm.get("readers", ["shipped"])],
             "seed": seed,
             "mixture": group.get("mixture", dict.fromkeys(group.get("splits", [self.recipe["one_split"]]), 1.0)),
             "train_videos": min(most, group.get("train_videos", most)),
             "policy": dict(arm.get("policy", policy)),
             "settings": settings,
+            **media_of(self.recipe, None),
         }
         return {**training, "one_question": True} if arm.get("one_question") else training
 

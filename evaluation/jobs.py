@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from score_video.composite.reader import shipped_reader as composite_reader
 from score_video.files import output_file
 from score_video.miniature.environment import shipped_reader
 from score_video.provenance import commit_of, uncommitted
@@ -109,8 +110,10 @@ def fingerprint(name: str, sha256: str) -> str:
     return f"{name}@{sha256[:12]}"
 
 
-def find_readers(folder: Path = READERS) -> dict[str, Path]:
-    """The readers there are, by name: "shipped", which comes with the package, and those of a folder."""
+def find_readers(world: str = "miniature", folder: Path = READERS) -> dict[str, Path]:
+    """The readers of a world, by name: "shipped", which comes with the package, and the miniature's of a folder."""
+    if world == "composite":
+        return {"shipped": composite_reader()}
     return {"shipped": shipped_reader(), **{path.stem: path for path in sorted(folder.glob("*.safetensors"))}}
 
 

@@ -18,6 +18,7 @@ from evaluation.figures import draw_figures
 from evaluation.jobs import Code
 from evaluation.results import LEAST_TOKENS, MOST_RATIO, Results, gains
 from evaluation.statistics import spread
+from score_video.composite.world import TASK_NAMES as COMPOSITE_TASKS
 from score_video.files import output_file
 from score_video.miniature.world import TASKS
 from score_video.rl.config import ScoreConfig
@@ -81,6 +82,7 @@ _TEMPLATES.globals.update(
     made=made,
     gains=gains,
     TASKS=np.array([task.name for task in TASKS]),
+    COMPOSITE_TASKS=COMPOSITE_TASKS,
     LEAST_TOKENS=LEAST_TOKENS,
     MOST_RATIO=MOST_RATIO,
     ScoreConfig=ScoreConfig,
@@ -105,8 +107,9 @@ def write_report(results: Results, code: Code, lacking: str, docs: Path) -> list
         docs: the folder to write into; made if it is not there.
     """
     docs.mkdir(parents=True, exist_ok=True)
-    names = ("results.md", *(["results-tasks.md"] if results.complete("methods", "policy") else []))
+    names = [name for name, needed in results.recipe["documents"].items() if results.complete(*needed)]
     for name in names:
         with output_file(docs / name) as temporary:
             temporary.write_text(render(f"{name}.j2", results, code, lacking))
-    return [*(docs / name for name in names), *draw_figures(results, docs)]
+    figures = draw_figures(results, docs) if results.recipe["world"] == "miniature" else []
+    return [*(docs / name for name in names), *figures]

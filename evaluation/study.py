@@ -11,12 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from evaluation.experiments import Plan, Recipe, footage_fingerprint
+from evaluation.experiments import Plan, Recipe, footage_fingerprint, media_of
 from evaluation.jobs import Code, Files, Job, Result, StudyError, fingerprint, save_result, sha256_of
 from evaluation.pool import Done, run_all
 from evaluation.report import write_report
 from evaluation.results import Results
 from evaluation.work import FUNCTIONS
+from score_video.composite.features import tower_of
+from score_video.errors import ScoreError
 from score_video.provenance import circumstances
 
 
@@ -27,7 +29,8 @@ class Study:
     Attributes:
         recipe: what is run.
         readers: weights by name; "shipped" among them.
-        footage: the clip that the recipe names; needed once a job reads it.
+        footage: the clip that the recipe names, and
+        features: the folder of those that it names; either needed once a job reads it.
         results: the folder of the JSON.
         docs: the folder of results.md and its figures.
         code: what is at hand.
@@ -37,6 +40,7 @@ class Study:
     recipe: Recipe
     readers: dict[str, Path]
     footage: Path
+    features: Path
     results: Path
     docs: Path
     code: Code
@@ -49,8 +53,10 @@ class Study:
         return Plan(self.recipe, readers, self.code.hash)
 
     def _files(self, jobs: Sequence[Job]) -> Files:
-        """The files of these jobs. Raises StudyError where they need a clip that is not there, or is another."""
+        """The files of these jobs. Raises StudyError where they need media that are not there, or are others."""
         files = {self.plan.readers[name]: path for name, path in self.readers.items()}
+        if "features" in self.recipe:
+            return files | self._features()
         wanted, named = self.recipe["footage"], footage_fingerprint(self.recipe)
         if any(named in job.work for job in jobs):
             found = f"has SHA-256 {sha256_of(self.footage)}" if self.footage.is_file() else "is no file"
@@ -61,6 +67,17 @@ class Study:
                 )
             files[named] = self.footage
         return files
+
+    def _features(self) -> Files:
+        """The folder of features, by its name in parameters. Raises StudyError where another tower made them."""
+        wanted, (named,) = self.recipe["features"], media_of(self.recipe, None).values()
+        try:
+            found = tower_of(self.features, "test")
+        except ScoreError as error:
+            raise StudyError(f"{error}; docs/composite.md says how, --features PATH where") from None
+        if found != wanted["tower"]:
+            raise StudyError(f"features must be of {wanted['name']}, {wanted['tower']}, {self.features} has {found}")
+        return {named: self.features}
 
     def _check_code(self) -> None:
         if self.code.changed and not self.allow_dirty:

@@ -7,15 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset
 from transformers.trainer_callback import PrinterCallback
 
 from evaluation.jobs import Files
+from score_video.composite.environment import CompositeEnvironment, CompositeVideos
+from score_video.composite.evaluate import VIDEOS_AT_ONCE
+from score_video.composite.evaluate import oracle as composite_oracle
+from score_video.composite.world import Partition
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
-from score_video.miniature.evaluate import encode_split
+from score_video.miniature.evaluate import Choose, encode_split
+from score_video.miniature.evaluate import oracle as miniature_oracle
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.rl.config import ScoreConfig
 from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection
@@ -29,16 +34,24 @@ class World:
     """What jobs need of a world; :mod:`evaluation.work` says ``env`` to what the first makes.
 
     Attributes:
-        environment: (weights of a reader, a clip or None) -> what is trained on and asked, with the methods and the
-            ``token_width`` of :class:`MiniatureEnvironment`; ``world`` alone is only for groups of kind counted.
+        environment: (weights of a reader, a clip or features or None) -> what is trained on and asked, with the methods
+            and the ``token_width`` of :class:`MiniatureEnvironment`; ``world`` alone is only for groups of kind counted.
         examples: (split, seed, number of videos, whether each asks one question alone) -> what is learned from.
         test_batches: (env, split, seed, number of videos) -> encoded, never learned from; their payloads have
             ``answers``, int64 [B, tasks].
+        oracle: chooses by what the generator put where.
     """
 
     environment: Callable[[Path, Path | None], Any]
     examples: Callable[[str, int, int, bool], Dataset[Example]]
     test_batches: Callable[[Any, str, int, int], list[EncodedBatch]]
+    oracle: Choose
+
+
+def _composite_batches(env: CompositeEnvironment, split: str, seed: int, count: int) -> list[EncodedBatch]:
+    """Of the partition that is called as the split; there is one set of videos, whatever the seed."""
+    own = CompositeEnvironment(env.reader, env.folder, cast(Partition, split), count)
+    return [own.batch(numbers) for numbers in torch.split(torch.arange(count), VIDEOS_AT_ONCE)]
 
 
 WORLDS = {
@@ -46,20 +59,34 @@ WORLDS = {
         MiniatureEnvironment,
         lambda split, seed, count, one_question: MiniatureVideos(split, "train", seed, count, one_question),
         lambda env, split, seed, count: encode_split(env, split, "test", seed, count),
+        miniature_oracle,
+    ),
+    "composite": World(
+        lambda reader, features: CompositeEnvironment(reader, cast(Path, features), "policy"),
+        lambda split, seed, count, one_question: CompositeVideos(count),
+        _composite_batches,
+        composite_oracle,
     ),
 }
 """By the name that a job has as its environment."""
 
 
 @lru_cache(maxsize=16)
-def environment(name: str, reader: Path, footage: Path | None = None) -> Any:
+def environment(name: str, reader: Path, beside: Path | None = None) -> Any:
     """That of one of ``WORLDS``; made once in a process."""
-    return WORLDS[name].environment(reader, footage)
+    return WORLDS[name].environment(reader, beside)
+
+
+def media(files: Files, parameters: Mapping[str, Any]) -> Path | None:
+    """The clip or the features that parameters name, if they name one."""
+    named = parameters.get("footage") or parameters.get("features")
+    return files[named] if named else None
 
 
 def train(files: Files, training: Mapping[str, Any]) -> tuple[SurprisePolicy, list[list[float]]]:
     """A policy, as the jobs of :class:`evaluation.experiments.Plan` describe it; and its curve, rows of ``METRICS``."""
-    readers = [environment(training["environment"], files[reader]) for reader in training["readers"]]
+    beside = media(files, training)
+    readers = [environment(training["environment"], files[reader], beside) for reader in training["readers"]]
     seed, settings = training["seed"], training["settings"]
     torch.manual_seed(seed)
     width = readers[0].token_width if len(readers) == 1 else 0

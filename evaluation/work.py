@@ -14,12 +14,14 @@ from torch import Tensor
 
 from evaluation.jobs import Files, Result
 from evaluation.statistics import pack, share_out
-from evaluation.train import WORLDS, environment, train
+from evaluation.train import WORLDS, environment, media, train
+from score_video import Compressor
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import (
     Accuracy,
     Choose,
     budgets,
+    choose_by,
     choose_by_method,
     choose_by_policy,
     evaluate,
@@ -30,7 +32,7 @@ from score_video.policy import expected_count
 from score_video.rl.environment import EncodedBatch
 
 Test = Mapping[str, Any]
-"""environment, reader, split, seed, videos, and footage for the split that needs it."""
+"""environment, reader, split, seed, videos, and footage or features where they are needed."""
 Batches = Sequence[EncodedBatch]
 
 
@@ -48,7 +50,7 @@ def method(
     env, batches = _encoded_test(files, test)
     rows = []
     for selection, seed, retention in product(selections, seeds, retentions):
-        tested = evaluate(env, batches, choose_by_method(method, selection, seed), retention)
+        tested = evaluate(env, batches, _choose_by(test["environment"], method, selection, seed), retention)
         rows.append({"selection": selection, "seed": seed, "retention": retention, **_row(tested)})
     return {"rows": rows}
 
@@ -107,13 +109,21 @@ def counted(files: Files, training: Mapping[str, Any], test: Test, retentions: S
     }
 
 
+def _choose_by(world: str, method: str, selection: Any, seed: int) -> Choose:
+    """A method of score_video.methods; the world's oracle; or "pretrained", the policy that comes with the package."""
+    if method == "oracle":
+        return WORLDS[world].oracle
+    if method == "pretrained":
+        return choose_by(Compressor.from_pretrained("pretrained", selection=selection))
+    return choose_by_method(method, selection, seed)
+
+
 FUNCTIONS: dict[str, Callable[..., Result]] = {"full": full, "method": method, "policy": policy, "counted": counted}
 
 
 def _encoded_test(files: Files, test: Test) -> tuple[MiniatureEnvironment, list[EncodedBatch]]:
     """Its videos after the vision tower; encoded once in a process while it works on the same ones."""
-    footage = files[test["footage"]] if "footage" in test else None
-    env = environment(test["environment"], files[test["reader"]], footage)
+    env = environment(test["environment"], files[test["reader"]], media(files, test))
     return env, _test_batches(test["environment"], env, test["split"], test["seed"], test["videos"])
 
 

@@ -437,7 +437,7 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     experiments["advantages"] = [{**sweep, "grid": {**sweep["grid"], "compression_weight": [0.5]}}]
     experiments["curriculum"] = experiments["curriculum"][1:]
     recipe = {**QUICK, **sizes, "footage": footage, "experiments": experiments}
-    return Study(recipe, readers, clip, folder / "results", folder / "docs", CLEAN)
+    return Study(recipe, readers, clip, folder / "features", folder / "results", folder / "docs", CLEAN)
 
 
 def elsewhere(study: Study, folder: Path, **changes: Any) -> Study:

@@ -80,9 +80,7 @@ def weights_of_kind(kind: str, length: int, seed: int) -> Tensor | None:
             raise ValueError(kind)
 
 
-def assert_equals_reference(
-    tokens: Tensor, cu_seqlens: Tensor, keep: Tensor, weights: Tensor | None = None
-) -> None:
+def assert_equals_reference(tokens: Tensor, cu_seqlens: Tensor, keep: Tensor, weights: Tensor | None = None) -> None:
     order = score_ext.divprune(tokens, cu_seqlens, keep, ordered=True, weights=weights)
     assert torch.equal(order, reference.divprune(tokens, cu_seqlens, keep, ordered=True, weights=weights))
     assert torch.equal(score_ext.divprune(tokens, cu_seqlens, keep, weights=weights), order.sort().values)
@@ -90,9 +88,7 @@ def assert_equals_reference(
 
 @settings(max_examples=150, deadline=None)
 @given(layouts(max_videos=3), st.sampled_from(KINDS), st.sampled_from(WEIGHTS), widths, token_dtypes, seeds)
-def test_equals_reference(
-    layout: Layout, kind: str, weighting: str, width: int, dtype: torch.dtype, seed: int
-) -> None:
+def test_equals_reference(layout: Layout, kind: str, weighting: str, width: int, dtype: torch.dtype, seed: int) -> None:
     tokens = tokens_of_kind(kind, layout.length, width, dtype, seed)
     weights = weights_of_kind(weighting, layout.length, seed)
     assert_equals_reference(tokens, layout.cu_seqlens, layout.keep(seed)[0], weights)

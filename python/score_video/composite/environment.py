@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from score_video.composite.features import Features, load_features, tower_of
+from score_video.composite.features import Features, load_features, tower_of, videos_made
 from score_video.composite.reader import Reader
 from score_video.composite.scenery import FRAMES
 from score_video.composite.world import COLUMNS, TOKENS, Partition
@@ -57,6 +57,11 @@ class CompositePayload:
     features: Features
     log_probabilities: Tensor | None = None
 
+    @property
+    def answers(self) -> Tensor:
+        """int64 [B, tasks], NOT_ASKED where the question makes no sense."""
+        return self.features.answers
+
 
 class CompositeEnvironment:
     """A frozen reader and kept features (:class:`score_video.rl.environment.Environment`).
@@ -65,17 +70,22 @@ class CompositeEnvironment:
         reader: weights of a reader, of :mod:`score_video.composite.train_reader`.
         features: a folder of :mod:`score_video.composite.features`, made by the reader's own tower.
         partition: whose videos examples name.
-        num_videos: how many of them, a multiple of 20.
+        num_videos: how many of them, a multiple of 20; None: as many as have been made, from the first on.
 
     Raises:
         ScoreError: features are missing, or another tower made them.
     """
 
-    def __init__(self, reader: Path | Reader, features: Path, partition: Partition, num_videos: int) -> None:
+    def __init__(
+        self, reader: Path | Reader, features: Path, partition: Partition, num_videos: int | None = None
+    ) -> None:
         self.reader = (reader if isinstance(reader, Reader) else Reader.load(reader)).eval().requires_grad_(False)
         tower = tower_of(features, partition)
         if tower != self.reader.config.tower:
             raise ScoreError(f"features must be of the reader's tower, {self.reader.config.tower}, got {tower}")
+        self.folder = features
+        if num_videos is None:
+            num_videos = videos_made(features, partition)
         self.features = load_features(features, partition, range(num_videos))
         self._place = grid_places(FRAMES, COLUMNS)  # [TOKENS, 3]
 

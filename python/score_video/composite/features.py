@@ -7,6 +7,7 @@ may run at once on shares of the videos.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -127,6 +128,12 @@ def load_features(folder: Path, partition: Partition, videos: range) -> Features
             parts.append({name: file.get_tensor(name) for name in _TENSORS})
     joined = {name: torch.cat([part[name] for part in parts]) for name in _TENSORS}
     return Features(**joined, sources=sources)
+
+
+def videos_made(folder: Path, partition: Partition) -> int:
+    """How many videos of a partition there are in a folder, from the first on without a gap."""
+    firsts = itertools.count(0, VIDEOS_IN_A_FILE)
+    return next(first for first in firsts if not _file(folder, partition, first).is_file())
 
 
 def tower_of(folder: Path, partition: Partition) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 
 import torch
@@ -44,6 +45,11 @@ class ReaderConfig:
     width: int = 96
     layers: int = 4
     heads: int = 6
+
+
+def shipped_reader() -> Path:
+    """Where the weights that come with the package are: of DINOv2 ViT-S/14."""
+    return Path(str(resources.files("score_video.composite") / "reader.safetensors"))
 
 
 class Reader(nn.Module):

@@ -1,0 +1,83 @@
+"""The study of the composite world, all of it once and tiny, on features made up here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from evaluation.experiments import Plan, load_recipe
+from evaluation.jobs import Code, StudyError
+from evaluation.study import Study
+from score_video.composite.features import WORLD
+from score_video.composite.reader import Reader, ReaderConfig
+from score_video.composite.world import SYMBOLS, TASKS, TOKENS
+
+TOWER = "0123456789abcdef"
+CLEAN = Code("c" * 12, "0123456789", ())
+
+
+def make_up_features(folder: Path, tower: str = TOWER) -> None:
+    """Twenty videos of each partition, 6 wide."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    for partition in ("policy", "test"):
+        answers = torch.stack([torch.randint(0, count, (20,)) for count in TASKS.values()], 1)
+        tensors = {
+            "tokens": torch.randn(20, TOKENS, 6).half(),
+            "shown": (torch.rand(20, TOKENS, len(SYMBOLS)) < 0.02).to(torch.uint8) * 60,
+            "live": (torch.rand(20, TOKENS) < 0.1).to(torch.uint8) * 60,
+            "answers": answers,
+        }
+        about = {"about": json.dumps({"world": WORLD, "tower": tower}), "sources": json.dumps(["made up"] * 20)}
+        save_file(tensors, folder / f"{partition}-00000.safetensors", about)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    make_up_features(tmp_path / "features")
+    torch.manual_seed(0)
+    Reader(ReaderConfig(6, TOWER, width=12, layers=1, heads=2)).save(tmp_path / "reader.safetensors")
+    recipe = {**load_recipe("composite", quick=True), "features": {"name": "made-up", "tower": TOWER}}
+    readers = {"shipped": tmp_path / "reader.safetensors"}
+    return Study(
+        recipe, readers, tmp_path / "none.mp4", tmp_path / "features", tmp_path / "results", tmp_path / "docs", CLEAN
+    )
+
+
+def test_all_of_it_once(study: Study) -> None:
+    assert study.run(list(study.recipe["experiments"]), workers=1) == []
+    written = study.report()
+    assert [path.name for path in written] == ["composite-results.md"]
+    text = written[0].read_text()
+    for line in ("| divprune |", "| **policy trained here, diverse** |", "| state residual, selected by diverse |"):
+        assert text.count(line) >= 1
+    assert "policy that comes with the package, diverse" in text
+    assert "Not run" not in text and "incomplete" not in text
+
+
+def test_parts_may_be_missing(study: Study) -> None:
+    study.run(["full", "methods", "policy"], workers=1)
+    (written,) = study.report(partial=True)
+    assert "## The paper's recipe\n\nNot run." in written.read_text()
+
+
+def test_features_of_another_tower_are_refused(study: Study, tmp_path: Path) -> None:
+    make_up_features(tmp_path / "others", "f" * 16)
+    other = Study(**{**vars(study), "features": tmp_path / "others"})
+    with pytest.raises(StudyError, match=f"features must be of made-up, {TOWER}, .*others has {'f' * 16}"):
+        other.run(["full"], workers=1)
+    with pytest.raises(StudyError, match=r"is missing: .*--features PATH"):
+        Study(**{**vars(study), "features": tmp_path / "nowhere"}).run(["full"], workers=1)
+
+
+def test_the_recipe_trains_on_the_policys_partition_and_tests_on_the_other() -> None:
+    plan = Plan(load_recipe("composite"), {"shipped": "shipped@0"}, "code")
+    jobs = [job for own in plan.experiments.values() for job in own]
+    trainings = [job.parameters["training"] for job in jobs if job.function == "policy"]
+    assert {training["environment"] for training in trainings} == {"composite"}
+    assert {test["split"] for job in jobs for test in job.parameters.get("tests", [])} == {"test"}
+    assert {job.tags["seed"] for job in jobs if job.function == "policy"} == {0, 1, 2}
