@@ -13,8 +13,8 @@ a document with tables and figures made from that JSON alone.
     report.py       writes the document from templates/, which has its words and tables; figures.py draws
 
 To add an experiment: groups of jobs under a new name in miniature.yaml (its comments say what a group can have), a
-section in templates/results.md.j2 that is there once the results are, and a line in templates/checks.md.j2 if something is
-expected of it. ``results.policy`` looks its policies up by the group's tag. One on another world than the miniature
+section in templates/results.md.j2 that is there once the results are, and a line in templates/checks.md.j2 if something
+is expected of it. ``results.policy`` looks its policies up by the group's tag. One on another world than the miniature
 names its ``environment`` in the group, and has an entry in ``WORLDS`` of train.py; other readers than those of
 evaluation/readers are found by ``find_readers`` of jobs.py. Other work than training and testing is a function of
 work.py, and a kind of group in experiments.py.

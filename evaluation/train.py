@@ -35,7 +35,7 @@ class World:
 
     Attributes:
         environment: (a reader's weights, a clip or features or None) -> what is trained on and asked, with the methods
-            and the ``token_width`` of :class:`MiniatureEnvironment`; ``world`` alone is only for groups of kind counted.
+            and ``token_width`` of :class:`MiniatureEnvironment`; ``world`` alone is only for groups of kind counted.
         examples: (split, seed, number of videos, whether each asks one question alone) -> what is learned from.
         test_batches: (env, split, seed, number of videos) -> encoded, never learned from; their payloads have
             ``answers``, int64 [B, tasks].
