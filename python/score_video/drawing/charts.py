@@ -140,7 +140,7 @@ def draw_kept(path: Path, pixels: Tensor, methods: Sequence[Shown], title: str) 
         title: a line above it.
     """
     frames = (pixels.permute(0, 2, 3, 1) * 255).round().byte().numpy()  # [T, S, S, 3]
-    scale = CELL // frames.shape[1]
+    scale = max(1, CELL // frames.shape[1])
     frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
     step = frames.shape[1] + 4
     head = 56

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
+from PIL import Image
 from rich.progress import Progress
 
 from score_video import Compressor
-from score_video.composite import train_reader
+from score_video.composite import show, train_reader
 from score_video.composite.dropping import change, drop
 from score_video.composite.environment import CompositeEnvironment, CompositeVideos
 from score_video.composite.evaluate import choose_by, evaluate, oracle
 from score_video.composite.features import fingerprint, load_features, make_features, tower_of
 from score_video.composite.reader import MOST_ANSWERS, Reader, ReaderConfig
-from score_video.composite.scenery import FRAMES
+from score_video.composite.scenery import FRAMES, SIZE
 from score_video.composite.world import COLUMNS, NOT_ASKED, TASK_NAMES, TASKS, TOKENS
 from score_video.errors import ScoreError
 from score_video.miniature.reader import grid_places
@@ -122,7 +124,7 @@ def test_mirrored_videos_have_the_answers_of_mirrored_videos() -> None:
 
 def test_training_a_reader_lowers_its_loss(features: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_reader, "NAMING_STEPS", 3)
-    monkeypatch.setattr(train_reader, "BATCH", 4)
+    monkeypatch.setattr(train_reader, "MOST_VIDEOS", 4)
     data = load_features(features, "reader", range(20))
     place = grid_places(FRAMES, COLUMNS).expand(20, -1, -1)
 
@@ -197,3 +199,14 @@ def test_a_policy_trains_and_is_evaluated(environment: CompositeEnvironment, sam
     assert difference == pytest.approx(kept.mean - everything.mean)
     assert error > 0
     assert evaluate(environment, choose_by(Compressor("uniform")), 1.0).results.equal(everything.results)
+
+
+def test_what_is_kept_is_drawn(media: Path, features: Path, reader: Reader, tmp_path: Path) -> None:
+    reader.save(tmp_path / "reader.safetensors")
+    out = tmp_path / "kept.png"
+    options = {"partition": "validation", "reader": tmp_path / "reader.safetensors", "retention": 0.02}
+    show.main(media, features, 7, out, ["pretrained", "divprune"], **options)  # type: ignore[arg-type]
+    with Image.open(out) as picture:
+        assert picture.size[0] > FRAMES * SIZE and picture.size[1] > 4 * SIZE  # the video and three rows
+    with pytest.raises(typer.BadParameter, match="must be one of reader, policy, validation, test, got train"):
+        show.main(media, features, 7, out, partition="train")
