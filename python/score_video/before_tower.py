@@ -7,6 +7,7 @@ look at a token's neighbours find some (docs/before_the_tower.md).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -147,13 +148,12 @@ def _check_two_frames(name: str, thumbnails: PackedVideos, kept: Selection) -> N
     for video, (count, per_frame, length) in enumerate(sizes):
         if length and count < 2 * per_frame:
             frames = length // per_frame
+            enough = math.ceil(2000 / frames) / 1000
+            advice = (
+                f"Give it a retention of {enough:g} or more, or take another rule" if frames > 1 else "Take another"
+            )
             raise ScoreError(
                 f"before_tower must keep at least two frames' worth of a video with {name!r}, which keeps the whole "
                 f"first frame before anything else: of the {frames} frames of video {video} it keeps "
-                f"{count / per_frame:.2f}. "
-                + (
-                    f"Give it a retention of {2 / frames:.3g} or more, or another rule"
-                    if frames > 1
-                    else "Take another rule"
-                )
+                f"{count / per_frame:.2f}. {advice}"
             )

@@ -162,7 +162,8 @@ class Compressor:
         if isinstance(self.method, SurprisePolicy):
             config["policy"] = asdict(self.method.config)
             for name, weight in self.method.state_dict().items():
-                digest.update(name.encode() + weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+                digest.update(name.encode())
+                digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         elif self._rule is None:
             return None
         else:

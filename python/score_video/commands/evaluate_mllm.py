@@ -116,7 +116,8 @@ def run(
         gate = one.compressor.before_tower
         if gate is not None and max(retentions) > gate.retention:  # type: ignore[operator]
             raise ScoreError(
-                f"retention must be at most that before the tower, {gate.retention}, got {max(retentions)}: no more is left"
+                f"retention must be at most that before the tower, {gate.retention}, got {max(retentions)}: no more is "
+                "left"
             )
     # what chooses before the tower sees it run anew; "all tokens" are of a tower that has seen all
     worlds = {

@@ -41,7 +41,7 @@ class TokenTower:
     def grids(self, model: Any, inputs: Mapping[str, Any]) -> list[Grid]:
         """Frames, rows and columns of each video's tokens."""
         merge = self.merge(model, inputs)
-        return [(max(t // self.frames, 1), h // merge, w // merge) for t, h, w in inputs["video_grid_thw"].tolist()]
+        return [(t // self.frames, h // merge, w // merge) for t, h, w in inputs["video_grid_thw"].tolist()]
 
     def groups(self, model: Any, inputs: Mapping[str, Any]) -> Tensor:
         """int64 [L, frames]: the groups of each token, in the order in which they come from the processor."""
@@ -103,13 +103,14 @@ class ErnieTower(TokenTower):
     frames = 2
 
     def groups(self, model: Any, inputs: Mapping[str, Any]) -> Tensor:
-        """A lone frame is its own partner; the last of an odd number is left out, as the resampler has it."""
+        """Raises ScoreError for an odd number of frames, with which the stock model fails too."""
         merge, first, parts = self.merge(model, inputs), 0, []
         for t, h, w in inputs["video_grid_thw"].tolist():
+            if t % 2:
+                raise ScoreError(f"inputs['video_grid_thw'] must have an even number of frames, got {t}")
             size = (h // merge) * (w // merge)
-            frames = torch.arange(t * size).view(t, size) + first
-            earlier = frames[: max(t // 2 * 2, 1) : 2]
-            parts.append(torch.stack([earlier, frames[1::2] if t > 1 else earlier], 2).flatten(0, 1))
+            frames = torch.arange(t * size).view(t // 2, 2, size) + first
+            parts.append(frames.transpose(1, 2).flatten(0, 1))
             first += t * size
         return torch.cat(parts).to(inputs["video_grid_thw"].device)
 
