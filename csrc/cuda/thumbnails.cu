@@ -13,10 +13,9 @@ __device__ inline float to_float(uint8_t value) { return static_cast<float>(valu
 using cuda::to_float;
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) cell_means(PixelBatch batch, float* out) {
+__global__ void __launch_bounds__(kThreads) cell_means(PixelBatch batch, int64_t cells, float* out) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t channels = batch.sizes[1], frames = batch.sizes[2], height = batch.sizes[3], width = batch.sizes[4];
-  const int64_t cells = batch.num_cells();
   for (int64_t cell = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; cell < cells; cell += step) {
     const int64_t c = cell % batch.columns, r = cell / batch.columns % batch.rows;
     const int64_t plane = cell / batch.columns / batch.rows;
@@ -37,8 +36,8 @@ __global__ void __launch_bounds__(kThreads) cell_means(PixelBatch batch, float* 
 
 template <typename T>
 cudaError_t launch(const PixelBatch& batch, float* out, cudaStream_t stream) {
-  const unsigned grid = grid_size(ceil_div(batch.num_cells(), kThreads));
-  SCORE_LAUNCH(cell_means<T>, grid, kThreads, 0, stream, batch, out);
+  const int64_t cells = batch.num_cells();
+  SCORE_LAUNCH(cell_means<T>, grid_size(ceil_div(cells, kThreads)), kThreads, 0, stream, batch, cells, out);
   return cudaGetLastError();
 }
 
