@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace score {
@@ -27,6 +28,8 @@ const char* name_of(ScalarType dtype) {
       return "int32";
     case ScalarType::Long:
       return "int64";
+    case ScalarType::Byte:
+      return "uint8";
     case ScalarType::Bool:
       return "bool";
     default:
@@ -400,6 +403,35 @@ CheckedRelativeState check_relative_state(
     fail(op, "use_token", "use_residual and use_position are all off and there are no features: the state is empty");
   }
   return state;
+}
+
+PixelBatch check_pixels(const char* op, const Tensor& pixels, int64_t rows, int64_t columns) {
+  const ScalarType dtype = pixels.scalar_type();
+  const bool floating = dtype == ScalarType::Float || dtype == ScalarType::Half || dtype == ScalarType::BFloat16;
+  if ((dtype != ScalarType::Byte && !floating) || pixels.dim() != 5) {
+    fail(
+        op, "pixels", "must be uint8, float32, float16 or bfloat16 [pictures, channels, frames, height, width], got ",
+        describe(pixels));
+  }
+  PixelBatch batch{pixels.const_data_ptr(), PixelType::kUInt8, {}, {}, rows, columns};
+  if (floating) {
+    batch.type = dtype == ScalarType::Float  ? PixelType::kFloat32
+                 : dtype == ScalarType::Half ? PixelType::kFloat16
+                                             : PixelType::kBFloat16;
+  }
+  for (int64_t dim = 0; dim < 5; ++dim) {
+    batch.sizes[dim] = pixels.size(dim);
+    batch.strides[dim] = pixels.stride(dim);
+  }
+  if (batch.sizes[2] < 1 || batch.sizes[3] < 1 || batch.sizes[4] < 1) {
+    fail(op, "pixels", "must have at least one frame of one pixel, got ", describe(pixels));
+  }
+  for (const auto& [name, value] : {std::pair{"rows", rows}, std::pair{"columns", columns}}) {
+    if (value < 1 || value > std::numeric_limits<int32_t>::max()) {
+      fail(op, name, "must be 1 .. 2147483647, got ", value);
+    }
+  }
+  return batch;
 }
 
 Metric parse_metric(const char* op, const std::string& metric) {

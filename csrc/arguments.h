@@ -134,6 +134,9 @@ CheckedRelativeState check_relative_state(
     const char* op, const PackedTokens& packed, const std::optional<Tensor>& features, int64_t begin, int64_t end,
     bool use_token, bool use_residual, bool use_position);
 
+// pixels [N, C, F, H, W] of any strides, at least 1 frame of 1 pixel; rows and columns at least 1.
+PixelBatch check_pixels(const char* op, const Tensor& pixels, int64_t rows, int64_t columns);
+
 Metric parse_metric(const char* op, const std::string& metric);
 SelectionRule parse_selection(const char* op, const std::string& selection);
 DType token_dtype(const char* op, const char* name, torch::headeronly::ScalarType dtype);

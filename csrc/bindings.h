@@ -227,6 +227,14 @@ Tensor gather(const Tensor& tokens, const Tensor& index) {
 }
 
 template <typename Device>
+Tensor thumbnails(const Tensor& pixels, int64_t rows, int64_t columns) {
+  const PixelBatch batch = check_pixels("thumbnails", pixels, rows, columns);
+  Tensor out = new_empty(pixels, {batch.sizes[0], batch.sizes[1], rows, columns}, ScalarType::Float);
+  Device(pixels).thumbnails(batch, data<float>(out));
+  return out;
+}
+
+template <typename Device>
 Tensor kept_offsets(const Tensor& cu_seqlens, const Tensor& keep) {
   const PackedBudgets packed = check_budgets("kept_offsets", keep, cu_seqlens);
   const int64_t videos = packed.keep.size(0);
@@ -254,6 +262,7 @@ void register_ops(torch::stable::detail::StableLibrary& m) {
   m.impl("plackett_luce_log_prob_backward", TORCH_BOX(&plackett_luce_log_prob_backward<Device>));
   m.impl("sample_bernoulli", TORCH_BOX(&sample_bernoulli<Device>));
   m.impl("gather", TORCH_BOX(&gather<Device>));
+  m.impl("thumbnails", TORCH_BOX(&thumbnails<Device>));
   m.impl("kept_offsets", TORCH_BOX(&kept_offsets<Device>));
 }
 

@@ -119,6 +119,8 @@ class Cuda {
     STD_CUDA_CHECK(cuda::gather(tokens, num_tokens, row_bytes, index, num_rows, out, stream_));
   }
 
+  void thumbnails(const PixelBatch& batch, float* out) { STD_CUDA_CHECK(cuda::thumbnails(batch, out, stream_)); }
+
   void kept_offsets(const PackedBatch& batch, const int32_t* keep, int32_t* cu_kept) {
     STD_CUDA_CHECK(cuda::kept_offsets(batch, keep, cu_kept, stream_));
   }

@@ -23,6 +23,7 @@ from score_ext.ops import (
     sample_bernoulli,
     select,
     surprise,
+    thumbnails,
 )
 from score_ext.relative import relative_logits, relative_state
 from score_ext.results import BernoulliSample, Compressed, GumbelTopk, GumbelTopkWithLogProb
@@ -50,4 +51,5 @@ __all__ = [
     "sample_bernoulli",
     "select",
     "surprise",
+    "thumbnails",
 ]

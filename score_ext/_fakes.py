@@ -246,6 +246,14 @@ def _(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.new_empty((index.shape[0], *tokens.shape[1:]))
 
 
+@torch.library.register_fake("score::thumbnails")
+def _(pixels: Tensor, rows: int, columns: int) -> Tensor:
+    _check("thumbnails", "pixels", pixels, 5, torch.uint8, *_TOKEN_DTYPES, beside=pixels)
+    for name, value in (("rows", rows), ("columns", columns)):
+        torch._check_value(value >= 1, lambda name=name: f"score.thumbnails: {name} must be at least 1")
+    return pixels.new_empty((pixels.shape[0], pixels.shape[1], rows, columns), dtype=torch.float32)
+
+
 @torch.library.register_fake("score::kept_offsets")
 def _(cu_seqlens: Tensor, keep: Tensor) -> Tensor:
     _check_videos("kept_offsets", cu_seqlens, cu_seqlens, keep=keep)

@@ -353,6 +353,27 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     return _ops.gather(tokens, index)
 
 
+@op_function()
+def thumbnails(pixels: Tensor, rows: int, columns: int) -> Tensor:
+    """Small pictures of large ones: the mean of each of ``rows`` x ``columns`` cells, and over the frames.
+
+    Cells are those of torch's ``adaptive_avg_pool2d``: cell r of R has the rows floor(r H / R) up to, not with,
+    ceil((r + 1) H / R). Not differentiable.
+
+    Args:
+        pixels: [N, C, F, H, W] uint8, float32, float16 or bfloat16; any strides, nothing is copied. N or C may be 0.
+            Arithmetic is float32.
+        rows, columns: at least 1.
+
+    Returns:
+        float32 [N, C, rows, columns], in the units of the pixels.
+    """
+    check_tensor("pixels", pixels, torch.uint8, *TOKEN_DTYPES)
+    check_kind("rows", rows, int, "an integer")
+    check_kind("columns", columns, int, "an integer")
+    return _ops.thumbnails(pixels, rows, columns)
+
+
 @op_function(law="selection")
 def compress(
     tokens: Tensor,

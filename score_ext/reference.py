@@ -494,6 +494,17 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens[index]
 
 
+# ---- pixels ---------------------------------------------------------------------------------------------------------
+
+
+def thumbnails(pixels: Tensor, rows: int, columns: int) -> Tensor:
+    """See :func:`score_ext.thumbnails`."""
+    return torch.nn.functional.adaptive_avg_pool2d(pixels.float().mean(2), (rows, columns))
+
+
+# ---- the whole path -------------------------------------------------------------------------------------------------
+
+
 def compress(
     tokens: Tensor,
     cu_seqlens: Tensor,

@@ -60,4 +60,8 @@ void sample_bernoulli(
 // out [num_rows, row_bytes]: row index[i] of tokens [num_tokens, row_bytes].
 void gather(const void* tokens, int64_t row_bytes, const int64_t* index, int64_t num_rows, void* out);
 
+// out [N, C, rows, columns]: the mean of each cell over the frames. Cell r of R has the rows floor(r H / R) up to
+// ceil((r + 1) H / R), so neighbours share a row where R does not divide H; columns likewise.
+void thumbnails(const PixelBatch& batch, float* out);
+
 }  // namespace score::cpu

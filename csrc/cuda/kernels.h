@@ -81,6 +81,9 @@ cudaError_t gather(
     const void* tokens, int64_t num_tokens, int64_t row_bytes, const int64_t* index, int64_t num_rows, void* out,
     cudaStream_t stream);
 
+// out [N, C, rows, columns]: the mean of each cell over the frames, as the CPU's but for the order of the sums.
+cudaError_t thumbnails(const PixelBatch& batch, float* out, cudaStream_t stream);
+
 // cu_kept [num_videos + 1]: running sum of keep, each clamped as select clamps it.
 cudaError_t kept_offsets(const PackedBatch& batch, const int32_t* keep, int32_t* cu_kept, cudaStream_t stream);
 

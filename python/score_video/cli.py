@@ -74,6 +74,18 @@ Selection = Annotated[
         callback=_text,
     ),
 ]
+BeforeTower = Annotated[
+    str | None,
+    typer.Option(
+        help="What chooses from pixels before the vision tower, which then sees only that: a rule or policy and its "
+        "retention, such as surprise-l2:0.3. [default: the compressor's, or nothing]",
+        callback=_text,
+    ),
+]
+Halo = Annotated[
+    int | None,
+    typer.Option(help="With --before-tower: how many rings of neighbours the tower sees besides. [default: 0]", min=0),
+]
 Law = Annotated[str | None, typer.Option(help="The former name of --selection.", callback=_former_name, hidden=True)]
 Truncated = Annotated[
     bool, typer.Option("--allow-truncated", help="Read what there is of a video that ends before its header says so.")
@@ -189,6 +201,8 @@ def ask(
     method: Rule = None,
     retention: Retention = None,
     selection: Selection = None,
+    before_tower: BeforeTower = None,
+    halo: Halo = None,
     law: Law = None,
     frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
     fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
@@ -199,7 +213,13 @@ def ask(
     max_new_tokens: Annotated[int, typer.Option(help="Where the answer is cut off.", min=1)] = 64,
     device: Device = None,
     dtype: Dtype = "auto",
-    compare: Annotated[bool, typer.Option("--compare", help="Answer on all tokens too, and show both.")] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Answer on all tokens too, and show both; with --before-tower the vision tower runs twice.",
+        ),
+    ] = False,
     pictures: Annotated[
         Path | None, typer.Option(help="Folder to make: contact.png and overlay.mp4 show what the model saw.")
     ] = None,
@@ -236,7 +256,7 @@ def ask(
     with quick_imports():
         from score_video.commands import ask as ask_command
         from score_video.commands.frames import Frames
-        from score_video.commands.options import chosen_by_options
+        from score_video.commands.options import chosen_by_options, gate_of_option
         from score_video.drawing.overlay import PICTURES
 
     options = ask_command.AskOptions(
@@ -248,7 +268,9 @@ def ask(
         compare=compare,
     )
     outputs = ask_command.AskOutputs(pictures, json, overwrite)
-    chosen = chosen_by_options(policy, method, retention=retention, selection=selection or law, seed=seed)
+    settings = {"retention": retention, "selection": selection or law, "seed": seed}
+    gate = {"before_tower": gate_of_option(before_tower), "halo": halo}
+    chosen = chosen_by_options(policy, method, **settings, **gate)
     if question is None or questions is not None or save is not None or video.suffix == ".safetensors":
         from score_video.commands import ask_many
 
@@ -363,6 +385,8 @@ def evaluate(
         typer.Option(help="Fractions to keep: repeat it, or put commas. [default: 0.1]", callback=_text),
     ] = None,
     selection: Selection = None,
+    before_tower: BeforeTower = None,
+    halo: Halo = None,
     law: Law = None,
     split: Annotated[
         list[str] | None, typer.Option(help="Kind of videos; repeat it. [default: all]", callback=_text)
@@ -422,12 +446,14 @@ def evaluate(
         if environment == "mllm":
             from score_video.commands import evaluate_mllm
             from score_video.commands.ask import find_device
+            from score_video.commands.options import gate_of_option
 
             if model is None or data is None:
                 raise ScoreError(f"--environment mllm needs {'--model' if model is None else '--data'}")
             if split or footage:
                 raise ScoreError(f"{'--split' if split else '--footage'} is for the miniature")
-            chosen = evaluate_mllm.find_rules(policy, method or [], selection or law, seed)
+            gate = gate_of_option(before_tower)
+            chosen = evaluate_mllm.find_rules(policy, method or [], selection or law, seed, gate, halo)
             one_question = any(one.compressor.needs_question for one in chosen)
             questions = evaluate_mllm.load_questions(data, media, skip_missing, one_question)
             world = evaluate_mllm.load_environment(model, find_device(device), dtype, chosen, num_frames=frames)
@@ -436,6 +462,8 @@ def evaluate(
         else:
             if model or data or media:
                 raise ScoreError("--model, --data and --media are for --environment mllm")
+            if before_tower or halo:
+                raise ScoreError(f"{'--before-tower' if before_tower else '--halo'} is for --environment mllm")
             splits = eval_command.find_splits(split or [], footage is not None)
             if method is not None and len(method) > 1:
                 raise ScoreError(f"--method can be given once on the miniature, got {', '.join(method)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import score_ext
 from score_ext.budget import keep_count
 from score_ext.ops import SelectionRule
 from score_video import diverse
+from score_video.before_tower import Gate, Seen, only
 from score_video.errors import ScoreError
 from score_video.files import output_folder
 from score_video.methods import (
@@ -25,6 +27,7 @@ from score_video.methods import (
     IndexMethod,
     Method,
     RandomMethod,
+    ScoreMethod,
     ScoringRule,
     find_method,
     former_seed,
@@ -47,6 +50,15 @@ MODEL_TYPE = "score_compressor"
 AnySelection = SelectionRule | Literal["diverse"]
 SELECTIONS: tuple[str, ...] = (*get_args(SelectionRule), "diverse")
 """How logits or scores may pick: by :func:`score_ext.select`, or by :func:`score_video.diverse.select`."""
+
+NEEDS_NO_PLACES = ("uniform", "random", "divprune")
+"""Methods that select by a rule of their own and do not look at where tokens are."""
+
+GATE_WEIGHTS = "before_tower.safetensors"
+"""The weights of a policy before the tower, beside :data:`score_video.policy.storage.WEIGHTS`."""
+
+FILES = (storage.CONFIG, storage.WEIGHTS, GATE_WEIGHTS)
+"""What :meth:`Compressor.save_pretrained` may write."""
 
 PRETRAINED = "pretrained"
 """What :meth:`Compressor.from_pretrained` calls the policy that comes with the package."""
@@ -100,6 +112,10 @@ class Compressor:
             (:mod:`score_video.diverse`), which looks at the tokens too and takes as many passes over them as it keeps.
             None: "systematic" for a policy, "topk" for a score (what did better for each, docs/results.md), nothing for
             a method that selects by a rule of its own.
+        before_tower: another compressor, which chooses from small pictures of the tokens what the vision tower sees, so
+            that the tower does only that; this one then chooses among what is left (docs/before_the_tower.md). None:
+            the tower sees everything. Its retention is a fraction, and at least this one's, which has to be one too.
+        halo: with ``before_tower``, how many rings of neighbours the tower sees besides.
 
     Raises:
         TypeError, ScoreError: a value of the wrong type, out of range or that does not go with the others.
@@ -108,6 +124,8 @@ class Compressor:
     method: SurprisePolicy | RandomMethod | ScoringRule | Selector | str = field(default_factory=pretrained_policy)
     retention: float | AdaptiveRetention = 0.1
     selection: AnySelection | None = None
+    before_tower: Compressor | None = None
+    halo: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_elsewhere", {})
@@ -127,6 +145,31 @@ class Compressor:
             raise ScoreError(
                 f"selection must be None for {method!r}, which selects by a rule of its own: {self.selection!r}"
             )
+        _check_gate(self)
+
+    @property
+    def gate(self) -> Gate | None:
+        """What chooses before the vision tower; None: nothing does."""
+        if self.before_tower is None:
+            return None
+        method = self.before_tower.method
+        return Gate(self.before_tower, self.halo, method if isinstance(method, str) else type(method).__name__)
+
+    def identity(self) -> str | None:
+        """A hash of all that a choice follows from beside the tokens; None for a rule of your own, which is code."""
+        config: dict[str, Any] = {"retention": self.plain_retention, "selection": self.selection_used}
+        digest = hashlib.sha256()
+        if isinstance(self.method, SurprisePolicy):
+            config["policy"] = asdict(self.method.config)
+            for name, weight in self.method.state_dict().items():
+                digest.update(name.encode())
+                digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        elif self._rule is None:
+            return None
+        else:
+            config |= {"method": self._rule.name, "seed": self.seed}
+        digest.update(json.dumps(config, sort_keys=True).encode())
+        return digest.hexdigest()
 
     @property
     def _rule(self) -> Method | None:
@@ -179,7 +222,6 @@ class Compressor:
 
         return wrap(model, self)
 
-    @torch.no_grad()
     def select(
         self, videos: PackedVideos, question: Tensor | None = None, keep: Sequence[int] | None = None
     ) -> Selection:
@@ -194,9 +236,38 @@ class Compressor:
 
         Raises:
             TypeError, ScoreError: the videos, the question or ``keep`` do not fit each other or what decides, a
-                video's logits hold NaN where the count is adaptive, or a rule of your own returned something else than
-                it should.
+                video's logits hold NaN where the count is adaptive, a rule of your own returned something else than
+                it should, or there is a ``before_tower``, which needs pixels.
         """
+        if self.before_tower is not None:
+            raise ScoreError(
+                "before_tower must be None to choose among features: it chooses from pixels, through compress_inputs, "
+                "wrap, score ask and score eval"
+            )
+        return self._select(videos, question, keep, None)
+
+    def select_seen(
+        self, videos: PackedVideos, seen: Seen, question: Tensor | None = None, keep: Sequence[int] | None = None
+    ) -> Selection:
+        """Which tokens to keep of those that the gate before the vision tower kept.
+
+        Each video keeps what its retention says of all its tokens, or all that the gate kept if that is less.
+
+        Args:
+            videos: B videos of L tokens; what was not seen is filled in (:func:`score_video.before_tower.filled`).
+            seen: what was.
+            question, keep: as for :meth:`select`.
+
+        Raises:
+            TypeError, ScoreError: as :meth:`select`.
+        """
+        return self._select(videos, question, keep, seen)
+
+    @torch.no_grad()
+    def _select(
+        self, videos: PackedVideos, question: Tensor | None, keep: Sequence[int] | None, seen: Seen | None
+    ) -> Selection:
+        """Of all tokens, or of those that were seen."""
         method, rule, logits = self.method, self._rule, None
         if isinstance(method, SurprisePolicy):
             logits = self.logits(videos, question)
@@ -205,26 +276,35 @@ class Compressor:
         counts = self._counts(videos, logits) if keep is None else _given_counts(videos, keep)
         if self._selects and rule is None:
             return _checked(cast(Selector, method).select(videos, question, counts), videos, counts)
+        if seen is not None:
+            counts = [min(count, left) for count, left in zip(counts, seen.kept.keep.tolist(), strict=True)]
         kept = torch.tensor(counts, dtype=torch.int32, device="cpu").to(videos.tokens.device, non_blocking=True)
-        packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, kept
+        left = videos if seen is None else only(videos, seen.kept)
         how = self.selection_used
-        if logits is not None:
-            scores = logits
-        elif isinstance(rule, IndexMethod):
-            return Selection(rule.index(*packed), kept)
-        elif rule is not None:
-            scores = rule.select_by(*packed, "topk" if how == "topk" else "systematic")
+        if isinstance(rule, IndexMethod):
+            index = rule.index(left.tokens, left.cu_seqlens, left.tokens_per_frame, kept)
         else:
-            scores = cast(ScoringRule, method).scores(videos)
-            if scores.shape != videos.tokens.shape[:1] or not scores.is_floating_point():
-                raise ScoreError(
-                    f"scores of {method!r} must be float [{len(videos.tokens)}], one for each token, "
-                    f"got {str(scores.dtype).removeprefix('torch.')} {list(scores.shape)}"
-                )
-            scores = scores.float() if how == "topk" else scores.float().log()
-        if how == "diverse":
-            return Selection(diverse.select(videos, scores, counts), kept)
-        return Selection(score_ext.select(scores, videos.cu_seqlens, kept, sum(counts), how or "topk"), kept)
+            scores = self._scores(videos, kept) if logits is None else logits
+            scores = scores if seen is None else scores[seen.kept.index]
+            if how == "diverse":
+                index = diverse.select(left, scores, counts)
+            else:
+                index = score_ext.select(scores, left.cu_seqlens, kept, sum(counts), how or "topk")
+        return Selection(index if seen is None else seen.kept.index[index], kept)
+
+    def _scores(self, videos: PackedVideos, kept: Tensor) -> Tensor:
+        """float32 [L], what the selection goes by, of a method that is no policy and does not select by itself."""
+        rule, how = self._rule, self.selection_used
+        if isinstance(rule, ScoreMethod):
+            packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, kept
+            return rule.select_by(*packed, "topk" if how == "topk" else "systematic")
+        scores = cast(ScoringRule, self.method).scores(videos)
+        if scores.shape != videos.tokens.shape[:1] or not scores.is_floating_point():
+            raise ScoreError(
+                f"scores of {self.method!r} must be float [{len(videos.tokens)}], one for each token, "
+                f"got {str(scores.dtype).removeprefix('torch.')} {list(scores.shape)}"
+            )
+        return scores.float() if how == "topk" else scores.float().log()
 
     @torch.no_grad()
     def logits(self, videos: PackedVideos, question: Tensor | None = None) -> Tensor:
@@ -270,7 +350,9 @@ class Compressor:
         return counts
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes config.json, and model.safetensors where there is a policy: all of it or nothing.
+        """Writes config.json, and weights where there is a policy: all of it or nothing.
+
+        A policy's weights are model.safetensors, those of one before the tower before_tower.safetensors.
 
         Args:
             folder: made if it is not there, in a folder that is. A former compressor (or policy) in it is replaced.
@@ -282,27 +364,33 @@ class Compressor:
             OSError: it could not be written.
         """
         self._check_is_data()
-        with output_folder(Path(folder), (storage.CONFIG, storage.WEIGHTS), overwrite=True) as temporary:
+        with output_folder(Path(folder), FILES, overwrite=True) as temporary:
             self.write(temporary)
 
     def write(self, folder: Path) -> None:
         """Writes the files of :meth:`save_pretrained` into a folder that is there, which may hold others."""
         self._check_is_data()
-        config: dict[str, Any] = {"model_type": MODEL_TYPE, "retention": self.plain_retention}
-        config["selection"] = self.selection
-        if isinstance(self.method, SurprisePolicy):
-            config["policy"] = asdict(self.method.config)
-            storage.save_weights(self.method.state_dict(), folder / storage.WEIGHTS)
-        elif isinstance(self.method, RandomMethod):
-            config |= {"method": RANDOM, "seed": self.method.seed}
-        else:
-            config["method"] = self.method
+        config = {"model_type": MODEL_TYPE, **self._write_weights(folder / storage.WEIGHTS)}
+        if self.before_tower is not None:
+            config["before_tower"] = self.before_tower._write_weights(folder / GATE_WEIGHTS)
+            config["halo"] = self.halo
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
         (folder / storage.CONFIG).write_text(text, encoding="utf-8")
 
+    def _write_weights(self, path: Path) -> dict[str, Any]:
+        """Writes a policy's weights, and returns what is to be known beside them, as JSON has it."""
+        config = {"retention": self.plain_retention, "selection": self.selection}
+        if isinstance(self.method, SurprisePolicy):
+            storage.save_weights(self.method.state_dict(), path)
+            return {**config, "policy": asdict(self.method.config)}
+        if isinstance(self.method, RandomMethod):
+            return {**config, "method": RANDOM, "seed": self.method.seed}
+        return {**config, "method": self.method}
+
     def _check_is_data(self) -> None:
-        if not isinstance(self.method, (SurprisePolicy, RandomMethod, str)):
-            raise TypeError(f"method must be a policy or a name to be saved, got {type(self.method).__name__}")
+        for name, one in (("method", self), ("before_tower.method", self.before_tower)):
+            if one is not None and not isinstance(one.method, (SurprisePolicy, RandomMethod, str)):
+                raise TypeError(f"{name} must be a policy or a name to be saved, got {type(one.method).__name__}")
 
     @staticmethod
     def from_pretrained(source: str | Path, *, revision: str | None = None, **overrides: Any) -> Compressor:
@@ -313,8 +401,8 @@ class Compressor:
                 of a repository with the same on the Hugging Face hub, "owner/name"; "pretrained", the policy that comes
                 with the package; or the name of a training-free method. A folder of such a name is reached by "./name".
             revision: the hub's branch, tag or commit.
-            overrides: ``retention``, ``selection``, or the random rule's ``seed``, that are to be otherwise than saved
-                (or, where nothing is saved, than the defaults); None leaves them.
+            overrides: ``retention``, ``selection``, ``before_tower``, ``halo``, or the random rule's ``seed``, that are
+                to be otherwise than saved (or, where nothing is saved, than the defaults); None leaves them.
 
         Raises:
             FileNotFoundError: there is no such folder, and it cannot be an id; or it has no config or weights.
@@ -325,8 +413,10 @@ class Compressor:
         """
         given = {name: value for name, value in overrides.items() if value is not None}
         given = with_new_names(given, {"law": "selection"}, up=1)
-        if unknown := sorted(set(overrides) - {"retention", "selection", "seed", "law"}):
-            raise TypeError(f"there is no override {unknown[0]!r}: retention, selection and seed can be given")
+        if unknown := sorted(set(overrides) - {"retention", "selection", "before_tower", "halo", "seed", "law"}):
+            raise TypeError(
+                f"there is no override {unknown[0]!r}: retention, selection, before_tower, halo and seed can be given"
+            )
         seed = given.pop("seed", None)
         compressor = replace(Compressor._load(source, revision), **given)
         return compressor if seed is None else replace(compressor, method=with_seed(compressor.method, seed))
@@ -346,6 +436,25 @@ class Compressor:
             saved = _read_saved(path, config)
             if "policy" in config:
                 saved["method"] = SurprisePolicy.from_pretrained(source, revision=revision)
+            if "before_tower" in config:
+                saved["before_tower"] = Compressor._load_gate(path, config["before_tower"], source, revision)
+        return Compressor._made(path, saved)
+
+    @staticmethod
+    def _load_gate(path: Path, config: Any, source: str | Path, revision: str | None) -> Compressor:
+        if not isinstance(config, dict):
+            raise ScoreError(f"{path}: before_tower must be an object, got {type(config).__name__}")
+        saved = _read_saved(path, {"model_type": MODEL_TYPE, **config})
+        if "policy" in config:
+            with torch.device("cpu"):  # whatever torch's default device is
+                policy = SurprisePolicy(SurprisePolicyConfig.from_dict({"model_type": POLICY_TYPE, **config["policy"]}))
+            storage.load_weights(policy, storage.find_file(source, GATE_WEIGHTS, revision))
+            saved["method"] = policy.eval()
+        return Compressor._made(path, saved)
+
+    @staticmethod
+    def _made(path: Path, saved: dict[str, Any]) -> Compressor:
+        """Of arguments that were read from a file, which errors name."""
         if isinstance(saved["method"], SurprisePolicy):
             saved["method"].requires_grad_(False)
         try:
@@ -357,7 +466,7 @@ class Compressor:
 
 
 def _read_saved(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a compressor that was saved, without its policy.
+    """The arguments of a compressor that was saved, without its policy and what stands before the tower.
 
     Folders of 0.1 say ``law``; up to 0.2 all had a ``seed``, which says nothing but for the random rule.
     """
@@ -365,6 +474,8 @@ def _read_saved(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         raise ScoreError(f"{path}: model_type must be {MODEL_TYPE!r} or {POLICY_TYPE!r}, got {kind!r}")
     how = "law" if "law" in config else "selection"
     wanted = {"model_type", "retention", how, "policy" if "policy" in config else "method"}
+    if "before_tower" in config:
+        wanted |= {"before_tower", "halo"}
     if odd := sorted(wanted ^ (set(config) - {"seed"})):
         raise ScoreError(f"{path} {'lacks' if odd[0] in wanted else 'has an unknown key'} {odd[0]!r}")
     if "policy" in config:
@@ -373,7 +484,7 @@ def _read_saved(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         needed = {own.name for own in fields(SurprisePolicyConfig)} - set(SINCE_0_1)
         if missing := sorted(needed - set(config["policy"])):
             raise ScoreError(f"{path}: policy lacks {missing[0]!r}")
-    saved = {"retention": config["retention"], "selection": config[how]}
+    saved = {"retention": config["retention"], "selection": config[how], "halo": config.get("halo", 0)}
     if "policy" in config:
         return saved
     try:
@@ -407,6 +518,39 @@ def _given_counts(videos: PackedVideos, keep: Sequence[int]) -> list[int]:
         if count < 0:
             raise ScoreError(f"keep must not be negative, got {count}")
     return counts
+
+
+def _check_gate(compressor: Compressor) -> None:
+    """Raises TypeError or ScoreError for what cannot stand before the tower, or behind a choice made there."""
+    gate, halo = compressor.before_tower, compressor.halo
+    if isinstance(halo, bool) or not isinstance(halo, int):
+        raise TypeError(f"halo must be an integer, got {halo!r}")
+    if halo < 0 or (halo and gate is None):
+        raise ScoreError(f"halo must be {'0 or more' if halo < 0 else '0 without before_tower'}, got {halo}")
+    if gate is None:
+        return
+    if not isinstance(gate, Compressor):
+        raise TypeError(f"before_tower must be a Compressor or None, got {type(gate).__name__}")
+    if gate.before_tower is not None:
+        raise ScoreError("before_tower must not have a before_tower of its own")
+    if gate.needs_question:
+        raise ScoreError("before_tower must not look at the question: there are no features to compare it with")
+    for name, one in (("before_tower.retention", gate), ("retention", compressor)):
+        if isinstance(one.retention, AdaptiveRetention):
+            raise ScoreError(
+                f"{name} must be a fraction where something is chosen before the tower, got {one.retention}"
+            )
+    if gate.retention < compressor.retention:  # type: ignore[operator]
+        raise ScoreError(
+            f"before_tower.retention must be at least retention, {compressor.retention}, or there is not so much left "
+            f"to choose from: got {gate.retention}"
+        )
+    rule = compressor._rule
+    if compressor._selects and (rule is None or rule.name not in NEEDS_NO_PLACES):
+        raise ScoreError(
+            f"method must not be {compressor.method!r} behind before_tower: it goes by where tokens are, and does not "
+            f"know which are missing. Policies, what gives scores, and {', '.join(NEEDS_NO_PLACES)} can stand there"
+        )
 
 
 def _check_fraction(name: str, value: object) -> None:

@@ -7,6 +7,7 @@
 //            read), contents
 //
 // Arrays lie in allocations that end where they end, so that a step outside of them is seen. Names and outputs: below.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -259,6 +260,16 @@ const std::map<std::string, Launcher> kLaunchers = {
        return score::cuda::gather(
            c.in<void>("tokens"), c.integer("num_tokens"), c.integer("row_bytes"), c.in<int64_t>("index"),
            c.integer("num_rows"), c.out<void>("out"), emulation::kStream);
+     }},
+    {"thumbnails",
+     [](Call& c) {
+       const int64_t *sizes = c.in<int64_t>("sizes"), *strides = c.in<int64_t>("strides");
+       score::PixelBatch batch{
+           c.in<void>("pixels"), static_cast<score::PixelType>(c.integer("type")), {}, {}, c.integer("rows"),
+           c.integer("columns")};
+       std::copy_n(sizes, 5, batch.sizes);
+       std::copy_n(strides, 5, batch.strides);
+       return score::cuda::thumbnails(batch, c.out<float>("out"), emulation::kStream);
      }},
     {"kept_offsets",
      [](Call& c) {

@@ -48,6 +48,7 @@ def op_arguments(layout: Layout = LAYOUTS["ragged"], seed: int = 0, width: int =
     weights = dict(zip(LAYERS, itertools.chain(*relative_layers), strict=True))
     sizes = {**packed, "tokens_per_frame": layout.tokens_per_frame, "columns": columns}
     rows = {"features": features, "begin": 0, "end": layout.length, "dtype": torch.float32}
+    pixels = torch.randn(layout.length, 3, 2, 6, 7, generator=generator(seed))
     return {
         "surprise": {**frames, "metric": "cosine", "first": 2.5},
         "policy_state": {**frames, "features": features, "begin": 0, "end": layout.length, "dtype": torch.float32},
@@ -68,6 +69,7 @@ def op_arguments(layout: Layout = LAYOUTS["ragged"], seed: int = 0, width: int =
         "gumbel_topk_with_log_prob": {"logits": scores, **packed, **budget, **draws},
         "sample_bernoulli": {"logits": scores, **packed, **draws},
         "gather": {"tokens": tokens, "index": torch.arange(0, layout.length, 3)},
+        "thumbnails": {"pixels": pixels, "rows": 2, "columns": 3},
         "kept_offsets": {**packed, "keep": keep},
         "compress": {**frames, **budget, "scores": scores, "selection": "systematic", "offset": 0.25},
     }

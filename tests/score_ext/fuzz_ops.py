@@ -135,6 +135,9 @@ def documented(op: str, arguments: dict[str, Any]) -> list[tuple[torch.dtype, tu
             return [(torch.bool, (samples, rows)), log_prob, (torch.int32, (samples, videos))]
         case "gather":
             return [(arguments["tokens"].dtype, (len(arguments["index"]), *arguments["tokens"].shape[1:]))]
+        case "thumbnails":
+            cells = int(arguments["rows"]), int(arguments["columns"])
+            return [(torch.float32, (*arguments["pixels"].shape[:2], *cells))]
         case "kept_offsets":
             return [(torch.int32, (videos + 1,))]
         case "compress":

@@ -157,6 +157,7 @@ def fits_after_all(op: str, name: str, dim: int) -> bool:
         ("relative_measures", "tokens", 1),
         ("relative_rows", "features", 1),
         ("plackett_luce_log_prob", "order", 0),
+        *(("thumbnails", "pixels", dim) for dim in range(5)),
     }
 
 
@@ -164,6 +165,8 @@ def fits_after_all(op: str, name: str, dim: int) -> bool:
 def test_tensors_on_another_device(op: str, name: str) -> None:
     """One on the meta device, which has no values: must not be taken for one that has."""
     arguments = op_arguments()[op]
+    if tensor_arguments(arguments) == [name]:
+        pytest.skip("the only tensor: its device is the op's")
     with pytest.raises(REFUSED) as caught:
         call(op, {**arguments, name: arguments[name].to("meta")})
     assert_no_paths(caught.value)

@@ -6,8 +6,21 @@
 namespace score {
 
 enum class DType { kFloat32, kFloat16, kBFloat16 };
+enum class PixelType { kUInt8, kFloat32, kFloat16, kBFloat16 };
 enum class Metric { kCosine, kL2 };
 enum class SelectionRule { kTopK, kSystematic };
+
+// Pictures [N, C, F, H, W] of any strides, and how many rows and columns of cells they are reduced to.
+struct PixelBatch {
+  const void* pixels;
+  PixelType type;
+  int64_t sizes[5];
+  int64_t strides[5];  // in elements
+  int64_t rows, columns;
+
+  int64_t num_planes() const { return sizes[0] * sizes[1]; }
+  int64_t num_cells() const { return num_planes() * rows * columns; }
+};
 
 // Tokens [num_tokens, width], row-major without gaps, and how they fall into videos and frames.
 struct TokenBatch {

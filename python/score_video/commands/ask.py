@@ -17,6 +17,7 @@ from rich.table import Table
 from score_video.commands.frames import Frames
 from score_video.commands.options import Chosen
 from score_video.commands.terminal import printable
+from score_video.compressor import Compressor
 from score_video.drawing.overlay import PICTURES, scale_to_grid, write_pictures
 from score_video.errors import ScoreError
 from score_video.files import output_file, output_folder
@@ -122,7 +123,8 @@ class AnswerReport:
 
 @dataclass(frozen=True)
 class AskReport:
-    """What ``--json`` writes; docs/ask.md describes it. ``full`` is None unless there is an answer on all tokens."""
+    """What ``--json`` writes; docs/ask.md describes it. ``full`` is None unless there is an answer on all tokens,
+    ``before_tower`` unless something chose before the vision tower."""
 
     video: str
     source: SourceFacts
@@ -141,6 +143,7 @@ class AskReport:
     full: AnswerReport | None
     milliseconds_to_load: float
     versions: dict[str, str]
+    before_tower: dict[str, Any] | None = None
 
 
 def run(
@@ -216,10 +219,21 @@ def run(
             full=None if answers.full is None else AnswerReport.of(answers.full),
             milliseconds_to_load=round(phases.milliseconds["load"], 2),
             versions=versions("torch", "transformers", "av"),
+            before_tower=_before_tower(compressor, answers),
         )
         if file is not None:
             file.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _before_tower(compressor: Compressor, answers: Answers) -> dict[str, Any] | None:
+    """``retention`` that was asked for, ``halo``, and how many tokens the tower saw: ``kept`` and, with those, a halo's
+    (``encoded``)."""
+    gate, seen = compressor.before_tower, answers.seen
+    if gate is None or seen is None:
+        return None
+    found = {"kept": len(seen.kept.index), "encoded": len(seen.encoded)}
+    return {"retention": gate.plain_retention, "halo": compressor.halo, **found}
 
 
 def _opened(outputs: AskOutputs, stack: ExitStack) -> tuple[Path | None, Path | None]:
@@ -241,6 +255,9 @@ def print_report(report: AskReport, console: Console) -> None:
     for heading in ("", *names, *(["speed-up"] if len(answers) > 1 else [])):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     visual = f"visual tokens, of {report.tokens['visual']}"
+    if (gate := report.before_tower) is not None:
+        seen = [gate["encoded"], report.tokens["visual"]][: len(answers)]
+        table.add_row("tokens in the vision tower", *map(str, seen))
     table.add_row(visual, *(str(answer.visual_tokens) for answer in answers))
     table.add_row("prompt tokens", *(str(answer.prompt_tokens) for answer in answers), end_section=True)
     for phase in report.compressed.milliseconds:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from score_video.commands.ask import DTYPES
 from score_video.commands.options import Chosen, check_named_once, chosen_by_options
-from score_video.compressor import PRETRAINED
+from score_video.compressor import PRETRAINED, Compressor
 from score_video.errors import ScoreError
 from score_video.mllm.ask import check_policy
 from score_video.progress import Progress
@@ -53,7 +53,14 @@ class Tested:
     log_prob: list[float] = field(default_factory=list)
 
 
-def find_rules(policy: str | None, methods: Sequence[str], selection: str | None, seed: int) -> list[Chosen]:
+def find_rules(
+    policy: str | None,
+    methods: Sequence[str],
+    selection: str | None,
+    seed: int,
+    before_tower: Compressor | None = None,
+    halo: int | None = None,
+) -> list[Chosen]:
     """What the options name: the policy, then each method; without any the policy that comes with the package.
 
     Args:
@@ -61,15 +68,17 @@ def find_rules(policy: str | None, methods: Sequence[str], selection: str | None
         methods: as of :func:`score_video.commands.options.compressor_of_options`, "pretrained" among them.
         selection: "systematic", "topk" or "diverse", for all; None: as each was saved, or has it.
         seed: of the method "random".
+        before_tower, halo: what chooses before the tower, for all.
 
     Raises:
         ScoreError, OSError: as there, or one is named twice.
     """
     check_named_once("--method", "each rule", methods)
-    chosen = [chosen_by_options(policy, None, selection=selection)] if policy is not None or not methods else []
+    for_all: dict[str, Any] = {"selection": selection, "before_tower": before_tower, "halo": halo}
+    chosen = [chosen_by_options(policy, None, **for_all)] if policy is not None or not methods else []
     for name in methods:
         method = None if name == PRETRAINED else name
-        chosen.append(chosen_by_options(None, method, selection=selection, seed=seed if name == "random" else None))
+        chosen.append(chosen_by_options(None, method, **for_all, seed=seed if name == "random" else None))
     return chosen
 
 
@@ -103,26 +112,39 @@ def run(
         check_policy(environment.model, one.compressor.method, one.name)
     full = Tested(ALL, 1.0)
     tested = [(one.compressor, Tested(one.name, retention)) for one in chosen for retention in retentions]
+    for one in chosen:
+        gate = one.compressor.before_tower
+        if gate is not None and max(retentions) > gate.retention:  # type: ignore[operator]
+            raise ScoreError(
+                f"retention must be at most that before the tower, {gate.retention}, got {max(retentions)}: no more is "
+                "left"
+            )
+    # what chooses before the tower sees it run anew; "all tokens" are of a tower that has seen all
+    worlds = {
+        _gate_key(one.compressor): environment.behind(one.compressor.gate)
+        for one in chosen
+        if one.compressor.gate is not None
+    }
     ids: list[str] = []
     tokens: list[int] = []
     asked: list[int] = []
     for begin in range(0, len(examples), BATCH):
         some = [examples[number] for number in range(begin, min(begin + BATCH, len(examples)))]
         batch = environment.encode(some)
+        behind = {key: (world, world.encode(some)) for key, world in worlds.items()}
         lengths = batch.videos.lengths
         ids += [str(example["id"]) for example in some]
         tokens += lengths.tolist()
         asked += [len(example["questions"]) for example in some]
         everything = Selection(torch.arange(len(batch.videos.tokens), device=lengths.device), lengths[None].int())
-        selections = [(full, everything)]
+        selections = [(full, environment, batch, everything)]
         for compressor, result in tested:
+            world, seen = behind.get(_gate_key(compressor), (environment, batch))
             keep = budgets(batch.videos, result.retention).tolist()
-            question = batch.question if compressor.needs_question else None
-            selected = compressor.select(batch.videos, question, keep)
-            selections.append((result, Selection(selected.index, selected.keep[None])))
+            selections.append((result, world, seen, world.select(seen, compressor, keep)))
         count = torch.tensor(asked[begin:], dtype=torch.float64)
-        for result, selection in selections:
-            outcome = environment.answer(batch, selection)
+        for result, world, seen, selection in selections:
+            outcome = world.answer(seen, selection)
             result.kept += selection.keep[0].tolist()
             result.right += (outcome.correct[0].double().cpu() * count).tolist()
             result.log_prob += (outcome.log_prob[0].double().cpu() * count).tolist()
@@ -152,6 +174,12 @@ def run(
         ],
         "versions": versions("torch", "transformers"),
     }
+
+
+def _gate_key(compressor: Compressor) -> str:
+    """What tells one choice before the tower from another; compressors that share one share its features."""
+    gate = compressor.gate
+    return "" if gate is None else f"{id(compressor.before_tower)} {gate.halo}"
 
 
 def _row(result: Tested, full: Tested, tokens: Sequence[int], asked: Sequence[int]) -> dict[str, Any]:

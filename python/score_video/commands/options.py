@@ -66,6 +66,8 @@ def compressor_of_options(
     retention: float | None = None,
     selection: str | None = None,
     seed: int | None = None,
+    before_tower: Compressor | None = None,
+    halo: int | None = None,
 ) -> Compressor:
     """What the options name; what they leave open is as it was saved, or as :class:`Compressor` has it.
 
@@ -75,6 +77,8 @@ def compressor_of_options(
             class that is called without arguments; or None. With neither it is the policy that comes with the package.
         retention, selection: settings of the compressor; None: as it was saved, or its default.
         seed: of the random rule; None: as it was saved, or 0.
+        before_tower, halo: what chooses before the vision tower, and rings of neighbours that it sees besides; None: as
+            it was saved, or nothing.
 
     Raises:
         ScoreError, OSError: both are given, one does not exist or is damaged, or they do not go together.
@@ -82,6 +86,7 @@ def compressor_of_options(
     if policy is not None and method is not None:
         raise ScoreError("give --policy or --method, not both")
     overrides: dict[str, Any] = {"retention": retention, "selection": selection}
+    overrides |= {"before_tower": before_tower, "halo": halo}
     if method is not None and ":" in method:
         rule: Any = find(METHODS, method)
         given = {name: value for name, value in overrides.items() if value is not None}
@@ -92,3 +97,23 @@ def compressor_of_options(
     if method is not None:
         find_method(method)  # a folder or an id is not meant here
     return Compressor.from_pretrained(policy or method or PRETRAINED, **overrides, seed=seed)
+
+
+def gate_of_option(text: str | None) -> Compressor | None:
+    """What ``--before-tower NAME:RETENTION`` stands for, NAME as for ``--method`` or a saved policy; None: nothing.
+
+    Raises:
+        ScoreError, OSError: it has another form, or as :func:`compressor_of_options`.
+    """
+    if text is None:
+        return None
+    name, _, share = text.rpartition(":")
+    try:
+        retention = float(share)
+    except ValueError:
+        retention = -1.0
+    if not name or not 0 < retention <= 1:
+        raise ScoreError(f"--before-tower must be NAME:RETENTION, such as surprise-l2:0.3, got {text!r}")
+    if name in METHODS or ":" in name:
+        return compressor_of_options(None, name, retention=retention)
+    return compressor_of_options(None if name == PRETRAINED else name, None, retention=retention)

@@ -18,6 +18,7 @@ import torch
 from packaging.version import Version
 from torch import Tensor
 
+from score_video.before_tower import Gate, Seen
 from score_video.errors import ScoreError
 from score_video.mllm.prompt import Prompt
 from score_video.mllm.registry import FAMILIES, refusal
@@ -52,12 +53,15 @@ class Visuals:
         features: the same rows as they go into the prompts.
         fixed: what goes in unabridged: images, separators. None: nothing.
         owner: int64 [V], the prompt that each video belongs to.
+        seen: which tokens the vision tower has seen, where something was chosen before it; the others are filled in.
+            None: all.
     """
 
     videos: PackedVideos
     features: Features
     fixed: Features | None
     owner: Tensor
+    seen: Seen | None = None
 
 
 class Adapter(ABC):
@@ -86,9 +90,16 @@ class Adapter(ABC):
 
     @abstractmethod
     def encode(
-        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, visual_layout: VisualLayout | None
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        prompt: Prompt,
+        visual_layout: VisualLayout | None,
+        gate: Gate | None = None,
     ) -> Visuals | None:
         """Runs the vision side. None: there is no video in the inputs. ``visual_layout``: only if ``mixes_pictures``.
+
+        ``gate``: chooses what of the videos the tower sees; only where :mod:`score_video.mllm.gated` has the family.
 
         Raises ValueError where the inputs contradict each other, or hold what cannot be compressed exactly.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from score_video.before_tower import Gate, Seen
+from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import find_adapter
-from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs
+from score_video.mllm.compress import CompressedInputs, EncodedInputs, encode_inputs, gate_of
 from score_video.mllm.conversation import Clip, chat_text, frames_for, model_inputs
 from score_video.packed import PackedVideos, Selection, Selector
 from score_video.policy import SurprisePolicy
@@ -65,12 +67,14 @@ class Answers:
         full: on all of them; None where it was not asked for.
         video: the tokens of the video, a batch of one.
         index: int64 [K], which of them are kept.
+        seen: which of them the vision tower saw for the compressed answer; None: all.
     """
 
     compressed: Answer
     full: Answer | None
     video: PackedVideos
     index: Tensor
+    seen: Seen | None = None
 
 
 def check_policy(model: Any, decides: object, name: str) -> None:
@@ -101,7 +105,8 @@ def ask(
 ) -> Answers:
     """Answers about a video. Greedily, so that the two answers of a comparison differ by what was seen alone.
 
-    A small question is asked first, unmeasured (:func:`warm_up_clip`). The vision tower runs once, for both answers.
+    A small question is asked first, unmeasured (:func:`warm_up_clip`). The vision tower runs once, for both answers;
+    where a compressor chooses before it, twice: the answer on all tokens is of a tower that has seen all.
 
     Args:
         model: supported, on the device of what selects.
@@ -123,15 +128,22 @@ def ask(
     if max_new_tokens < 1:
         raise ScoreError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     text = chat_text(processor, question)
-    small = _Run(model, processor, selector, Phases(None))
+    everything = without_gate(selector)  # a warm-up clip may be too short for what chooses before the tower
+    small = _Run(model, processor, everything, Phases(None))
     small.answer(small.encode(warm_up_clip(clip), text), 2)
 
     run = _Run(model, processor, selector, Phases(progress, lambda: synchronize(model.device)))
     run.phases.milliseconds.update(before or {})
     encoded = run.encode(clip, text)
     compressed, selected = run.answer(encoded, max_new_tokens)
-    full = run.answer_in_full(encoded, max_new_tokens) if compare else None
-    return Answers(compressed, full, encoded.visuals.videos, selected.index)
+    full = None
+    if compare and encoded.visuals.seen is None:
+        full = run.answer_in_full(encoded, max_new_tokens)
+    elif compare:
+        whole = _Run(model, processor, everything, Phases(progress, lambda: synchronize(model.device)))
+        whole.phases.milliseconds.update(before or {})
+        full = whole.answer_in_full(whole.encode(clip, text), max_new_tokens)
+    return Answers(compressed, full, encoded.visuals.videos, selected.index, encoded.visuals.seen)
 
 
 class _Run:
@@ -146,7 +158,7 @@ class _Run:
 
     @torch.no_grad()
     def encode(self, clip: Clip, text: str) -> EncodedInputs:
-        encoded = see_clip(self._model, self._processor, clip, text, self.phases)
+        encoded = see_clip(self._model, self._processor, clip, text, self.phases, gate_of(self._selector))
         assert encoded is not None  # the template puts the video into the prompt, or the processor has complained
         self._shared = dict(self.phases.milliseconds)
         return encoded
@@ -194,12 +206,15 @@ class _Run:
         )
 
 
-def see_clip(model: Any, processor: Any, clip: Clip, text: str, phases: Phases) -> EncodedInputs | None:
+def see_clip(
+    model: Any, processor: Any, clip: Clip, text: str, phases: Phases, gate: Gate | None = None
+) -> EncodedInputs | None:
     """A prompt with a clip after the processor and the vision side; None: the processor put no video into it.
 
     Args:
         text: of :func:`score_video.mllm.conversation.chat_text`.
-        phases: measures "processor" and "vision tower".
+        phases: measures "processor" and "vision tower", a choice before the tower in it.
+        gate: chooses what of the clip the vision tower sees; None: all.
 
     Raises:
         ValueError: what the processor or :func:`score_video.mllm.encode_inputs` refuses.
@@ -207,9 +222,16 @@ def see_clip(model: Any, processor: Any, clip: Clip, text: str, phases: Phases) 
     with phases("processor"):
         inputs = model_inputs(model, processor, clip, text)
     with phases("vision tower"):
-        encoded = encode_inputs(model, inputs, visual_layout=find_adapter(model).layout_of(len(clip.frames)))
+        layout = find_adapter(model).layout_of(len(clip.frames))
+        encoded = encode_inputs(model, inputs, visual_layout=layout, gate=gate)
         synchronize(model.device)
     return encoded
+
+
+def without_gate(selector: Selector) -> Selector:
+    """What a selector does after the tower alone; itself where it chooses nothing before it."""
+    gated = isinstance(selector, Compressor) and selector.gate is not None
+    return replace(selector, before_tower=None, halo=0) if gated else selector  # type: ignore[type-var]
 
 
 def warm_up_clip(clip: Clip) -> Clip:

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import score_ext
+from score_video.before_tower import Gate, Seen
+from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import Adapter, Features, VisualLayout, Visuals, find_adapter
+from score_video.mllm.gated import check_gate
 from score_video.mllm.prompt import IGNORED, Prompt, Shortening, read_prompt
 from score_video.mllm.registry import FAMILIES
 from score_video.packed import PackedVideos, Selection, Selector, check_selection, needs_question
@@ -102,8 +106,13 @@ class EncodedInputs:
         return mean[self.visuals.owner]
 
     def select(self, selector: Selector) -> Selection:
-        """What a selector keeps of the videos; it is given the question if it needs it (:class:`Selector`)."""
-        return selector.select(self.visuals.videos, self.question() if needs_question(selector) else None)
+        """What a selector keeps of the videos; it is given the question if it needs it (:class:`Selector`).
+
+        Raises:
+            ScoreError: something was chosen before the tower, and the selector is no compressor.
+        """
+        question = self.question() if needs_question(selector) else None
+        return select(selector, self.visuals.videos, self.visuals.seen, question)
 
     def compress(self, selected: Selection) -> CompressedInputs:
         """Prompts with the selected tokens alone.
@@ -112,11 +121,13 @@ class EncodedInputs:
             selected: rows of ``visuals.videos``, and how many of them are each video's.
 
         Raises:
-            ValueError: ``selected`` is not ascending rows of the videos, miscounts them, or a dropped place has a
-                label.
+            ValueError: ``selected`` is not ascending rows of the videos, miscounts them, has some that were not chosen
+                before the tower, or a dropped place has a label.
         """
         prompt, features, fixed = self.prompt, self.visuals.features, self.visuals.fixed
         check_selection(selected, self.visuals.videos)
+        if (seen := self.visuals.seen) is not None and not torch.isin(selected.index, seen.kept.index).all():
+            raise ScoreError("selected.index must be of tokens that were chosen before the vision tower")
         chosen = features.placeholders.new_zeros(len(features.rows)).index_fill_(0, selected.index, True)  # [L]
         kept = (prompt.attention_mask.bool() & ~features.placeholders).masked_scatter_(features.placeholders, chosen)
         if prompt.labels is not None and (prompt.labels[~kept] != IGNORED).any():
@@ -125,6 +136,26 @@ class EncodedInputs:
         videos = Features(rows, features.placeholders, tuple(deepstack))
         arguments, before_use = shorten_prompts(self.model, self.adapter, prompt, kept, videos, fixed)
         return CompressedInputs({**self.others, **arguments}, self.visuals.videos, selected, before_use, kept)
+
+
+def select(selector: Selector, videos: PackedVideos, seen: Seen | None, question: Tensor | None) -> Selection:
+    """What a selector keeps of videos, of which a tower has seen some tokens; None: all.
+
+    Raises:
+        ScoreError: it has seen some, and the selector is no compressor.
+    """
+    if seen is None:
+        return selector.select(videos, question)
+    if not isinstance(selector, Compressor):
+        raise ScoreError(
+            f"selector must be a Compressor where something is chosen before the tower, got {type(selector).__name__}"
+        )
+    return selector.select_seen(videos, seen, question)
+
+
+def gate_of(selector: Selector) -> Gate | None:
+    """What a selector chooses before the tower with; None: it does not."""
+    return selector.gate if isinstance(selector, Compressor) else None
 
 
 def shorten_prompts(
@@ -163,7 +194,7 @@ def shorten_prompts(
 
 @renamed_arguments(pictures="visual_layout")
 def encode_inputs(
-    model: Any, inputs: Mapping[str, Any], *, visual_layout: VisualLayout | None = None
+    model: Any, inputs: Mapping[str, Any], *, visual_layout: VisualLayout | None = None, gate: Gate | None = None
 ) -> EncodedInputs | None:
     """Runs a model's vision side on a processor's output.
 
@@ -176,15 +207,19 @@ def encode_inputs(
             SmolVLM). None: the text in front of each tells, read with the tokenizer beside the model. Or with the
             number of chunks or frames of each video, for families whose inputs do not say which belong together
             (Kimi-K2.5, MiniMax-M3, MiniCPM). None: those that follow each other with little between them.
+        gate: chooses what of the videos the vision tower sees (``Compressor.gate``); images it sees whole. None: all.
 
     Returns:
         what :meth:`EncodedInputs.compress` goes on from; None where there is no video.
 
     Raises:
         TypeError: a model that is not supported (lists those that are), or inputs that are no tensors.
-        ValueError: inputs that contradict each other, or with which compression could not be exact; says why.
+        ValueError: inputs that contradict each other, or with which compression could not be exact; says why. Or a gate
+            before a tower that cannot be run in part.
     """
     adapter = find_adapter(model)
+    if gate is not None:
+        check_gate(model, gate)
     # the cache is called past_key_values up to transformers 5.23
     if any(inputs.get(name) is not None for name in ("position_ids", "past_key_values", "cache")):
         raise ScoreError("inputs must be a prompt from its beginning, without position_ids, past_key_values or cache")
@@ -193,7 +228,7 @@ def encode_inputs(
             f"visual_layout must be None for {model.config.model_type}: its inputs tell images from videos"
         )
     prompt = read_prompt(inputs)
-    visuals = adapter.encode(model, inputs, prompt, visual_layout)
+    visuals = adapter.encode(model, inputs, prompt, visual_layout, gate)
     if visuals is None:
         return None
     config = model.config.get_text_config()
@@ -224,7 +259,8 @@ def compress_inputs(
     """Shortens a batch of prompts to the visual tokens that a selector keeps.
 
     All videos of the batch are compressed in one call. What is kept keeps its position; images and text stay whole.
-    The answer is that of the stock model with the dropped tokens masked out.
+    The answer is that of the stock model with the dropped tokens masked out; with a compressor's ``before_tower`` the
+    vision tower sees a part of the videos, and its features differ (docs/before_the_tower.md).
 
     Args:
         model, inputs, visual_layout: as for :func:`encode_inputs`.
@@ -234,7 +270,7 @@ def compress_inputs(
     Raises:
         TypeError, ValueError: as :func:`encode_inputs`, :meth:`EncodedInputs.compress` and the selector.
     """
-    encoded = encode_inputs(model, inputs, visual_layout=visual_layout)
+    encoded = encode_inputs(model, inputs, visual_layout=visual_layout, gate=gate_of(selector))
     return CompressedInputs(inputs) if encoded is None else encoded.compress(encoded.select(selector))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import score_ext
 from score_video.errors import ScoreError
-from score_video.mllm.compress import CompressedInputs, shorten_prompts
+from score_video.mllm.compress import CompressedInputs, gate_of, select, shorten_prompts
 from score_video.mllm.conversation import Clip, chat_ids, chat_text
 from score_video.mllm.environment.encoded_video import EncodedVideo, encode_video
 from score_video.mllm.environment.feature_cache import (
@@ -168,9 +168,9 @@ def compress_video(
         )
     phases = phases or Phases()
     with phases("vision tower"):
-        encoded = encode_video(model, processor, clip)
+        encoded = encode_video(model, processor, clip, gate_of(selector))
     with phases("compression"):
-        selected = selector.select(encoded.packed())
+        selected = select(selector, encoded.packed(), encoded.seen, None)
         rows, *deepstack = (
             score_ext.gather(part, selected.index) for part in (encoded.features.rows, *encoded.features.deepstack)
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import VisualLayout, find_adapter
 from score_video.mllm.caches import CACHES, cached_length, given_cache
-from score_video.mllm.compress import CompressedInputs, encode_inputs
+from score_video.mllm.compress import CompressedInputs, encode_inputs, gate_of
 from score_video.mllm.first_pass import first_pass, inner_model
 from score_video.mllm.later_turn import FirstTurn
 from score_video.mllm.method_patch import MethodPatch, frame_not_compiled, not_compiled, parameter_names
@@ -234,7 +234,7 @@ class Wrapping:
             )
         inputs = {name: value for name, value in given.items() if not self._is_option(name, value)}
         with phases("vision tower"):
-            encoded = encode_inputs(self.model, inputs, visual_layout=layout)
+            encoded = encode_inputs(self.model, inputs, visual_layout=layout, gate=gate_of(self.selector))
         if encoded is None:
             return None
         with phases("compression"):

@@ -211,8 +211,9 @@ def test_the_numbers(model: Path, moving: Path) -> None:
             "selection",
             "seed",
         ),
-        *("retention", "tokens", "compressed", "full", "versions", "milliseconds_to_load"),
+        *("retention", "tokens", "compressed", "full", "versions", "milliseconds_to_load", "before_tower"),
     }
+    assert report["before_tower"] is None
     answer = report["compressed"]
     assert set(answer) == {
         *("answer", "visual_tokens", "prompt_tokens", "new_tokens", "milliseconds", "milliseconds_to_first_token"),

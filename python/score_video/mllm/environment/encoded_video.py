@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.before_tower import Gate, Seen
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import Adapter, Features, Visuals, find_adapter
 from score_video.mllm.compress import EncodedInputs, encode_inputs
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, model_inputs
 from score_video.mllm.prompt import Prompt
-from score_video.packed import PackedVideos
+from score_video.packed import PackedVideos, Selection
 
 _ANY_QUESTION = "What is shown?"  # the entry is the same whatever is asked
 _TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids")
@@ -51,6 +52,7 @@ class EncodedVideo:
         ids: int64 [S], what stands in its place.
         types: int64 [S] each, their ``mm_token_type_ids`` and the like, by name.
         others: the processor's outputs that are neither text nor pixels: grids, times.
+        seen: which tokens the vision tower has seen; the others are filled in. None: all.
     """
 
     features: Features
@@ -61,6 +63,7 @@ class EncodedVideo:
     ids: Tensor
     types: Mapping[str, Tensor]
     others: Mapping[str, Tensor]
+    seen: Seen | None = None
 
     def packed(self) -> PackedVideos:
         """The video as a batch of one."""
@@ -71,7 +74,7 @@ class EncodedVideo:
         """:meth:`prompt`, as :func:`score_video.mllm.encode_inputs` would return it."""
         made = self.prompt(model, text_ids, answer)
         owner = torch.zeros(1, dtype=torch.int64, device=self.features.rows.device)
-        visuals = Visuals(self.packed(), made.features, made.fixed, owner)
+        visuals = Visuals(self.packed(), made.features, made.fixed, owner, self.seen)
         return EncodedInputs(model, made.adapter, made.prompt, visuals, {})
 
     def prompt(self, model: Any, text_ids: Tensor, answer: Sequence[int] = ()) -> PromptAboutVideo:
@@ -115,6 +118,8 @@ class EncodedVideo:
             if part is not None:
                 tensors |= {f"{name}.rows": part.rows, f"{name}.placeholders": part.placeholders}
                 tensors |= {f"{name}.deepstack.{n}": layer for n, layer in enumerate(part.deepstack)}
+        if self.seen is not None:
+            tensors |= {"seen.kept": self.seen.kept.index, "seen.encoded": self.seen.encoded}
         return tensors | {f"others.{name}": value for name, value in self.others.items()}
 
     @staticmethod
@@ -129,6 +134,11 @@ class EncodedVideo:
         def named(prefix: str) -> dict[str, Tensor]:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
+        seen: Seen | None = None
+        if "seen.kept" in tensors:
+            index = tensors["seen.kept"]
+            keep = torch.tensor([len(index)], dtype=torch.int32, device=index.device)
+            seen = Seen(Selection(index, keep), tensors["seen.encoded"])
         tokens_per_frame, columns = tensors["geometry"].tolist()
         return EncodedVideo(
             part("features"),
@@ -139,19 +149,25 @@ class EncodedVideo:
             tensors["ids"],
             named("types."),
             named("others."),
+            seen,
         )
 
 
 @torch.no_grad()
-def encode_video(model: Any, processor: Any, clip: Clip) -> EncodedVideo:
+def encode_video(model: Any, processor: Any, clip: Clip, gate: Gate | None = None) -> EncodedVideo:
     """Runs the processor and the model's vision side.
+
+    Args:
+        model, processor: supported, as transformers loads them.
+        clip: the video.
+        gate: chooses what of it the vision tower sees; None: all.
 
     Raises:
         ValueError: the model sees no video in what the processor makes, or several.
     """
     text = chat_text(processor, _ANY_QUESTION)
     inputs = model_inputs(model, processor, clip, text)
-    encoded = encode_inputs(model, inputs, visual_layout=find_adapter(model).layout_of(len(clip.frames)))
+    encoded = encode_inputs(model, inputs, visual_layout=find_adapter(model).layout_of(len(clip.frames)), gate=gate)
     if encoded is None or encoded.visuals.videos.num_videos != 1:
         found = 0 if encoded is None else encoded.visuals.videos.num_videos
         raise ScoreError(f"processor must make one video of one, got {found}")
@@ -173,6 +189,7 @@ def encode_video(model: Any, processor: Any, clip: Clip) -> EncodedVideo:
         ids[begin : len(ids) - end],
         {name: inputs[name][0, begin : len(ids) - end] for name in _TYPES if name in inputs},
         {name: value for name, value in inputs.items() if name not in text_like and not name.startswith("pixel_")},
+        encoded.visuals.seen,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.before_tower import Gate, Seen
+from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import find_adapter
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, clip_of_frames, read_clip
@@ -18,6 +22,7 @@ from score_video.mllm.environment.answers import AnswerScore, Question, make_que
 from score_video.mllm.environment.encoded_video import EncodedVideo, encode_video
 from score_video.mllm.environment.feature_cache import FeatureCache, model_identity, processor_identity
 from score_video.mllm.environment.scoring import VideoFeatures
+from score_video.mllm.gated import check_gate
 from score_video.packed import PackedVideos
 from score_video.rl.curriculum import as_pseudo_video
 from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection, UnreadableError
@@ -36,6 +41,7 @@ class _Payload:
 
     Attributes:
         features: of the batch's videos.
+        seen: which of their tokens the vision tower has seen; None: all.
         questions: of each video.
         keys: what stands for each of these and the content of its video; None for a pseudo-video, which is new each
             time.
@@ -45,6 +51,7 @@ class _Payload:
     features: VideoFeatures
     questions: list[list[Question]]
     keys: list[list[str | None]]
+    seen: Seen | None = None
     references: list[AnswerScore] | None = None
 
 
@@ -106,12 +113,26 @@ class MllmEnvironment:
         self.max_pixels = max_pixels
         self.max_tokens_per_forward = max_tokens_per_forward
         self.one_question = one_question
+        self.gate: Gate | None = None
         self._full: dict[str, Tensor] = {}  # log_prob on all tokens, by _Payload.keys
         self._cache: FeatureCache | None = None
         if cache_dir is not None:
             identity = {"num_frames": num_frames, "max_pixels": max_pixels}
             models = {"model": model_identity(model), "processor": processor_identity(processor)}
             self._cache = FeatureCache(cache_dir, {**identity, **models})
+
+    def behind(self, gate: Gate) -> MllmEnvironment:
+        """The same, but that a gate chooses what of each video the vision tower sees.
+
+        Raises:
+            ScoreError: the tower cannot be run in part; or there is a cache, and the gate is a rule of your own.
+        """
+        check_gate(self.model, gate)
+        other = copy.copy(self)
+        other.gate, other._full = gate, {}
+        if self._cache is not None:
+            other._cache = self._cache.with_identity(gate=gate.identity())
+        return other
 
     @property
     def token_width(self) -> int:
@@ -157,8 +178,24 @@ class MllmEnvironment:
         layers = zip(*(video.features.deepstack for video in encoded), strict=True)
         deepstack = tuple(torch.cat(list(layer)) for layer in layers)
         features = VideoFeatures(packed, deepstack, [video.fixed for video in encoded])
-        payload = _Payload(features, questions, keys)
+        payload = _Payload(features, questions, keys, _seen(encoded))
         return EncodedBatch(packed, payload, torch.cat(embeddings) if embeddings else None)
+
+    def select(self, batch: EncodedBatch, compressor: Compressor, keep: Sequence[int]) -> Selection:
+        """What a compressor keeps of a batch of this environment, of one choice for each video: keep [1, B].
+
+        Args:
+            batch: of :meth:`encode`.
+            compressor: behind the environment's gate where it has one; it is given the question if it looks at it.
+            keep: the counts, to which what the gate kept is the limit.
+        """
+        question = batch.question if compressor.needs_question else None
+        seen = batch.payload.seen
+        if seen is None:
+            selected = compressor.select(batch.videos, question, keep)
+        else:
+            selected = compressor.select_seen(batch.videos, seen, question, keep)
+        return Selection(selected.index, selected.keep[None])
 
     @torch.no_grad()
     def answer(
@@ -283,9 +320,21 @@ class MllmEnvironment:
     def _encode_clip(self, clip: Clip, name: str) -> EncodedVideo:
         """Raises UnreadableError for what the processor refuses: a shape, say, that its model cannot take."""
         try:
-            return encode_video(self.model, self.processor, clip)
+            return encode_video(self.model, self.processor, clip, self.gate)
         except ValueError as error:
             raise UnreadableError(f"{name}: {error}") from error
+
+
+def _seen(videos: Sequence[EncodedVideo]) -> Seen | None:
+    """What the tower has seen of several videos, one after the other."""
+    every = [video.seen for video in videos]
+    if any(seen is None for seen in every):
+        return None
+    starts = itertools.accumulate((len(video.features.rows) for video in videos), initial=0)
+    parts = [(seen, start) for seen, start in zip(every, starts, strict=False) if seen is not None]
+    kept = torch.cat([seen.kept.index + start for seen, start in parts])
+    keep = torch.cat([seen.kept.keep for seen, _ in parts])
+    return Seen(Selection(kept, keep), torch.cat([seen.encoded + start for seen, start in parts]))
 
 
 def kept_tokens(selection: Selection, videos: PackedVideos) -> list[list[Tensor]]:

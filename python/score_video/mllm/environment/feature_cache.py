@@ -53,6 +53,10 @@ class FeatureCache:
                 if time.time() - file.stat().st_mtime > _ABANDONED:
                     file.unlink()
 
+    def with_identity(self, **more: Any) -> FeatureCache:
+        """The same folder, of entries that follow from more."""
+        return FeatureCache(self.folder, {**self._identity, **more})
+
     def path(self, video: str | Path) -> Path:
         """The entry of a video file, by its content; it need not be there. Raises OSError: it cannot be read."""
         with Path(video).open("rb") as file:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.before_tower import Gate, Seen
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import (
     Adapter,
@@ -27,6 +28,7 @@ from score_video.mllm.adapter import (
     features_at,
     owner_of_videos,
 )
+from score_video.mllm.partial_frames import frames_of
 from score_video.mllm.prompt import Prompt
 from score_video.packed import PackedVideos
 
@@ -67,6 +69,14 @@ class FrameByFrame(Adapter):
         """[F, D], of all pictures in the order of the prompts, and how many of them a frame has."""
 
     @abstractmethod
+    def tokens_per_frame(self, model: Any) -> int:
+        """How many tokens a frame has, as the model's configuration has it."""
+
+    @abstractmethod
+    def tiles(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """All pictures in the order of the prompts, [P, 3, H, W]; and what encodes some, int64 [K] -> [K * n, D]."""
+
+    @abstractmethod
     def surely_images(self, ids: Sequence[int], runs: Sequence[_Run], frame: int) -> list[int]:
         """For each run, in a prompt's token ids: how many runs the image has that begins there; 0: it may be a frame.
 
@@ -89,13 +99,22 @@ class FrameByFrame(Adapter):
         return [[("video", frames)]]
 
     def encode(
-        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, visual_layout: VisualLayout | None
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        prompt: Prompt,
+        visual_layout: VisualLayout | None,
+        gate: Gate | None = None,
     ) -> Visuals | None:
         if inputs.get("pixel_values") is None:
             return None
-        rows, frame = self.rows(model, inputs)
-        whole = features_at(prompt, prompt.input_ids == model.config.image_token_id, rows, "picture")
-        runs = _runs(whole.placeholders)
+        pictures = prompt.input_ids == model.config.image_token_id
+        if gate is None:
+            rows, frame = self.rows(model, inputs)
+            features_at(prompt, pictures, rows, "picture")  # are there as many as places?
+        else:
+            frame = self.tokens_per_frame(model)
+        runs = _runs(pictures)
         if visual_layout is None:
             visual_layout = self._read(model, prompt, runs, frame)
         sizes: list[int] = []  # of every video, in frames
@@ -111,14 +130,41 @@ class FrameByFrame(Adapter):
             sizes += [count for kind, count in said if kind == "video"]
         if not sizes:
             return None
-        lengths = torch.tensor([run.length for row in runs for run in row], device=rows.device)
-        of_video = torch.tensor(video_runs, device=rows.device).repeat_interleave(lengths)  # [F]
+        lengths = torch.tensor([run.length for row in runs for run in row], device=pictures.device)
+        of_video = torch.tensor(video_runs, device=pictures.device).repeat_interleave(lengths)  # [F]
+        seen: Seen | None = None
+        if gate is not None:
+            rows, seen = self._gated_rows(model, inputs, gate, sizes, of_video, frame)
+        whole = features_at(prompt, pictures, rows, "picture")
         places = torch.zeros_like(whole.placeholders)
         places[whole.placeholders] = of_video
         side = math.isqrt(frame)
         videos = PackedVideos.from_grids(rows[of_video], [(frames, side, side) for frames in sizes])
         fixed = Features(rows[~of_video], whole.placeholders & ~places)
-        return Visuals(videos, Features(videos.tokens, places), fixed, owner_of_videos(videos, places))
+        return Visuals(videos, Features(videos.tokens, places), fixed, owner_of_videos(videos, places), seen)
+
+    def _gated_rows(
+        self, model: Any, inputs: Mapping[str, Any], gate: Gate, sizes: list[int], of_video: Tensor, frame: int
+    ) -> tuple[Tensor, Seen]:
+        """As :meth:`rows`, of images and of the frames that a gate keeps; the others are filled in.
+
+        Args:
+            sizes: the frames of each video.
+            of_video: bool [F], of all tokens.
+            frame: how many of them a frame has.
+        """
+        tiles, encode = self.tiles(model, inputs)
+        video_tile = of_video[::frame]
+        if len(tiles) != len(video_tile):
+            count = int(video_tile.numel())
+            raise ScoreError(f"inputs['pixel_values'] must have {count} pictures of {frame} tokens, got {len(tiles)}")
+        frames = video_tile.nonzero()[:, 0]
+        found = frames_of(gate, tiles[frames], sizes, lambda index: encode(frames[index]))
+        rows = found.rows.new_empty(len(of_video), found.rows.shape[1])
+        rows[of_video] = found.rows
+        if len(frames) < len(tiles):
+            rows[~of_video] = encode((~video_tile).nonzero()[:, 0])
+        return rows, found.seen
 
     def _read(self, model: Any, prompt: Prompt, runs: Sequence[Sequence[_Run]], frame: int) -> list[list[Any]]:
         """What each prompt shows. Raises ValueError where its text does not tell."""
@@ -167,6 +213,14 @@ class InternVL(FrameByFrame):
 
     marks = 1  # <img>
 
+    def tokens_per_frame(self, model: Any) -> int:
+        vision = model.config.vision_config
+        return int(vision.image_size[0] // vision.patch_size[0] * model.config.downsample_ratio) ** 2
+
+    def tiles(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        pixels: Tensor = inputs["pixel_values"]
+        return pixels, lambda index: self.rows(model, {"pixel_values": pixels[index]})[0]
+
     def rows(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, int]:
         tiles: Tensor = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output  # [P, n, D]
         return tiles.flatten(0, 1), tiles.shape[1]
@@ -198,8 +252,24 @@ class SmolVLM(FrameByFrame):
     def rows(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, int]:
         mask = inputs.get("pixel_attention_mask")
         rows = model.get_image_features(inputs["pixel_values"], mask, return_dict=True).pooler_output
+        return torch.cat(list(rows)), self.tokens_per_frame(model)
+
+    def tokens_per_frame(self, model: Any) -> int:
         vision = model.config.vision_config
-        return torch.cat(list(rows)), (vision.image_size // vision.patch_size // model.config.scale_factor) ** 2
+        return int(vision.image_size // vision.patch_size // model.config.scale_factor) ** 2
+
+    def tiles(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        pixels = inputs["pixel_values"].flatten(0, 1)
+        there = pixels.flatten(1).any(1)  # prompts with fewer are padded with zeros, which the model leaves out too
+        masks = inputs.get("pixel_attention_mask")
+        pixels, masks = pixels[there], None if masks is None else masks.flatten(0, 1)[there]
+
+        def encode(index: Tensor) -> Tensor:
+            some = {"pixel_values": pixels[None, index]}
+            some |= {} if masks is None else {"pixel_attention_mask": masks[None, index]}
+            return self.rows(model, some)[0]
+
+        return pixels, encode
 
     def surely_images(self, ids: Sequence[int], runs: Sequence[_Run], frame: int) -> list[int]:
         """A tile has its row and column in front of it; the last run of a prompt is a whole image, or a frame."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from score_video.before_tower import Gate, Seen
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import Adapter, Features, VisualLayout, Visuals, features_at, owner_of_videos
 from score_video.mllm.first_pass import CompressedOutput, keep_mask
@@ -45,15 +46,29 @@ class General(Adapter):
     )
 
     def encode(
-        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, visual_layout: VisualLayout | None
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        prompt: Prompt,
+        visual_layout: VisualLayout | None,
+        gate: Gate | None = None,
     ) -> Visuals | None:
         if inputs.get("pixel_values_videos") is None:
             return None
         self.check(model, inputs)
         image_places, video_places = self.placeholders(model, inputs, prompt)
-        output = self.features(core(model).get_video_features, inputs, "video")
-        features = features_of(output, prompt, video_places, "video")
-        grids = self.grids(model, inputs, [len(piece) for piece in output.pooler_output])
+        seen: Seen | None = None
+        if gate is None:
+            output = self.features(core(model).get_video_features, inputs, "video")
+            features = features_of(output, prompt, video_places, "video")
+            counts = [len(piece) for piece in output.pooler_output]
+        else:
+            from score_video.mllm.gated import gated_features  # it builds on this module
+
+            gated = gated_features(model, inputs, gate)
+            features = features_at(prompt, video_places, gated.rows, "video", gated.deepstack)
+            counts, seen = gated.counts, gated.seen
+        grids = self.grids(model, inputs, counts)
         if visual_layout is not None or self.mixes_pictures:
             grids = join_chunks(grids, prompt, image_places, video_places, visual_layout)
         videos = PackedVideos.from_grids(features.rows, grids)
@@ -62,7 +77,7 @@ class General(Adapter):
             output = self.features(core(model).get_image_features, inputs, "image")
             fixed = features_of(output, prompt, image_places, "image")
         self.check_types(inputs, prompt, image_places, video_places)
-        return Visuals(videos, features, fixed, owner_of_videos(videos, features.placeholders))
+        return Visuals(videos, features, fixed, owner_of_videos(videos, features.placeholders), seen)
 
     def check(self, model: Any, inputs: Mapping[str, Any]) -> None:
         """Raises ValueError where the inputs are not as the family's processor makes them."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.before_tower import Gate, Seen
 from score_video.mllm.adapter import (
     Adapter,
     Features,
@@ -19,6 +20,7 @@ from score_video.mllm.adapter import (
     owner_of_videos,
 )
 from score_video.mllm.families.general import core
+from score_video.mllm.partial_frames import frames_of
 from score_video.mllm.prompt import Prompt
 from score_video.packed import PackedVideos
 
@@ -31,12 +33,21 @@ class LlavaNextVideo(Adapter):
     classes = 0  # tokens in front of each frame that are no part of it
 
     def encode(
-        self, model: Any, inputs: Mapping[str, Any], prompt: Prompt, visual_layout: VisualLayout | None
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        prompt: Prompt,
+        visual_layout: VisualLayout | None,
+        gate: Gate | None = None,
     ) -> Visuals | None:
         if (pixels := inputs.get("pixel_values_videos")) is None:
             return None
-        rows = self._video_features(model, pixels)
-        rows = rows.reshape(len(pixels), -1, rows.shape[-1])  # [V, frames * (classes + side * side) + newlines, D]
+        seen: Seen | None = None
+        if gate is None:
+            rows = self._video_features(model, pixels)
+            rows = rows.reshape(len(pixels), -1, rows.shape[-1])  # [V, frames * (classes + side * side) + newlines, D]
+        else:
+            rows, seen = self._gated_features(model, pixels, gate)
         whole = features_at(prompt, prompt.input_ids == model.config.video_token_id, rows.flatten(0, 1), "video")
         frames = pixels.shape[1]
         length = (rows.shape[1] - self.newlines) // frames
@@ -48,7 +59,22 @@ class LlavaNextVideo(Adapter):
         if inputs.get("pixel_values") is not None:
             images = torch.cat(list(self._image_features(model, inputs)))
             fixed.append(features_at(prompt, prompt.input_ids == model.config.image_token_id, images, "image"))
-        return Visuals(videos, features, join(fixed), owner_of_videos(videos, features.placeholders))
+        return Visuals(videos, features, join(fixed), owner_of_videos(videos, features.placeholders), seen)
+
+    def _gated_features(self, model: Any, pixels: Tensor, gate: Gate) -> tuple[Tensor, Seen]:
+        """As :meth:`_video_features`, of the frames that a gate keeps; the others are filled in."""
+        videos, frames = pixels.shape[:2]
+        newlines: list[Tensor] = []
+
+        def encode(index: Tensor) -> Tensor:
+            rows = self._video_features(model, pixels.flatten(0, 1)[index].view(videos, -1, *pixels.shape[2:]))
+            of_frames = rows.reshape(videos, -1, rows.shape[-1])
+            length = of_frames.shape[1] - self.newlines
+            newlines.append(of_frames[:, length:])
+            return of_frames[:, :length].flatten(0, 1)
+
+        found = frames_of(gate, pixels.flatten(0, 1), [frames] * videos, encode)
+        return torch.cat([found.rows.view(videos, -1, found.rows.shape[1]), newlines[0]], 1), found.seen
 
     def _video_features(self, model: Any, pixels: Tensor) -> Tensor:
         """Of pixels [V, frames, 3, H, W]: in the order of videos and of time, [..., D]."""

@@ -1,0 +1,158 @@
+"""A choice before the tower through wrap, score ask, score eval, the cache of features and compressed videos."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.videos import write_video
+from tiny import FAMILIES
+from tiny_processor import TinyProcessor
+
+from score_video import Compressor
+from score_video.cli import main
+from score_video.errors import ScoreError
+from score_video.methods import RandomMethod
+from score_video.mllm import compress_inputs
+from score_video.mllm.compressed_video import compress_video
+from score_video.mllm.conversation import clip_of_frames
+from score_video.mllm.environment import MllmEnvironment
+
+SHOWN = [[5, ("video", 6), 4], [7, ("video", 8), 2]]
+GATED = Compressor(retention=0.15, before_tower=Compressor(RandomMethod(3), 0.4), halo=1)
+needs_torchvision = pytest.mark.skipif(find_spec("torchvision") is None, reason="needs torchvision: make test has it")
+
+
+@pytest.fixture
+def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    return write_video(tmp_path / "clip.mp4", list(noise))
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm4v"])
+def test_wrapped_as_compressed(name: str, without_gradients: None) -> None:
+    family = FAMILIES[name]()
+    inputs = family.batch(SHOWN).inputs("left")
+    short = compress_inputs(family.model, inputs, GATED)
+    want = family.model.generate(**short, max_new_tokens=4, do_sample=False)[:, short.prompt_length :]
+    with GATED.wrap(family.model) as wrapping:
+        got = family.model.generate(**inputs, max_new_tokens=4, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+        assert torch.equal(got, want)
+        assert [kept.tolist() for kept in wrapping.kept] == [kept.tolist() for kept in short.kept]
+
+
+@needs_torchvision
+def test_ask(tiny_qwen: Path, clip: Path) -> None:
+    basic = ["ask", str(clip), "What?", "--model", str(tiny_qwen), "--frames", "16", "--json", "out.json"]
+    gate = [
+        "--method",
+        "divprune",
+        "--retention",
+        "0.1",
+        "--before-tower",
+        "surprise-l2:0.4",
+        "--halo",
+        "1",
+        "--compare",
+    ]
+    assert main([*basic, *gate]) == 0
+    report = json.loads(Path("out.json").read_text())
+    total, seen = report["tokens"]["visual"], report["before_tower"]
+    assert seen["kept"] == int(total * 0.4) < seen["encoded"] < total
+    assert (seen["retention"], seen["halo"]) == (0.4, 1)
+    assert report["compressed"]["visual_tokens"] == int(total * 0.1)
+    assert report["full"]["visual_tokens"] == total
+    # the whole tower was run for the answer on all tokens, and timed by itself
+    assert report["full"]["milliseconds"]["vision tower"] != report["compressed"]["milliseconds"]["vision tower"]
+    assert main([*basic, "--compare"]) == 0
+    plain = json.loads(Path("out.json").read_text())
+    assert plain["before_tower"] is None and plain["full"]["answer"] == report["full"]["answer"]
+
+
+@needs_torchvision
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--before-tower", "surprise-l2"], "--before-tower must be NAME:RETENTION"),
+        (["--before-tower", "surprise-l2:2"], "--before-tower must be NAME:RETENTION"),
+        (["--before-tower", "surprise-l2:0.1"], "two frames' worth"),
+        (["--before-tower", "norm:0.05"], "before_tower.retention must be at least retention, 0.1"),
+        (["--halo", "1"], "halo must be 0 without before_tower, got 1"),
+        (["--before-tower", "nothing:0.3"], "nothing"),
+    ],
+)
+def test_what_ask_refuses(
+    options: list[str], says: str, tiny_qwen: Path, clip: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ask", str(clip), "What?", "--model", str(tiny_qwen), "--frames", "16", *options]) == 2
+    assert says in " ".join(capfd.readouterr().err.split())
+
+
+@needs_torchvision
+def test_eval(tiny_qwen: Path, clip: Path) -> None:
+    row = {"video": clip.name, "id": "clip", "question": "What runs? A or B", "answer": "B", "options": ["A", "B"]}
+    Path("test.jsonl").write_text(json.dumps(row))
+    base = ["eval", "--environment", "mllm", "--model", str(tiny_qwen), "--data", "test.jsonl", "--frames", "16"]
+    both = ["--method", "random", "--method", "uniform", "--retention", "0.1,0.3", "--json", "out.json"]
+
+    def rows(*options: str) -> list[dict[str, Any]]:
+        assert main([*base, *both, *options]) == 0
+        return json.loads(Path("out.json").read_text())["rows"]  # type: ignore[no-any-return]
+
+    plain, gated, open_ = rows(), rows("--before-tower", "evs-dithered:0.4"), rows("--before-tower", "random:1")
+    assert plain == open_  # a gate that lets everything through
+    assert plain[0] == gated[0]  # all tokens: of a tower that has seen all
+    assert [row["kept"] for row in plain] == [row["kept"] for row in gated]
+    assert all(a["log_prob"] != b["log_prob"] for a, b in zip(plain[1:], gated[1:], strict=True))
+    assert main([*base, "--method", "random", "--retention", "0.5", "--before-tower", "random:0.4"]) == 2
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_caches_key_holds_the_gate(name: str, tmp_path: Path, clip: Path) -> None:
+    family = FAMILIES[name]()
+    processor = TinyProcessor(family)
+    whole = MllmEnvironment(family.model, processor, tmp_path / "cache", num_frames=8)
+    example = [{"video": str(clip), "questions": [{"question": "what?", "answer": "cat", "options": []}]}]
+    gates = [
+        Compressor(retention=0.1, before_tower=before, halo=halo).gate
+        for before, halo in ((Compressor(RandomMethod(1), 0.3), 0), (Compressor(RandomMethod(2), 0.3), 0))
+    ] + [Compressor(retention=0.1, before_tower=Compressor(RandomMethod(1), 0.3), halo=1).gate]
+    worlds = [whole, *(whole.behind(gate) for gate in gates if gate is not None)]
+    cold = [world.encode(example) for world in worlds]
+    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 4
+    ran = processor.calls
+    warm = [world.encode(example) for world in worlds]
+    assert processor.calls == ran
+    for one, other in zip(cold, warm, strict=True):
+        assert torch.equal(one.videos.tokens, other.videos.tokens)
+        if one.payload.seen is not None:
+            assert torch.equal(one.payload.seen.kept.index, other.payload.seen.kept.index)
+            assert torch.equal(one.payload.seen.encoded, other.payload.seen.encoded)
+    assert len({tuple(one.videos.tokens.flatten().tolist()) for one in cold}) == 4
+
+    class Scores:
+        def scores(self, videos: Any) -> torch.Tensor:
+            return videos.tokens.norm(dim=1)  # type: ignore[no-any-return]
+
+    own = Compressor(retention=0.1, before_tower=Compressor(Scores(), 0.3)).gate
+    assert own is not None
+    with pytest.raises(ScoreError, match="before_tower must be a policy or a named rule for a cache"):
+        whole.behind(own)
+
+
+def test_a_compressed_video_is_of_what_was_seen(without_gradients: None) -> None:
+    family = FAMILIES["qwen2_5_vl"]()
+    processor = TinyProcessor(family)
+    frames = torch.randint(0, 256, (8, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clip = clip_of_frames(frames, 2.0)
+    video = compress_video(family.model, processor, clip, GATED)
+    assert video.encoded.seen is not None
+    assert torch.isin(video.index, video.encoded.seen.kept.index).all() and len(video.index) == int(
+        video.num_tokens * 0.15
+    )
