@@ -32,7 +32,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     options = {"max_model_len": 4096, "limit_mm_per_prompt": {"image": 1, "video": 2}, **job["options"]}
     if job["rate"]:
         options |= {"video_pruning_rate": job["rate"], "video_pruning_method": job["method"]}
-    engine = LLM(job["model"], dtype="float32", enforce_eager=True, distributed_executor_backend="uni", **options)
+    engine = LLM(job["model"], enforce_eager=True, distributed_executor_backend="uni", **options)
     ask = partial(embedded_prompt, job["model"]) if job.get("embedded") else prompt
     kept = record_kept()
     sampling = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
@@ -65,16 +65,16 @@ def embedded_prompt(model: str, name: str) -> dict[str, Any]:
 def record_kept() -> list[list[int]]:
     """A list that grows by what our models keep of each video; nothing where they are not in use."""
     kept: list[list[int]] = []
-    if (models := sys.modules.get("score_video.serving.vllm_models")) is None:
+    if (models := sys.modules.get("score_video.serving.vllm_base")) is None:
         return kept
-    choose = ORIGINAL.setdefault("choose", models._Compressing._kept)
+    choose = ORIGINAL.setdefault("choose", models.Compressing._kept)
 
     def choose_and_record(self: Any, *arguments: Any) -> Any:
         index = choose(self, *arguments)
         kept.append(index.tolist())
         return index
 
-    models._Compressing._kept = choose_and_record
+    models.Compressing._kept = choose_and_record
     return kept
 
 

@@ -25,6 +25,8 @@ from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 RATE = 0.75
+HALF = ("qwen3_5", "qwen3_5_moe")
+"""Families whose linear attention vLLM computes on CPUs in bfloat16 alone."""
 
 HERE = Path(__file__).parent
 SITE = HERE.parents[2] / "tools" / "torchvision_site"
