@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,13 @@ from score_video.commands.ask import DTYPES, fit
 from score_video.commands.frames import Frames
 from score_video.commands.options import Chosen
 from score_video.commands.terminal import one_line
-from score_video.compressor import Compressor
 from score_video.errors import ScoreError
-from score_video.methods import RandomMethod
 from score_video.mllm.ask import check_policy
 from score_video.mllm.compressed_video import compress_video, identity_of, read_about
 from score_video.mllm.conversation import clip_of_video
 from score_video.mllm.load import load_model, load_processor
-from score_video.policy import SurprisePolicy
 from score_video.progress import Progress
+from score_video.serving.identity import checkpoint_identity, compressor_identity, decider_identity
 
 SUFFIX = ".safetensors"
 
@@ -51,7 +48,7 @@ class EmbedOptions:
 
     device: torch.device
     dtype: str = "auto"
-    frames: Frames = Frames()
+    frames: Frames = field(default_factory=Frames)
     size: int | None = None
 
 
@@ -71,30 +68,6 @@ class Embedded:
     broken: Mapping[str, str]
     tokens: int
     kept: int
-
-
-def compressor_identity(compressor: Compressor) -> str:
-    """A hash that changes with what decides, how many stay and how they are picked.
-
-    Raises:
-        ScoreError: it decides by a rule of the user's own, of which nothing is known.
-    """
-    method = compressor.method
-    said: dict[str, Any] = {"retention": compressor.plain_retention, "selection": compressor.selection_used}
-    digest = hashlib.sha256()
-    if isinstance(method, SurprisePolicy):
-        said["policy"] = asdict(method.config)
-        for name, weight in sorted(method.state_dict().items()):
-            digest.update(name.encode() + weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    elif isinstance(method, (str, RandomMethod)):
-        said |= {"method": str(getattr(method, "name", method)), "seed": compressor.seed}
-    else:
-        raise ScoreError(
-            f"compressor must be a policy or a rule that comes with score, got {type(method).__name__}: files of a rule "
-            "of your own could not be told from those of another"
-        )
-    digest.update(json.dumps(said, sort_keys=True).encode())
-    return digest.hexdigest()
 
 
 def output_names(videos: Sequence[Path]) -> list[str]:
@@ -137,7 +110,7 @@ def run(
     processor = load_processor(source)
     model = load_model(source, options.device, DTYPES[options.dtype])
     check_policy(model, chosen.compressor.method, chosen.name)
-    identity = identity_of(model, processor)
+    identity, checkpoint = identity_of(model, processor), checkpoint_identity(source)
     out.mkdir(parents=True, exist_ok=True)
     made, there, broken, tokens, kept = [], [], {}, 0, 0
     for number, (video, name) in enumerate(zip(videos, names, strict=True)):
@@ -149,11 +122,12 @@ def run(
                 there.append(name)
                 continue
             clip = clip_of_video(options.frames.read(video, fit(options.size), lambda done, total: None))
-        except _Mismatch:
+        except _MismatchError:
             raise
         except (ScoreError, OSError) as error:
             broken[str(video)] = str(error)
             continue
+        about["checkpoint_hash"] = checkpoint
         compressed = compress_video(model, processor, clip, chosen.compressor, about=about)
         compressed.save(out / name)
         made.append(name)
@@ -163,7 +137,7 @@ def run(
     return Embedded(tuple(made), tuple(there), broken, tokens, kept)
 
 
-class _Mismatch(ScoreError):
+class _MismatchError(ScoreError):
     """A file in the output folder is of something else."""
 
 
@@ -176,6 +150,7 @@ def _about(video: Path, chosen: Chosen, options: EmbedOptions) -> dict[str, Any]
         "video_hash": content,
         "decides": one_line(chosen.name),
         "compressor_hash": compressor_identity(chosen.compressor),
+        "decider_hash": decider_identity(chosen.compressor),
         "selection": chosen.compressor.selection_used,
         "retention": chosen.compressor.plain_retention,
         "frames": {**frames, "size": options.size},
@@ -186,7 +161,7 @@ def _is_of(path: Path, about: Mapping[str, Any]) -> bool:
     """Whether a file is of this video, compressor, sampling, model and processor; False where it is damaged.
 
     Raises:
-        _Mismatch: it is of others; names what differs.
+        _MismatchError: it is of others; names what differs.
     """
     try:
         had = read_about(path)
@@ -194,7 +169,7 @@ def _is_of(path: Path, about: Mapping[str, Any]) -> bool:
         return False
     for key, name in _COMPARED.items():
         if had.get(key) != about[key]:
-            raise _Mismatch(
+            raise _MismatchError(
                 f"{path} must be of {_told(about, key, name)}, and was made of {_told(had, key, name)}: give another "
                 "--out, or --overwrite to replace it"
             )

@@ -146,6 +146,17 @@ def read_about(path: str | Path) -> dict[str, Any]:
     return about
 
 
+def read_kept(path: str | Path) -> tuple[dict[str, Tensor], Tensor]:
+    """The tensors of a file by name, as :meth:`EncodedVideo.tensors` has them, with "index"; and ``seconds``.
+
+    Raises:
+        ScoreError, OSError: as :func:`read_about`.
+    """
+    tensors, _ = _read(path)
+    seconds = tensors.pop("seconds")
+    return tensors, seconds
+
+
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file. Raises as :func:`read_about`."""
     try:

@@ -18,7 +18,7 @@ VARIABLE = "SCORE_VIDEO_LIMITS"
 """The environment variable: ``seconds=600,frames=20000``; what is left out keeps its default."""
 
 
-class RefusedVideo(ScoreError):
+class RefusedVideoError(ScoreError):
     """A video of a request that is too large, or no video. The message is for its client.
 
     Attributes:
@@ -67,10 +67,10 @@ class Limits:
         return Limits(**values)
 
     def check(self, name: str, got: float) -> None:
-        """Raises RefusedVideo where something is more than the limit of that name."""
+        """Raises RefusedVideoError where something is more than the limit of that name."""
         limit = getattr(self, name)
         if got > limit:
-            raise RefusedVideo(
+            raise RefusedVideoError(
                 name, f"video must have at most {limit} {name}, got {got:.15g} ({VARIABLE} of the server)"
             )
 
@@ -93,7 +93,7 @@ def read_header(data: bytes, limits: Limits) -> Header:
     """Checks a file's size, and then what its header says.
 
     Raises:
-        RefusedVideo: the file is no video, or larger than a limit.
+        RefusedVideoError: the file is no video, or larger than a limit.
     """
     limits.check("megabytes", len(data) / 1e6)
     with tempfile.NamedTemporaryFile(prefix="score-video-") as file:
@@ -103,7 +103,7 @@ def read_header(data: bytes, limits: Limits) -> Header:
             header = _header(Path(file.name))
         except VideoError as error:
             said = str(error).replace(f"{file.name}: ", "")
-            raise RefusedVideo("unreadable", f"video cannot be read: {said}") from None
+            raise RefusedVideoError("unreadable", f"video cannot be read: {said}") from None
     limits.check("seconds", header.seconds)
     limits.check("frames", header.frames)
     limits.check("pixels", header.width * header.height)

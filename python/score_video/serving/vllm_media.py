@@ -6,12 +6,12 @@ class, which are wrapped here.
 
 from __future__ import annotations
 
+import base64
 import binascii
 import functools
 from io import BytesIO
 from typing import Any
 
-import pybase64
 from PIL import Image, UnidentifiedImageError
 from vllm.exceptions import VLLMValidationError
 from vllm.logger import init_logger
@@ -19,11 +19,11 @@ from vllm.multimodal.media.video import VideoMediaIO
 from vllm.multimodal.video_decoders import VideoSourceMetadata, VideoTargetMetadata
 
 from score_video.serving.counters import counter
-from score_video.serving.limits import Limits, RefusedVideo, read_header
+from score_video.serving.limits import Limits, RefusedVideoError, read_header
 
 logger = init_logger(f"vllm.plugins.{__name__}")
 
-_SAMPLED_BY_NUMBER = "video/jpeg"
+_PICTURES = "video/jpeg"
 _NOT_OF_SAMPLING = ("num_frames", "fps", "max_duration", "backend", "frame_recovery")
 
 
@@ -43,7 +43,7 @@ def _checked(load: Any, check: Any) -> Any:
             return load(io, *given)
         except VLLMValidationError:
             raise  # of the method inside, or vLLM's own
-        except RefusedVideo as refused:
+        except RefusedVideoError as refused:
             counter("refused").labels(refused.reason).inc()
             raise VLLMValidationError(str(refused), parameter="video_url") from None
         except Exception as error:  # decoders raise whatever they like at a damaged file
@@ -56,11 +56,11 @@ def _checked(load: Any, check: Any) -> Any:
 
 
 def _check_file(limits: Limits, io: Any, data: bytes) -> None:
-    """Raises RefusedVideo for a file that is no video, or too large, itself or what would be decoded of it."""
+    """Raises RefusedVideoError for a file that is no video, or too large, itself or what would be decoded of it."""
     header = read_header(data, limits)
     source = VideoSourceMetadata(header.frames, header.frames / header.seconds if header.seconds else 0, header.seconds)
     if not header.frames or not header.seconds:
-        raise RefusedVideo("unreadable", "video cannot be read: its header does not say how long it is")
+        raise RefusedVideoError("unreadable", "video cannot be read: its header does not say how long it is")
     wanted = VideoTargetMetadata(io.num_frames, io.kwargs.get("fps", -1), io.kwargs.get("max_duration", 300))
     others = {name: value for name, value in io.kwargs.items() if name not in _NOT_OF_SAMPLING}
     sampled = len(io.video_loader.compute_frames_index_to_sample(source, wanted, **others))
@@ -70,7 +70,7 @@ def _check_file(limits: Limits, io: Any, data: bytes) -> None:
 def _check_text(limits: Limits, io: Any, media_type: str, data: str) -> None:
     """The same for base64. A file is checked once it is decoded from it; frames that are pictures are, here."""
     limits.check("megabytes", len(data) * 3 / 4 / 1e6)
-    if media_type.lower() != _SAMPLED_BY_NUMBER:
+    if media_type.lower() != _PICTURES:
         return
     frames = data.count(",") + 1
     limits.check("frames", frames)
@@ -78,9 +78,11 @@ def _check_text(limits: Limits, io: Any, media_type: str, data: str) -> None:
     pixels = 0
     for part in parts:
         try:
-            with Image.open(BytesIO(pybase64.b64decode(part, validate=True))) as picture:  # reads its header alone
+            with Image.open(BytesIO(base64.b64decode(part, validate=True))) as picture:  # reads its header alone
                 limits.check("pixels", picture.width * picture.height)
                 pixels += picture.width * picture.height
         except (UnidentifiedImageError, binascii.Error, Image.DecompressionBombError) as error:
-            raise RefusedVideo("unreadable", f"video cannot be read: one of its pictures is none: {error}") from None
+            raise RefusedVideoError(
+                "unreadable", f"video cannot be read: one of its pictures is none: {error}"
+            ) from None
     limits.check("decoded_megabytes", pixels * 3 / 1e6)

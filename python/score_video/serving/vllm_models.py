@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from score_video.errors import ScoreError
+from score_video.serving import vllm_kept
 from score_video.serving.architectures import ARCHITECTURES, Kind
 from score_video.serving.setting import VARIABLE
 from score_video.serving.vllm_base import Compressing
@@ -71,5 +72,7 @@ def __getattr__(name: str) -> type:
     base = getattr(importlib.import_module(known.module), known.class_name or name)
     made = types.new_class(name, (_KINDS[known.kind], base))
     made.__module__, made.__doc__ = __name__, f"{known.models}, with its tokens chosen by a compressor."
+    if known.kind in ("run", "timed"):
+        vllm_kept.register(made, base)
     globals()[name] = made
     return made

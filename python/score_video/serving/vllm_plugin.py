@@ -20,7 +20,7 @@ def register() -> None:
         RuntimeError: this vLLM lacks something that the plugin relies on; names it (:mod:`.vllm_check`).
         ValueError: the setting is wrong, as :func:`score_video.serving.setting.engine_compressor` says.
     """
-    from score_video.serving.setting import ENGINE_ITSELF, VARIABLE, read_setting
+    from score_video.serving.setting import ENGINE_ITSELF, read_setting
 
     setting = read_setting()
     if not setting:
@@ -64,7 +64,9 @@ def _check_vllm() -> None:
         from vllm.logger import init_logger
 
         init_logger(f"vllm.plugins.{__name__}").warning(
-            "vLLM %s has all that score-video relies on, but its tests have run on %s alone", release, ", ".join(RAN)
+            "vLLM %s has all that score-video relies on, but its tests have run on %s alone",
+            release,
+            ", ".join(RAN),
         )
 
 
@@ -77,8 +79,8 @@ def _refuse_other_models() -> None:
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise NotImplementedError(
-            f"{VARIABLE} is set, but score-video cannot compress videos for this model, only for {', '.join(served())}: "
-            f"serve it without --video-pruning-rate, or unset {VARIABLE}"
+            f"{VARIABLE} is set, but score-video cannot compress videos for this model, only for "
+            f"{', '.join(served())}: serve it without --video-pruning-rate, or unset {VARIABLE}"
         )
 
     evs.compute_retention_mask = refuse

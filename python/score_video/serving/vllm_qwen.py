@@ -19,6 +19,12 @@ from score_video.serving.vllm_base import Compressing
 from score_video.serving.vllm_positions import grid_positions, place_rows, split_places, with_places
 
 
+def _numbers(values: Any) -> list[Any]:
+    """Of a tensor on the host, or of one for each video where they differ in shape."""
+    found: list[Any] = values.tolist() if isinstance(values, Tensor) else [value.tolist() for value in values]
+    return found
+
+
 class Placed(Compressing):
     """Models of the Qwen family: what is kept has the positions that it has in the whole prompt.
 
@@ -71,6 +77,28 @@ class Placed(Compressing):
         """A video's part of the prompt as it is without pruning."""
         raise NotImplementedError
 
+    def _placed(self, rows: Tensor, index: Tensor, grid: Sequence[int], when: Any) -> Tensor:
+        """What vLLM is handed for a video: its kept tokens and what else is its part of the prompt, with places.
+
+        Args:
+            rows: [k, D * (1 + levels)].
+            index: int64 [k], which of the video's tokens they are.
+            grid: frames, and rows and columns of patches.
+            when: the seconds between two steps in time, or the time of each; as the family's processor has it.
+        """
+        raise NotImplementedError
+
+    def embed_multimodal(self, **inputs: Any) -> Any:
+        """As vLLM's own; and videos of which only the kept tokens were sent (:mod:`.vllm_kept`)."""
+        if (counts := inputs.get("score_counts")) is None:
+            return super().embed_multimodal(**inputs)  # type: ignore[misc]
+        sizes = _numbers(counts)
+        rows = inputs["video_embeds"].to(self.visual.dtype).split(sizes)  # type: ignore[attr-defined]
+        places, grids = inputs["score_index"].long().split(sizes), _numbers(inputs["video_grid_thw"])
+        given = [inputs[name] for name in ("timestamps", "second_per_grid_ts") if name in inputs]
+        times = _numbers(given[0]) if given else [None] * len(sizes)
+        return tuple(self._placed(*parts) for parts in zip(rows, places, grids, times, strict=True))
+
     def recompute_mrope_positions(
         self,
         input_ids: list[int] | Tensor,
@@ -104,18 +132,20 @@ class Run(Placed):
         """
         grids = video_input["video_grid_thw"].tolist()
         given = video_input.get("second_per_grid_ts")
-        seconds = [1.0] * len(grids) if given is None else given.tolist()
+        seconds = [None] * len(grids) if given is None else given.tolist()
         videos = []
-        for tokens, grid, second in zip(video_embeds_split, grids, seconds, strict=True):
-            size = self._merged(grid)
-            index = self._kept(tokens, size)
-            kept = score_ext.gather(tokens, index)
-            if self._positions_are_kept:
-                step = second * self.config.vision_config.tokens_per_second  # type: ignore[attr-defined]
-                positions = async_tensor_h2d(grid_positions(*size, step), tokens.device)
-                kept = with_places(kept, positions.index_select(0, index))
-            videos.append(kept)
+        for tokens, grid, when in zip(video_embeds_split, grids, seconds, strict=True):
+            index = self._kept(tokens, self._merged(grid))
+            videos.append(self._placed(score_ext.gather(tokens, index), index, grid, when))
         return tuple(videos)
+
+    def _placed(self, rows: Tensor, index: Tensor, grid: Sequence[int], when: Any) -> Tensor:
+        if not self._positions_are_kept:
+            return rows
+        second = 1.0 if when is None else when
+        step = second * self.config.vision_config.tokens_per_second  # type: ignore[attr-defined]
+        positions = async_tensor_h2d(grid_positions(*self._merged(grid), step), rows.device)
+        return with_places(rows, positions.index_select(0, index))
 
 
 class Timed(Placed):
@@ -136,34 +166,38 @@ class Timed(Placed):
         return whole
 
     def _postprocess_video_embeds_evs(self, video_embeds_split: Sequence[Tensor], video_input: Any) -> Any:
-        """[T * N, D * (1 + levels)] of each video -> its kept tokens and the text between its frames, with places.
-
-        Rows stand in the order of the whole prompt. It is made by sorting on the device: how many tokens a frame keeps
-        is not known on the host, and waiting for it would hold up the step.
-        """
+        """[T * N, D * (1 + levels)] of each video -> its kept tokens and the text between its frames, with places."""
         videos = []
         grids = video_input["video_grid_thw"].tolist()
         for tokens, grid, times in zip(video_embeds_split, grids, video_input.timestamps, strict=True):
             index = self._kept(tokens[:, : self.visual_dim].contiguous(), self._merged(grid))  # type: ignore[attr-defined]
-            ids = self._ids(grid, times)
-            video_token = self.config.video_token_id  # type: ignore[attr-defined]
-            text = [number for number, token in enumerate(ids) if token != video_token]
-            text_ids, text_numbers, token_numbers, positions = (
-                async_tensor_h2d(part, tokens.device)
-                for part in (
-                    torch.tensor([ids[number] for number in text]),
-                    torch.tensor(text),
-                    torch.tensor([number for number, token in enumerate(ids) if token == video_token]),
-                    self._positions_of(ids, grid),
-                )
-            )
-            rows = tokens.new_zeros(len(text), tokens.shape[1])
-            rows[:, : self.visual_dim] = self.get_language_model().embed_input_ids(text_ids)  # type: ignore[attr-defined]
-            numbers, order = torch.cat([text_numbers, token_numbers.index_select(0, index)]).sort()
-            rows = torch.cat([rows, score_ext.gather(tokens, index)]).index_select(0, order)
-            lead = ids.index(self.config.vision_start_token_id) + 1  # type: ignore[attr-defined]
-            videos.append(with_places(rows, positions.index_select(0, numbers), lead))
+            videos.append(self._placed(score_ext.gather(tokens, index), index, grid, times))
         return tuple(videos)
+
+    def _placed(self, rows: Tensor, index: Tensor, grid: Sequence[int], when: Any) -> Tensor:
+        """Rows in the order of the whole prompt.
+
+        It is made by sorting on the device: how many tokens a frame keeps is not known on the host, and waiting for it
+        would hold up the step.
+        """
+        ids = self._ids(grid, when)
+        video_token = self.config.video_token_id  # type: ignore[attr-defined]
+        text = [number for number, token in enumerate(ids) if token != video_token]
+        text_ids, text_numbers, token_numbers, positions = (
+            async_tensor_h2d(part, rows.device)
+            for part in (
+                torch.tensor([ids[number] for number in text]),
+                torch.tensor(text),
+                torch.tensor([number for number, token in enumerate(ids) if token == video_token]),
+                self._positions_of(ids, grid),
+            )
+        )
+        between = rows.new_zeros(len(text), rows.shape[1])
+        between[:, : self.visual_dim] = self.get_language_model().embed_input_ids(text_ids)  # type: ignore[attr-defined]
+        numbers, order = torch.cat([text_numbers, token_numbers.index_select(0, index)]).sort()
+        rows = torch.cat([between, rows]).index_select(0, order)
+        lead = ids.index(self.config.vision_start_token_id) + 1  # type: ignore[attr-defined]
+        return with_places(rows, positions.index_select(0, numbers), lead)
 
     def _ids(self, grid: Sequence[int], times: Sequence[float] | Tensor) -> list[int]:
         """What stands for a video in a prompt that is not pruned."""

@@ -3,7 +3,7 @@
     python engine_process.py jobs.json results.json
 
 A job: {"name", "model", "rate", "method", "setting", "options", "requests": lists of names, each list at once,
-"embedded": whether the features of videos are sent in their place}.
+"embedded": whether the features of videos are sent in their place, "kept files": as :func:`kept_prompt` has them}.
 A result: {"answers": {name: {"prompt": token ids, "output": token ids}}, "kept": one list of rows for each video
 encoded}; "state": what of score-video and vLLM is loaded and patched in the end.
 """
@@ -34,6 +34,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         options |= {"video_pruning_rate": job["rate"], "video_pruning_method": job["method"]}
     engine = LLM(job["model"], enforce_eager=True, distributed_executor_backend="uni", **options)
     ask = partial(embedded_prompt, job["model"]) if job.get("embedded") else prompt
+    if "kept files" in job:
+        ask = partial(kept_prompt, job["kept files"])
     kept = record_kept()
     sampling = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
     answers = {}
@@ -60,6 +62,14 @@ def embedded_prompt(model: str, name: str) -> dict[str, Any]:
         network = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
         features = torch.cat(list(network.get_video_features(pixels, grid, return_dict=True).pooler_output))
     return {"prompt": text, "multi_modal_data": {"video": {"video_embeds": features, "video_grid_thw": grid}}}
+
+
+def kept_prompt(files: dict[str, Any], name: str) -> dict[str, Any]:
+    """A request with a file of ``score embed`` in the place of a video; files: name -> [prompt, file]."""
+    from score_video.serving.kept import video_embeds
+
+    text, file = files[name]
+    return {"prompt": text, "multi_modal_data": {"video": video_embeds(file)}}
 
 
 def record_kept() -> list[list[int]]:
