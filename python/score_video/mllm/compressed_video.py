@@ -107,14 +107,7 @@ class CompressedVideo:
             ScoreError: it is no such file or damaged, or was made with another model or processor (names both).
             OSError: it cannot be read.
         """
-        try:
-            tensors, metadata = read_tensors(Path(path))
-        except FileNotFoundError:
-            raise FileNotFoundError(2, "there is no such file", str(path)) from None
-        except (SafetensorError, ScoreError) as error:
-            raise ScoreError(f"{path} is no compressed video, or is damaged: {error}") from None
-        if metadata.get("format") != FORMAT:
-            raise ScoreError(f"{path} must be a compressed video ({FORMAT}), got {metadata.get('format')!r}")
+        tensors, metadata = _read(path)
         try:
             about = json.loads(metadata["about"])
             made_with, release = _named(about), about["versions"]["transformers"]
@@ -123,7 +116,7 @@ class CompressedVideo:
             encoded = EncodedVideo.from_tensors({name: tensor.to(model.device) for name, tensor in tensors.items()})
         except (KeyError, TypeError, ValueError) as error:
             raise ScoreError(f"{path} is no compressed video of this package: {error!r} in reading it") from None
-        now = _identity(model, processor)
+        now = identity_of(model, processor)
         if hash_of_model != now["model_hash"]:
             raise ScoreError(
                 f"{path} must be of the model it is asked with: it was made with {made_with}, "
@@ -136,6 +129,45 @@ class CompressedVideo:
                 f"vocabulary or chat template, or is of transformers {now['versions']['transformers']}"
             )
         return CompressedVideo(encoded, index.to(model.device), seconds, about)
+
+
+def read_about(path: str | Path) -> dict[str, Any]:
+    """``about`` of a file of :meth:`CompressedVideo.save`, without a model to use it with.
+
+    Raises:
+        ScoreError: it is no such file, or damaged.
+        OSError: it cannot be read.
+    """
+    _, metadata = _read(path)
+    try:
+        about: dict[str, Any] = json.loads(metadata["about"])
+    except (KeyError, ValueError) as error:
+        raise ScoreError(f"{path} is no compressed video of this package: {error!r} in reading it") from None
+    return about
+
+
+def read_kept(path: str | Path) -> tuple[dict[str, Tensor], Tensor]:
+    """The tensors of a file by name, as :meth:`EncodedVideo.tensors` has them, with "index"; and ``seconds``.
+
+    Raises:
+        ScoreError, OSError: as :func:`read_about`.
+    """
+    tensors, _ = _read(path)
+    seconds = tensors.pop("seconds")
+    return tensors, seconds
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file. Raises as :func:`read_about`."""
+    try:
+        tensors, metadata = read_tensors(Path(path))
+    except FileNotFoundError:
+        raise FileNotFoundError(2, "there is no such file", str(path)) from None
+    except (SafetensorError, ScoreError) as error:
+        raise ScoreError(f"{path} is no compressed video, or is damaged: {error}") from None
+    if metadata.get("format") != FORMAT:
+        raise ScoreError(f"{path} must be a compressed video ({FORMAT}), got {metadata.get('format')!r}")
+    return tensors, metadata
 
 
 @torch.no_grad()
@@ -175,13 +207,14 @@ def compress_video(
             score_ext.gather(part, selected.index) for part in (encoded.features.rows, *encoded.features.deepstack)
         )
         features = replace(encoded.features, rows=rows, deepstack=tuple(deepstack))
-    identity = _identity(model, processor)
+    identity = identity_of(model, processor)
     return CompressedVideo(
         replace(encoded, features=features), selected.index, clip.seconds, {**(about or {}), **identity}
     )
 
 
-def _identity(model: Any, processor: Any) -> dict[str, Any]:
+def identity_of(model: Any, processor: Any) -> dict[str, Any]:
+    """What :attr:`CompressedVideo.about` says of a model and its processor: names, hashes and versions."""
     return {
         "model": str(getattr(model.config, "_name_or_path", "") or "a model without a name"),
         "model_type": model.config.model_type,

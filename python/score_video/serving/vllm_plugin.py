@@ -8,64 +8,79 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-TESTED_VERSIONS = ("0.32.0",)
-"""The releases of vLLM that the tests in tests/score_video/serving ran on; any other is refused."""
-
-MODELS = (
-    "Qwen2_5_VLForConditionalGeneration",
-    "Qwen3VLForConditionalGeneration",
-    "Qwen3VLMoeForConditionalGeneration",
-)
-"""Architectures, as a model's config.json names them; :mod:`score_video.serving.vllm_models` has classes so called."""
-
 
 def register() -> None:
     """Makes vLLM compress videos as the setting says. Called any number of times in a process.
 
     Models are replaced through vLLM's own registry, by subclasses that are imported when they are needed. Two things
     are patched, because there is no other way in: vLLM's own choices of tokens refuse models that are not in
-    :data:`MODELS`, and the CPU runner strips position channels (:func:`_heal_cpu_runner`).
+    :data:`.architectures.ARCHITECTURES`, and the CPU runner strips position channels (:func:`_heal_cpu_runner`).
 
     Raises:
-        RuntimeError: a release of vLLM that is not in :data:`TESTED_VERSIONS`.
+        RuntimeError: this vLLM lacks something that the plugin relies on; names it (:mod:`.vllm_check`).
         ValueError: the setting is wrong, as :func:`score_video.serving.setting.engine_compressor` says.
     """
-    from score_video.serving.setting import ENGINE_ITSELF, VARIABLE, read_setting
+    from score_video.serving.setting import ENGINE_ITSELF, read_setting
 
     setting = read_setting()
     if not setting:
         return
+    _check_vllm()
     import vllm
 
-    release = vllm.__version__.split("+")[0]
-    if release not in TESTED_VERSIONS:
-        raise RuntimeError(
-            f"{VARIABLE} is set, but score-video does not know vLLM {vllm.__version__} and will not touch it: install "
-            f"vLLM {' or '.join(TESTED_VERSIONS)}, or unset {VARIABLE}"
-        )
     if setting != ENGINE_ITSELF:
+        from score_video.serving.architectures import ARCHITECTURES
         from score_video.serving.setting import engine_compressor
 
         engine_compressor(setting)  # now, so that a wrong one stops the server and not the first request
-        for name in MODELS:
+        for name in ARCHITECTURES.keys() & set(vllm.ModelRegistry.get_supported_archs()):
             vllm.ModelRegistry.register_model(name, f"score_video.serving.vllm_models:{name}")
         _refuse_other_models()
+    from score_video.serving.limits import Limits
+    from score_video.serving.vllm_media import check_videos
+
+    check_videos(Limits.read())
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
         _heal_cpu_runner()
 
 
+def _check_vllm() -> None:
+    """Sees that the installed vLLM has what the plugin relies on, before any of it is imported or changed."""
+    from score_video.serving.setting import VARIABLE
+    from score_video.serving.vllm_check import RAN, installed, missing
+
+    lacking = missing(installed())
+    import vllm
+
+    release = vllm.__version__
+    if lacking:
+        raise RuntimeError(
+            f"{VARIABLE} is set, but score-video relies on what vLLM {release} has not, and will not touch it: "
+            f"{'; '.join(lacking)}. Install a release that has it ({', '.join(RAN)}), or unset {VARIABLE}"
+        )
+    if release.split("+")[0] not in RAN:
+        from vllm.logger import init_logger
+
+        init_logger(f"vllm.plugins.{__name__}").warning(
+            "vLLM %s has all that score-video relies on, but its tests have run on %s alone",
+            release,
+            ", ".join(RAN),
+        )
+
+
 def _refuse_other_models() -> None:
     """Our models never ask vLLM which tokens to keep: whichever does is one that we do not know."""
     from vllm.multimodal.video_prune import evs, vidcom2
 
+    from score_video.serving.architectures import served
     from score_video.serving.setting import VARIABLE
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise NotImplementedError(
-            f"{VARIABLE} is set, but score-video cannot compress videos for this model, only for {', '.join(MODELS)}: "
-            f"serve it without --video-pruning-rate, or unset {VARIABLE}"
+            f"{VARIABLE} is set, but score-video cannot compress videos for this model, only for "
+            f"{', '.join(served())}: serve it without --video-pruning-rate, or unset {VARIABLE}"
         )
 
     evs.compute_retention_mask = refuse

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import RATE, run_engines, save_policy
+from engines import HALF, RATE, run_engines, save_policy
 from workload import AT_ONCE, contents
 
 from score_video.testing import save_tiny_model
@@ -17,7 +17,7 @@ from score_video.testing import save_tiny_model
 KEEP_ALL = 1e-17  # a rate that vLLM takes for pruning, and 1 - rate is 1
 
 
-@pytest.fixture(scope="session", params=["qwen2_5_vl", "qwen3_vl"])
+@pytest.fixture(scope="session", params=["qwen2_5_vl", "qwen3_vl", "qwen3_5"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved tiny model; the folder's name is the family's."""
     folder = tmp_path_factory.mktemp("models") / request.param
@@ -34,6 +34,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _job(name: str, model: Path, setting: str | None, rate: float, **options: Any) -> dict[str, Any]:
     """What :func:`run_engines` runs: all requests, those "at once" together; options are the engine's."""
     names = list(contents())
+    options["dtype"] = "bfloat16" if model.name in HALF else "float32"
     requests = [*([name] for name in names[:-AT_ONCE]), names[-AT_ONCE:]]
     given = {"name": name, "model": str(model), "setting": setting, "rate": rate, "method": "evs", "options": options}
     return {**given, "requests": requests}
@@ -65,7 +66,7 @@ def stock(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 def healed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Results of an engine with a method of vLLM's own, mended for the CPU: "own"."""
     job = _job("own", model, "vllm", RATE)
-    job["method"] = {"qwen2_5_vl": "evs", "qwen3_vl": "vidcom2"}[model.name]
+    job["method"] = "vidcom2" if model.name == "qwen3_vl" else "evs"
     # a second video in a prompt (Qwen2.5-VL), or one at its beginning (Qwen3-VL), is the end of vLLM's own pruning
     job["requests"] = [["text and video"], ["text"]]
     return run_engines(tmp_path_factory.mktemp("healed"), [job])

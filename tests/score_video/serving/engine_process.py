@@ -3,7 +3,7 @@
     python engine_process.py jobs.json results.json
 
 A job: {"name", "model", "rate", "method", "setting", "options", "requests": lists of names, each list at once,
-"embedded": whether the features of videos are sent in their place}.
+"embedded": whether the features of videos are sent in their place, "kept files": as :func:`kept_prompt` has them}.
 A result: {"answers": {name: {"prompt": token ids, "output": token ids}}, "kept": one list of rows for each video
 encoded}; "state": what of score-video and vLLM is loaded and patched in the end.
 """
@@ -32,8 +32,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     options = {"max_model_len": 4096, "limit_mm_per_prompt": {"image": 1, "video": 2}, **job["options"]}
     if job["rate"]:
         options |= {"video_pruning_rate": job["rate"], "video_pruning_method": job["method"]}
-    engine = LLM(job["model"], dtype="float32", enforce_eager=True, distributed_executor_backend="uni", **options)
+    engine = LLM(job["model"], enforce_eager=True, distributed_executor_backend="uni", **options)
     ask = partial(embedded_prompt, job["model"]) if job.get("embedded") else prompt
+    if "kept files" in job:
+        ask = partial(kept_prompt, job["kept files"])
     kept = record_kept()
     sampling = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
     answers = {}
@@ -62,19 +64,27 @@ def embedded_prompt(model: str, name: str) -> dict[str, Any]:
     return {"prompt": text, "multi_modal_data": {"video": {"video_embeds": features, "video_grid_thw": grid}}}
 
 
+def kept_prompt(files: dict[str, Any], name: str) -> dict[str, Any]:
+    """A request with a file of ``score embed`` in the place of a video; files: name -> [prompt, file]."""
+    from score_video.serving.kept import video_embeds
+
+    text, file = files[name]
+    return {"prompt": text, "multi_modal_data": {"video": video_embeds(file)}}
+
+
 def record_kept() -> list[list[int]]:
     """A list that grows by what our models keep of each video; nothing where they are not in use."""
     kept: list[list[int]] = []
-    if (models := sys.modules.get("score_video.serving.vllm_models")) is None:
+    if (models := sys.modules.get("score_video.serving.vllm_base")) is None:
         return kept
-    choose = ORIGINAL.setdefault("choose", models._Compressing._kept)
+    choose = ORIGINAL.setdefault("choose", models.Compressing._kept)
 
     def choose_and_record(self: Any, *arguments: Any) -> Any:
         index = choose(self, *arguments)
         kept.append(index.tolist())
         return index
 
-    models._Compressing._kept = choose_and_record
+    models.Compressing._kept = choose_and_record
     return kept
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 RATE = 0.75
+HALF = ("qwen3_5", "qwen3_5_moe")
+"""Families whose linear attention vLLM computes on CPUs in bfloat16 alone."""
 
 HERE = Path(__file__).parent
 SITE = HERE.parents[2] / "tools" / "torchvision_site"
@@ -69,7 +71,12 @@ def run_engines(folder: Path, jobs: list[dict[str, Any]]) -> dict[str, Any]:
 
 @contextmanager
 def serve(
-    model: Path, folder: Path, setting: str | None, options: Sequence[str] = (), patience: float = 600.0
+    model: Path,
+    folder: Path,
+    setting: str | None,
+    options: Sequence[str] = (),
+    patience: float = 600.0,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """A server on loopback; gives the address of its OpenAI API. Its log is log.txt in ``folder``.
 
@@ -78,6 +85,7 @@ def serve(
         setting: what the plugin's variable is set to, or None.
         options: of ``vllm serve``.
         patience: seconds it may take to come up.
+        variables: more of its environment.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -99,7 +107,12 @@ def serve(
     ]
     with (folder / "log.txt").open("w") as log:
         server = subprocess.Popen(
-            command, cwd=folder, env=environment(setting), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=folder,
+            env=environment(setting) | dict(variables or {}),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             _wait_until_healthy(server, f"http://127.0.0.1:{port}/health", folder / "log.txt", patience)

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from engines import RATE, needs_vllm
+from engines import HALF, RATE, needs_vllm, run_engines
 from workload import AT_ONCE, contents
 
 from score_ext.budget import evs_count, vidcom2_count
 from score_video.compressor import Compressor
 from score_video.mllm import compress_inputs
+from score_video.testing import save_tiny_model
 
 pytestmark = needs_vllm
 
@@ -33,7 +34,8 @@ def hugging_face_inputs(model: Path, name: str) -> tuple[Any, dict[str, Any]]:
         do_sample_frames=False,
         return_tensors="pt",
     )
-    return AutoModelForImageTextToText.from_pretrained(model), dict(inputs)
+    dtype = torch.bfloat16 if model.name in HALF else torch.float32
+    return AutoModelForImageTextToText.from_pretrained(model, dtype=dtype), dict(inputs)
 
 
 def video_token(model: Path) -> int:
@@ -45,7 +47,7 @@ def video_token(model: Path) -> int:
 
 def grids(model: Path, name: str) -> list[tuple[int, int]]:
     """Frames and tokens of a frame of each video in a request."""
-    patch = {"qwen2_5_vl": 28, "qwen3_vl": 32}[model.name]
+    patch = 28 if model.name == "qwen2_5_vl" else 32
     videos = contents()[name][1]
     return [(len(v) // 2, round(v.shape[1] / patch) * round(v.shape[2] / patch)) for v in videos]
 
@@ -61,7 +63,16 @@ def test_keeps_the_tokens_that_compress_inputs_keeps(model: Path, policy: Path, 
     method = Compressor.from_pretrained(policy).method
     kept = compress_inputs(network, inputs, Compressor(method, 1 - RATE)).kept
     # encoded first: the one video of the first request, which is cached for the others; then the second of two videos
-    assert compressed["plain"]["kept"][:2] == [index.tolist() for index in kept]
+    check_kept(model, compressed["plain"]["kept"][:2], [index.tolist() for index in kept])
+
+
+def check_kept(model: Path, got: list[list[int]], wanted: list[list[int]]) -> None:
+    """Of a model in float32 the same tokens; in bfloat16, which the two towers round in their own ways, nearly."""
+    if model.name not in HALF:
+        assert got == wanted
+        return
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert len(ours) == len(theirs) and len(set(ours) & set(theirs)) >= 0.9 * len(theirs)
 
 
 @pytest.mark.parametrize("name", ["video", "image and video", "two videos", "text and video"])
@@ -73,8 +84,27 @@ def test_answers_as_transformers_do_to_the_same_tokens(
     network, inputs = hugging_face_inputs(model, name)
     method = Compressor.from_pretrained(policy).method
     shorter = compress_inputs(network, inputs, Compressor(method, 1 - RATE))
+    check_answer(model, network, shorter, compressed["plain"]["answers"][name]["output"])
+
+
+def check_answer(model: Path, network: Any, shorter: Any, output: list[int]) -> None:
+    """In float32 all of it; in bfloat16 its first token, before one that differs can change what follows."""
     answer = network.generate(**shorter, max_new_tokens=6, min_new_tokens=6, do_sample=False)
-    assert answer[0, shorter.prompt_length :].tolist() == compressed["plain"]["answers"][name]["output"]
+    length = 1 if model.name in HALF else 6
+    assert answer[0, shorter.prompt_length :][:length].tolist() == output[:length]
+
+
+def test_qwen3_5_moe(policy: Path, tmp_path: Path) -> None:
+    """Qwen3.5 with a mixture of experts: once through, with two videos in a prompt."""
+    model = tmp_path / "qwen3_5_moe"
+    save_tiny_model(model, "qwen3_5_moe")
+    job = {"name": "moe", "model": str(model), "setting": str(policy), "rate": RATE, "method": "evs"}
+    options = {"dtype": "bfloat16"}
+    done = run_engines(tmp_path, [{**job, "options": options, "requests": [["two videos"], ["text"]]}])["moe"]
+    network, inputs = hugging_face_inputs(model, "two videos")
+    shorter = compress_inputs(network, inputs, Compressor(Compressor.from_pretrained(policy).method, 1 - RATE))
+    check_kept(model, done["kept"], [index.tolist() for index in shorter.kept])
+    check_answer(model, network, shorter, done["answers"]["two videos"]["output"])
 
 
 def test_features_in_place_of_a_video(model: Path, compressed: dict[str, Any]) -> None:
@@ -120,8 +150,11 @@ def test_not_set_it_touches_nothing(stock: dict[str, Any]) -> None:
     assert not any(stock["state"].values()), stock["state"]
 
 
-def test_vllm_s_own_methods_run_on_the_cpu(model: Path, healed: dict[str, Any]) -> None:
-    count = {"qwen2_5_vl": evs_count, "qwen3_vl": vidcom2_count}[model.name]
+def test_vllm_s_own_methods_run_on_the_cpu(model: Path, request: pytest.FixtureRequest) -> None:
+    if model.name in HALF:
+        pytest.skip("vLLM 0.32's own pruning ends the engine with Qwen3.5, which has no video_pruning_method")
+    healed = request.getfixturevalue("healed")
+    count = vidcom2_count if model.name == "qwen3_vl" else evs_count
     prompt = healed["own"]["answers"]["text and video"]["prompt"]
     assert prompt.count(video_token(model)) == sum(count(t, n, RATE) for t, n in grids(model, "text and video"))
     assert healed["log"].count("score-video has set its is_multimodal_pruning_enabled") == 1

@@ -9,11 +9,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import bare_models
 import numpy as np
 import pytest
 import torch
+from bare_models import END, IMAGE, RATE, START, TEXT, VIDEO, WIDTH, merged
 from engines import needs_vllm
-from torch import Tensor, nn
+from torch import Tensor
 
 from score_ext.budget import evs_count
 from score_video.compressor import Compressor
@@ -21,8 +23,6 @@ from score_video.methods import RandomMethod
 
 pytestmark = needs_vllm
 
-WIDTH, MERGE, RATE = 6, 2, 0.75
-TEXT, IMAGE, VIDEO, START, END = 10, 1, 2, 3, 4  # token ids
 IMAGE_GRID = (1, 4, 6)
 VIDEO_GRIDS = (4, 6, 8), (3, 4, 4)
 SECONDS = (0.5, 2.0)
@@ -39,24 +39,8 @@ REQUESTS: dict[str, list[Item | int]] = {  # numbers are of tokens of text
 
 
 def bare_model() -> Any:
-    """Our Qwen2.5-VL without weights: all that chooses tokens and counts positions."""
-    from score_video.serving import vllm_models
-
-    kind = vllm_models.Qwen2_5_VLForConditionalGeneration
-    model = kind.__new__(kind)
-    nn.Module.__init__(model)
-    vision = SimpleNamespace(spatial_merge_size=MERGE, tokens_per_second=2)
-    model.config = SimpleNamespace(
-        image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START, vision_config=vision
-    )
-    model.visual = SimpleNamespace(spatial_merge_size=MERGE)
-    model.is_multimodal_pruning_enabled, model.video_pruning_rate = True, RATE
-    model._count, model._score = vllm_models._COUNTS["evs"], (Compressor(RandomMethod(1)),)
-    return model
-
-
-def merged(grid: tuple[int, int, int]) -> int:
-    return grid[0] * grid[1] * grid[2] // MERGE**2
+    """Our Qwen2.5-VL, which chooses at random."""
+    return bare_models.bare_model("Qwen2_5_VLForConditionalGeneration", Compressor(RandomMethod(1)))
 
 
 class Request:

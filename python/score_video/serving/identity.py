@@ -1,0 +1,75 @@
+"""Hashes that tell which checkpoint and compressor a compressed video is of, where the model is not at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from score_video.compressor import Compressor
+from score_video.errors import ScoreError
+from score_video.methods import RandomMethod
+from score_video.policy import SurprisePolicy
+
+_SAMPLES, _SAMPLE = 64, 4096  # of a file of weights, and the bytes of one
+
+
+def compressor_identity(compressor: Compressor) -> str:
+    """A hash that changes with what decides, how many stay and how they are picked.
+
+    Raises:
+        ScoreError: it decides by a rule of the user's own, of which nothing is known.
+    """
+    method = compressor.method
+    said: dict[str, Any] = {"retention": compressor.plain_retention, "selection": compressor.selection_used}
+    digest = hashlib.sha256()
+    if isinstance(method, SurprisePolicy):
+        said["policy"] = asdict(method.config)
+        for name, weight in sorted(method.state_dict().items()):
+            digest.update(name.encode() + weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    elif isinstance(method, (str, RandomMethod)):
+        said |= {"method": str(getattr(method, "name", method)), "seed": compressor.seed}
+    else:
+        raise ScoreError(
+            f"compressor must be a policy or a rule that comes with score, got {type(method).__name__}: files of a "
+            "rule of your own could not be told from those of another"
+        )
+    digest.update(json.dumps(said, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def decider_identity(compressor: Compressor) -> str:
+    """:func:`compressor_identity`, whatever the retention: engines have a count of their own."""
+    return compressor_identity(replace(compressor, retention=0.1))
+
+
+@cache
+def checkpoint_identity(source: str) -> str:
+    """A hash that changes with a checkpoint's configuration and weights, from samples of its files.
+
+    Args:
+        source: its folder, or its id on the hub if it has been downloaded.
+
+    Raises:
+        OSError: it is not here.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(source, local_files_only=True))
+    config = json.loads((folder / "config.json").read_bytes())
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as weights:
+            for number in range(_SAMPLES):
+                weights.seek((size - _SAMPLE) * number // (_SAMPLES - 1) if size > _SAMPLE else 0)
+                digest.update(weights.read(_SAMPLE))
+    return digest.hexdigest()
