@@ -21,7 +21,6 @@ from score_video.rl.advantages import ADVANTAGES, Rewards, leave_one_out
 from score_video.rl.config import ScoreConfig
 from score_video.rl.curriculum import ScheduledExamples, video_seed
 from score_video.rl.environment import EncodedBatch, Outcome
-from score_video.rl.sampling import SAMPLINGS
 from score_video.rl.sampling import SAMPLINGS, Exact
 from score_video.rl.trainer import ScoreTrainer
 
