@@ -192,4 +192,8 @@ def _errno_of_writing(folder: Path) -> int | None:
 
 def is_text(text: str) -> bool:
     """Whether it can be written in UTF-8; an argument whose bytes were not UTF-8 cannot (PEP 383)."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

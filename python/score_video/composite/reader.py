@@ -6,21 +6,17 @@ each question to them, so that what is made of the video does not depend on what
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from score_video.composite.world import SYMBOLS, TASKS
-from score_video.errors import ScoreError
-from score_video.files import output_file
 from score_video.miniature.reader import PLACE_FEATURES, Block, place_features
+from score_video.miniature.reader_file import load_reader, save_reader
 from score_video.rl.multiple_choice import log_probabilities
 
 MOST_ANSWERS = max(TASKS.values())
@@ -102,33 +98,11 @@ class Reader(nn.Module):
         return log_probabilities(logits, [*TASKS.values()]), asked, alone, self.norm(video)
 
     def save(self, path: Path) -> None:
-        """Weights in float16 without the heads of training, configuration in the file's metadata."""
-        weights = {
-            name: weight.half().contiguous()
-            for name, weight in self.state_dict().items()
-            if not name.startswith(_TRAINING_HEADS)
-        }
-        with output_file(path) as temporary:
-            save_file(weights, temporary, {"config": json.dumps(asdict(self.config))})
+        """Writes it (:func:`score_video.miniature.reader_file.save_reader`)."""
+        save_reader(self, self.config, path, _TRAINING_HEADS)
 
     @classmethod
     def load(cls, path: Path) -> Reader:
-        """A reader as :meth:`save` left it, frozen, in float32.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ScoreError: it is damaged, or holds anything but a reader of this world; names the file.
-        """
-        if not path.is_file():
-            raise FileNotFoundError(2, "there are no weights of a reader", str(path))
-        try:
-            with safe_open(path, framework="pt") as file:
-                config = ReaderConfig(**json.loads(file.metadata()["config"]))
-                weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  (not a dict)
-            reader = cls(config).float()
-            missing, unexpected = reader.load_state_dict(weights, strict=False)
-        except (SafetensorError, TypeError, KeyError, ValueError, RuntimeError) as error:
-            raise ScoreError(f"{path} holds no reader of this world: {error!r}") from None
-        if odd := [*unexpected, *(name for name in missing if not name.startswith(_TRAINING_HEADS))]:
-            raise ScoreError(f"{path} holds the weights of another reader: {odd[0]} is missing or not known")
-        return reader.eval().requires_grad_(False)
+        """A reader as :meth:`save` left it, frozen; errors are those of
+        :func:`score_video.miniature.reader_file.load_reader`."""
+        return load_reader(cls, ReaderConfig, path, _TRAINING_HEADS)

@@ -8,18 +8,15 @@ the video, so that the video's part does not depend on it.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from score_video.errors import ScoreError
+from score_video.miniature.reader_file import load_reader, save_reader
 from score_video.miniature.world import NOT_ASKED, SIZE, TASKS
 from score_video.rl.multiple_choice import log_probabilities
 
@@ -153,40 +150,17 @@ class Reader(nn.Module):
         return asked, self.norm(video), log_probabilities(self.answers(asked[:, : len(TASKS)]), _ANSWER_COUNTS)
 
     def save(self, path: Path) -> None:
-        """Weights in float16, configuration in the file's metadata; hint heads, which only training needs, left out."""
-        weights = {
-            k: v.half().contiguous() for k, v in self.state_dict().items() if not k.startswith(("hints", "live"))
-        }
-        temporary = path.with_name(f".{path.name}.partial")
-        save_file(weights, temporary, {"config": json.dumps(asdict(self.config))})
-        temporary.replace(path)
+        """Writes it (:func:`score_video.miniature.reader_file.save_reader`)."""
+        save_reader(self, self.config, path, _TRAINING_HEADS)
 
     @classmethod
     def load(cls, path: Path) -> Reader:
-        """A reader as :meth:`save` left it, frozen, in float32.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is damaged, or holds anything but a reader; names the file.
-        """
-        if not path.is_file():
-            raise FileNotFoundError(2, "there are no weights of a reader", str(path))
-        try:
-            with safe_open(path, framework="pt") as file:
-                config = ReaderConfig(**json.loads(file.metadata()["config"]))
-                weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  (not a dict)
-            with torch.device("cpu"):
-                reader = cls(config).float()
-            missing, unexpected = reader.load_state_dict(weights, strict=False)
-        except SafetensorError as error:
-            raise ScoreError(f"{path} is damaged, or no safetensors file: {error}") from None
-        except (TypeError, KeyError, ValueError, RuntimeError) as error:  # no configuration, or of something else
-            raise ScoreError(f"{path} holds no reader: {error!r}") from None
-        if odd := [*unexpected, *(name for name in missing if not name.startswith(("hints", "live")))]:
-            raise ScoreError(f"{path} holds the weights of another reader: {odd[0]} is missing or not known")
-        return reader.eval().requires_grad_(False)
+        """A reader as :meth:`save` left it, frozen; errors are those of
+        :func:`score_video.miniature.reader_file.load_reader`."""
+        return load_reader(cls, ReaderConfig, path, _TRAINING_HEADS)
 
 
+_TRAINING_HEADS = ("hints", "live")
 _FREQUENCIES = (1.0, 2.0, 4.0, 8.0)  # half waves over the video or frame: smooth ones, so that they are learned quickly
 PLACE_FEATURES = 3 + 3 * 2 * len(_FREQUENCIES)
 

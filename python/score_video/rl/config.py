@@ -170,13 +170,14 @@ class ScoreConfig(TrainingArguments):
             if getattr(self, name) not in choices:
                 raise ScoreError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         self._check_combination()
-        if self.compression_reward is not None and self.sampling in ("exact", "diverse"):
+        factors = tuple(find(SAMPLINGS, self.sampling).factors)
+        if self.compression_reward is not None and factors == ("subset",):  # of a count that is given
             raise ScoreError(
                 f"compression_reward must be None with sampling {self.sampling}, where all samples keep as many, "
                 f"got {self.compression_reward!r} (take sampling counted or bernoulli)"
             )
-        if self.advantage == "by_factor" and self.sampling == "bernoulli":
-            raise ScoreError("advantage by_factor must have sampling counted or exact, got bernoulli")
+        if self.advantage == "by_factor" and "subset" not in factors:
+            raise ScoreError(f"advantage by_factor must have sampling counted or exact, got {self.sampling}")
 
     def _check_combination(self) -> None:
         """What would leave a setting without effect."""

@@ -326,9 +326,9 @@ class ScheduledExamples(Dataset[Item]):
         first = self.row_of(item)
         drawn = np.random.SeedSequence([self.seed, step // self.num_iterations, position, 1])
         generator = np.random.Generator(np.random.Philox(drawn))
-        for row in generator.permutation(len(self.data[first[0]])).tolist():
+        for row in generator.permutation(len(self.data[first[0]])):
             if row != first[1]:
-                yield first[0], row
+                yield first[0], int(row)
 
     def name_of(self, number: int, row: int | None = None) -> str:
         """Of a data set, or of one of its rows, to be shown."""

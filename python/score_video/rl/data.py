@@ -2,17 +2,21 @@
 own files.
 
 Every row is checked when it is loaded (:mod:`score_video.rl.rows`), so that a mistake in the last line does not end a
-run after hours.
+run after hours. Rows are read one by one, and those of a large set are kept on disk, from where a training takes them
+by their number (:mod:`score_video.rl.arrow_rows`): memory does not grow with the set.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from score_video.errors import ScoreError
+from score_video.rl.arrow_rows import to_dataset
 from score_video.rl.rows import rows_of
 
 if TYPE_CHECKING:
@@ -43,20 +47,24 @@ def load_examples(
         ValueError: a row is wrong; the text names the file, the line (the row, where there are no lines) and the key.
         FileNotFoundError: there is no such file, or, with its row, no such video or image.
     """
-    examples, missing = [], []
-    for where, make in rows_of(source, split=split, media=media):
-        try:
-            examples.append(make())
-        except FileNotFoundError as error:
-            if not skip_missing:
-                raise
-            missing.append(f"{where}: {error}")
-    if missing:
-        warnings.warn(
-            f"{source}: {len(missing)} rows are left out, whose files are missing; the first: {missing[0]}",
-            stacklevel=2,
-        )
-    return _to_dataset(examples, str(source))
+    left_out: list[str] = []  # how many, and of the first one why
+
+    def examples() -> Iterator[dict[str, Any]]:
+        number = 0
+        for where, make in rows_of(source, split=split, media=media):
+            try:
+                yield make()
+            except FileNotFoundError as error:
+                if not skip_missing:
+                    raise
+                number += 1
+                left_out[:] = [str(number), left_out[1] if left_out else f"{where}: {error}"]
+
+    loaded = to_dataset(examples(), str(source), (Path(source).absolute(), split, media, skip_missing))
+    if left_out:
+        said = f"{source}: {left_out[0]} rows are left out, whose files are missing; the first: {left_out[1]}"
+        warnings.warn(said, stacklevel=2)
+    return loaded
 
 
 class MixedExamples:
@@ -113,31 +121,24 @@ class OneQuestionEach:
 
     def __init__(self, examples: datasets.Dataset) -> None:
         self.examples = examples
-        self._places = [
-            (row, question) for row, questions in enumerate(examples["questions"]) for question in range(len(questions))
-        ]
+        counts = (len(row["questions"]) for row in examples.select_columns("questions"))
+        self._ends = np.fromiter(counts, np.int64, len(examples)).cumsum()  # where each row's questions end
 
     def __len__(self) -> int:
-        return len(self._places)
+        return int(self._ends[-1])
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        row, question = self._places[number]
+        row, question = self._place(number)
         example = self.examples[row]
         return {**example, "questions": [example["questions"][question]]}
 
     def origin(self, number: int) -> tuple[Examples, int]:
         """The data set that an example is made of, and its row there."""
-        return self.examples, self._places[number][0]
+        return self.examples, self._place(number)[0]
 
-
-def _to_dataset(examples: list[dict[str, Any]], source: str) -> datasets.Dataset:
-    import datasets
-
-    if not examples:
-        raise ScoreError(f"{source}: is empty")
-    text = datasets.Value("string")
-    question = {"question": text, "answer": text, "options": datasets.List(text)}
-    features = datasets.Features(
-        {"id": text, "video": text, "image": datasets.Image(), "questions": datasets.List(question)}
-    )
-    return datasets.Dataset.from_list(examples, features=features)
+    def _place(self, number: int) -> tuple[int, int]:
+        """Row, and which of its questions."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"number must be from 0 to {len(self) - 1}, got {number}")
+        row = int(np.searchsorted(self._ends, number, "right"))
+        return row, number - int(self._ends[row - 1] if row else 0)

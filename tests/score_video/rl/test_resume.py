@@ -63,7 +63,7 @@ def half_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def killed_when(step: int, output: Path) -> None:
+def killed_when(step: int, output: Path, train: Callable[[Path, bool], object] = train) -> None:
     """Trains, and dies as soon as the checkpoint of that step is in its place."""
     keep = checkpoint.keep_latest
 

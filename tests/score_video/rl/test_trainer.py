@@ -21,7 +21,7 @@ from score_video.rl.advantages import ADVANTAGES, Rewards, leave_one_out
 from score_video.rl.config import ScoreConfig
 from score_video.rl.curriculum import ScheduledExamples, video_seed
 from score_video.rl.environment import EncodedBatch, Outcome
-from score_video.rl.sampling import SAMPLINGS
+from score_video.rl.sampling import SAMPLINGS, Exact
 from score_video.rl.trainer import ScoreTrainer
 
 
@@ -300,6 +300,15 @@ def test_metrics_go_to_tensorboard(tmp_path: Path) -> None:
 def test_settings_that_contradict_are_refused(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         config(tmp_path, **settings)
+
+
+def test_a_sampling_of_ones_own_that_keeps_a_given_count_has_no_compression_to_reward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SAMPLINGS, "mine", Exact())
+    config(tmp_path, sampling="mine", advantage="by_factor")
+    with pytest.raises(ValueError, match="compression_reward must be None with sampling mine, where all samples keep"):
+        config(tmp_path, sampling="mine", compression_reward="linear")
 
 
 def test_every_setting_of_ours_says_what_it_is(tmp_path: Path) -> None:
