@@ -60,9 +60,8 @@ class TokenTower:
         """Rows [K, D] of the tokens ``index``, int64 [K] ascending, and what goes to later layers, [K, D] for each."""
         merge = self.merge(model, inputs)
         grids, tower = inputs["video_grid_thw"], getattr(core(model), self.module)
-        groups, places = torch.unique(
-            self.groups(model, inputs)[index], return_inverse=True
-        )  # [G] ascending, [K, frames]
+        # [G] ascending, and where each token's are among them, [K, frames]
+        groups, places = torch.unique(self.groups(model, inputs)[index], return_inverse=True)
         pixels = inputs["pixel_values_videos"][_patches(groups, merge)].to(tower.dtype)
         return self.call(model, tower, pixels, tower_arguments(tower, grids, merge, groups), places)
 
@@ -119,10 +118,8 @@ class ErnieTower(TokenTower):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         hidden = tower(pixels, return_dict=True, **arguments).last_hidden_state
         merge = tower.spatial_merge_size
-        pairs = hidden.view(-1, merge**2, hidden.shape[-1])[
-            places.T.flatten()
-        ]  # all first frames, then all second ones
-        # the resampler knows nothing of where groups are: two frames of one row of tokens
+        # the resampler knows nothing of where groups are: all first frames, then all second ones, as two rows of tokens
+        pairs = hidden.view(-1, merge**2, hidden.shape[-1])[places.T.flatten()]
         grid = torch.tensor([[2, merge, merge * len(places)]], device=places.device)
         return core(model).resampler_model(pairs.flatten(0, 1), grid), ()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,3 +190,10 @@ def test_every_type_named_is_a_supported_one() -> None:
     assert not set(gated.TOKENS) & set(gated.FRAMES)
     assert {*gated.TOKENS, *gated.FRAMES, *gated.REFUSED} <= set(FAMILIES)
     assert not set(gated.REFUSED) & {*gated.TOKENS, *gated.FRAMES}
+
+
+def test_the_documents_table_is_of_what_there_is() -> None:
+    text = (Path(__file__).parents[3] / "docs/before_the_tower.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (some \w+)[^|]*\| (.*) \|$", text, re.MULTILINE))
+    assert re.findall(r"`(\w+)`", rows["some tokens"]) == sorted(gated.TOKENS)
+    assert re.findall(r"`(\w+)`", rows["some frames"]) == sorted(gated.FRAMES)
