@@ -103,6 +103,7 @@ NEEDS: tuple[Need, ...] = (
     Need("multimodal/media/video.py", "VideoMediaIO.load_base64", ("media_type", "data")),
     Need("multimodal/media/video.py", "VideoMediaIO.load_base64", calls=("self.load_bytes", ())),
     Need("multimodal/media/video.py", "VideoMediaIO.load_file", calls=("self.load_bytes", ())),
+    Need("multimodal/media/base.py", "MediaWithBytes", line="media: _T"),
     Need("multimodal/video.py", "VideoLoader.compute_frames_index_to_sample", ("source", "target")),
     Need("exceptions.py", "VLLMValidationError.__init__", ("message", "parameter")),
     Need("distributed/parallel_state.py", "get_tensor_model_parallel_rank", ()),
