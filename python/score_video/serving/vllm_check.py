@@ -103,6 +103,7 @@ NEEDS: tuple[Need, ...] = (
     Need("multimodal/media/video.py", "VideoMediaIO.load_base64", ("media_type", "data")),
     Need("multimodal/media/video.py", "VideoMediaIO.load_base64", calls=("self.load_bytes", ())),
     Need("multimodal/media/video.py", "VideoMediaIO.load_file", calls=("self.load_bytes", ())),
+    Need("multimodal/media/base.py", "MediaWithBytes", line="media: _T"),
     Need("multimodal/video.py", "VideoLoader.compute_frames_index_to_sample", ("source", "target")),
     Need("exceptions.py", "VLLMValidationError.__init__", ("message", "parameter")),
     Need("distributed/parallel_state.py", "get_tensor_model_parallel_rank", ()),
@@ -135,6 +136,17 @@ NEEDS: tuple[Need, ...] = (
     Need(f"{_ROOM}/qwen3_5.py", "Qwen3_5ForConditionalGeneration.__init__", ("vllm_config", "prefix")),
     Need(_NANO, "NemotronH_Nano_VL_V2.__init__", ("vllm_config", "prefix")),
     Need(_NANO, "NemotronH_Nano_VL_V2._process_video_input", calls=("compute_retention_mask", _MASK[1:])),
+    # compressed videos in the place of others
+    Need("multimodal/registry.py", "MultiModalRegistry.register_processor", ("processor", "info", "dummy_inputs")),
+    Need("multimodal/parse.py", "MultiModalDataParser._parse_video_data", ("data",)),
+    Need(
+        "multimodal/parse.py", "DictEmbeddingItems.__init__", ("data", "modality", "required_fields", "fields_factory")
+    ),
+    Need("multimodal/inputs.py", "MultiModalFieldConfig.flat_from_sizes", ("modality", "size_per_item")),
+    Need("multimodal/inputs.py", "MultiModalFieldConfig.batched", ("modality", "keep_on_cpu")),
+    Need("multimodal/processing/processor.py", "PromptUpdateDetails.from_seq", ("seq",)),
+    Need(_QWEN3, "Qwen3VLProcessingInfo.get_data_parser", ()),
+    Need(f"{_ROOM}/qwen2_vl.py", "Qwen2VLProcessingInfo.get_data_parser", ()),
     # the runners, V1 on GPUs and CPUs, and V2
     Need("v1/worker/gpu_model_runner.py", "GPUModelRunner", calls=("self.model.recompute_mrope_positions", _INPUT)),
     Need("v1/worker/cpu_model_runner.py", "CPUModelRunner.load_model"),

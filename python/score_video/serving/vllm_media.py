@@ -40,7 +40,10 @@ def _checked(load: Any, check: Any) -> Any:
     def load_what_is_allowed(io: Any, *given: Any) -> Any:
         try:
             check(io, *given)
-            return load(io, *given)
+            loaded = load(io, *given)
+            if not len(loaded.media[0]):
+                raise RefusedVideoError("unreadable", "video cannot be read: none of its frames can be decoded")
+            return loaded
         except VLLMValidationError:
             raise  # of the method inside, or vLLM's own
         except RefusedVideoError as refused:

@@ -12,13 +12,15 @@ from typing import Any
 def register() -> None:
     """Makes vLLM compress videos as the setting says. Called any number of times in a process.
 
-    Models are replaced through vLLM's own registry, by subclasses that are imported when they are needed. Two things
+    Models are replaced through vLLM's own registry, by subclasses that are imported when they are needed. Three things
     are patched, because there is no other way in: vLLM's own choices of tokens refuse models that are not in
-    :data:`.architectures.ARCHITECTURES`, and the CPU runner strips position channels (:func:`_heal_cpu_runner`).
+    :data:`.architectures.ARCHITECTURES`, videos are looked at before they are decoded (:mod:`.vllm_media`), and the CPU
+    runner strips position channels (:func:`_heal_cpu_runner`).
 
     Raises:
         RuntimeError: this vLLM lacks something that the plugin relies on; names it (:mod:`.vllm_check`).
-        ValueError: the setting is wrong, as :func:`score_video.serving.setting.engine_compressor` says.
+        ScoreError: a setting is wrong, as :func:`score_video.serving.setting.engine_compressor` and
+            :meth:`score_video.serving.limits.Limits.read` say.
     """
     from score_video.serving.setting import ENGINE_ITSELF, read_setting
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from engines import save_policy
 
-from score_video.compressor import PRETRAINED, AdaptiveRetention, Compressor
+from score_video.compressor import PRETRAINED, SELECTIONS, AdaptiveRetention, Compressor
 from score_video.methods import METHODS
+from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy
 from score_video.serving.setting import VARIABLE, engine_compressor, read_setting
 
@@ -31,6 +33,16 @@ def test_the_policy_of_the_package() -> None:
 def test_a_saved_compressor(tmp_path: Path) -> None:
     folder = save_policy(tmp_path / "policy", state="relative")
     assert isinstance(engine_compressor(str(folder)).method, SurprisePolicy)
+
+
+def test_a_saved_compressor_of_every_selection(tmp_path: Path) -> None:
+    """Whatever ``from_pretrained`` takes: the last looks at tokens too, and keeps as many as the engine says."""
+    for number, selection in enumerate(SELECTIONS):
+        Compressor("surprise", selection=selection).save_pretrained(tmp_path / selection)
+        loaded = engine_compressor(str(tmp_path / selection))
+        assert loaded.selection == selection
+        videos = PackedVideos.from_frames([torch.randn(3, 2, 2, 8)])
+        assert len(loaded.select(videos, keep=[5 + number]).index) == 5 + number
 
 
 def test_a_folder_called_like_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
