@@ -113,6 +113,7 @@ class Bernoulli:
     @torch.no_grad()
     def sample(self, logits: Tensor, videos: PackedVideos, keep: Tensor, num_samples: int, seed: Tensor) -> Rollout:
         _check(logits, videos, seed)
+        # its log-probability is of both factors together, and of logits without a graph: log_prob makes another
         mask, _, count = score_ext.sample_bernoulli(logits, videos.cu_seqlens, num_samples, seed)
         index = mask.nonzero()[:, 1]  # row-major: sample by sample, ascending
         decisions = {"keep": count, "drop": videos.lengths - count}
