@@ -8,13 +8,13 @@ from typing import Annotated, cast
 import torch
 import typer
 
-from score_video import Compressor
 from score_video.composite.environment import CompositeEnvironment
 from score_video.composite.evaluate import choose_by, oracle
 from score_video.composite.features import VIDEOS_IN_A_FILE
 from score_video.composite.reader import shipped_reader
 from score_video.composite.scenery import FRAMES
 from score_video.composite.world import COLUMNS, NOT_ASKED, PARTITIONS, Partition, make_video
+from score_video.compressor import Compressor
 from score_video.drawing.charts import Shown, draw_kept
 from score_video.files import output_file
 from score_video.rl import rollouts
