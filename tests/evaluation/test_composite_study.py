@@ -53,7 +53,7 @@ def test_all_of_it_once(study: Study) -> None:
     written = study.report()
     assert [path.name for path in written] == ["composite-results.md"]
     text = written[0].read_text()
-    for line in ("| divprune |", "| **policy trained here, diverse** |", "| state residual, selected by diverse |"):
+    for line in ("| divprune |", "| **policy trained here, diverse** |", "| state relative, selected by diverse |"):
         assert text.count(line) >= 1
     assert "policy that comes with the package, diverse" in text
     assert "Not run" not in text and "incomplete" not in text
