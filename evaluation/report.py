@@ -107,7 +107,7 @@ def write_report(results: Results, code: Code, lacking: str, docs: Path) -> list
         docs: the folder to write into; made if it is not there.
     """
     docs.mkdir(parents=True, exist_ok=True)
-    names = [name for name, needed in results.recipe["documents"].items() if results.complete(*needed)]
+    names = [name for name, needed in results.recipe["documents"].items() if not needed or results.complete(*needed)]
     for name in names:
         with output_file(docs / name) as temporary:
             temporary.write_text(render(f"{name}.j2", results, code, lacking))
