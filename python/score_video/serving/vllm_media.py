@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import inspect
 from io import BytesIO
 from typing import Any
 
@@ -64,7 +65,9 @@ def _check_file(limits: Limits, io: Any, data: bytes) -> None:
     source = VideoSourceMetadata(header.frames, header.frames / header.seconds if header.seconds else 0, header.seconds)
     if not header.frames or not header.seconds:
         raise RefusedVideoError("unreadable", "video cannot be read: its header does not say how long it is")
-    wanted = VideoTargetMetadata(io.num_frames, io.kwargs.get("fps", -1), io.kwargs.get("max_duration", 300))
+    usual = inspect.signature(io.video_loader.load_bytes).parameters  # each loader has a rate of its own
+    fps, longest = (io.kwargs.get(name, usual[name].default) for name in ("fps", "max_duration"))
+    wanted = VideoTargetMetadata(io.num_frames, fps, longest)
     others = {name: value for name, value in io.kwargs.items() if name not in _NOT_OF_SAMPLING}
     sampled = len(io.video_loader.compute_frames_index_to_sample(source, wanted, **others))
     limits.check("decoded_megabytes", sampled * header.width * header.height * 3 / 1e6)
