@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor
 
 import score_ext
-from score_ext.budget import keep_count
 from score_ext.ops import SelectionRule
 from score_video import diverse
 from score_video.before_tower import Gate, Seen, only
@@ -33,19 +31,18 @@ from score_video.methods import (
     former_seed,
     with_seed,
 )
-from score_video.packed import PackedVideos, Selection, Selector, check_selection, check_sizes, needs_question
-from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_count, pretrained_policy, storage
+from score_video.packed import PackedVideos, Selection, Selector, check_selection, needs_question
+from score_video.policy import SurprisePolicy, SurprisePolicyConfig, pretrained_policy, storage
 from score_video.policy.config import MODEL_TYPE as POLICY_TYPE
-from score_video.policy.config import SINCE_0_1
 from score_video.renamed import renamed_arguments, renamed_fields, with_new_names
+from score_video.retention import AdaptiveRetention as AdaptiveRetention
+from score_video.retention import check_fraction, counts_of, given_counts
+from score_video.saved_compressor import FILES, GATE_WEIGHTS, MODEL_TYPE, read_saved
 
 if TYPE_CHECKING:
     from score_video.mllm.adapter import VisualLayout
     from score_video.mllm.compress import CompressedInputs
     from score_video.mllm.wrapping import Wrapping
-
-MODEL_TYPE = "score_compressor"
-"""What config.json calls a compressor."""
 
 AnySelection = SelectionRule | Literal["diverse"]
 SELECTIONS: tuple[str, ...] = (*get_args(SelectionRule), "diverse")
@@ -54,38 +51,8 @@ SELECTIONS: tuple[str, ...] = (*get_args(SelectionRule), "diverse")
 NEEDS_NO_PLACES = ("uniform", "random", "divprune")
 """Methods that select by a rule of their own and do not look at where tokens are."""
 
-GATE_WEIGHTS = "before_tower.safetensors"
-"""The weights of a policy before the tower, beside :data:`score_video.policy.storage.WEIGHTS`."""
-
-FILES = (storage.CONFIG, storage.WEIGHTS, GATE_WEIGHTS)
-"""What :meth:`Compressor.save_pretrained` may write."""
-
 PRETRAINED = "pretrained"
 """What :meth:`Compressor.from_pretrained` calls the policy that comes with the package."""
-
-
-@dataclass(frozen=True)
-class AdaptiveRetention:
-    """Each video keeps as many tokens as its policy expects to, within bounds, so that quiet videos keep fewer.
-
-    k is :func:`score_video.policy.expected_count`, rounded to the nearest integer (halves to even), raised to
-    ``keep_count(T, N, floor)`` where it is below and lowered to ``keep_count(T, N, cap)`` where it is above.
-
-    Attributes:
-        floor, cap: fractions, 0 < floor <= cap <= 1.
-
-    Raises:
-        TypeError, ValueError: they are not.
-    """
-
-    floor: float
-    cap: float
-
-    def __post_init__(self) -> None:
-        _check_fraction("floor", self.floor)
-        _check_fraction("cap", self.cap)
-        if self.floor > self.cap:
-            raise ScoreError(f"floor must be at most cap, {self.cap}, got {self.floor}")
 
 
 def _former_seed(kind: type[Compressor]) -> type[Compressor]:
@@ -136,7 +103,7 @@ class Compressor:
                 f"method must be a policy, a name, or an object with scores() or select(), got {type(method).__name__}"
             )
         if not isinstance(self.retention, AdaptiveRetention):
-            _check_fraction("retention", self.retention)
+            check_fraction("retention", self.retention)
         elif not isinstance(method, SurprisePolicy):
             raise ScoreError(f"retention must be a fraction for {method!r}: only a policy expects a count")
         if self.selection not in (None, *SELECTIONS):
@@ -273,7 +240,7 @@ class Compressor:
             logits = self.logits(videos, question)
         elif question is not None and (rule is not None or not self._selects):
             raise ScoreError(f"question must be None: {method!r} does not see it")
-        counts = self._counts(videos, logits) if keep is None else _given_counts(videos, keep)
+        counts = counts_of(videos, self.retention, logits) if keep is None else given_counts(videos, keep)
         if self._selects and rule is None:
             return _checked(cast(Selector, method).select(videos, question, counts), videos, counts)
         if seen is not None:
@@ -332,22 +299,6 @@ class Compressor:
         if device not in copies or copies[device][0] != now:
             copies[device] = now, copy.deepcopy(policy).to(device=device)
         return copies[device][1]
-
-    def _counts(self, videos: PackedVideos, logits: Tensor | None) -> list[int]:
-        """What each video keeps; logits are needed where the count is adaptive."""
-        check_sizes(videos)
-        sizes = torch.stack([videos.lengths, videos.tokens_per_frame], dim=1).tolist()
-        frames = [(length // n if length else 0, n) for length, n in sizes]
-        if not isinstance(self.retention, AdaptiveRetention):
-            return [keep_count(t, n, self.retention) for t, n in frames]
-        assert logits is not None
-        counts = []
-        for video, ((t, n), expected) in enumerate(zip(frames, expected_count(logits, videos).tolist(), strict=True)):
-            if math.isnan(expected):
-                raise ScoreError(f"tokens of video {video} give logits with NaN: it has no count")
-            floor, cap = keep_count(t, n, self.retention.floor), keep_count(t, n, self.retention.cap)
-            counts.append(min(max(round(expected), floor), cap))
-        return counts
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config.json, and weights where there is a policy: all of it or nothing.
@@ -433,7 +384,7 @@ class Compressor:
         if config.get("model_type") == POLICY_TYPE:
             saved: dict[str, Any] = {"method": SurprisePolicy.from_pretrained(source, revision=revision)}
         else:
-            saved = _read_saved(path, config)
+            saved = read_saved(path, config)
             if "policy" in config:
                 saved["method"] = SurprisePolicy.from_pretrained(source, revision=revision)
             if "before_tower" in config:
@@ -444,7 +395,7 @@ class Compressor:
     def _load_gate(path: Path, config: Any, source: str | Path, revision: str | None) -> Compressor:
         if not isinstance(config, dict):
             raise ScoreError(f"{path}: before_tower must be an object, got {type(config).__name__}")
-        saved = _read_saved(path, {"model_type": MODEL_TYPE, **config})
+        saved = read_saved(path, {"model_type": MODEL_TYPE, **config})
         if "policy" in config:
             with torch.device("cpu"):  # whatever torch's default device is
                 policy = SurprisePolicy(SurprisePolicyConfig.from_dict({"model_type": POLICY_TYPE, **config["policy"]}))
@@ -465,35 +416,6 @@ class Compressor:
             raise ScoreError(f"{path}: {error}") from None
 
 
-def _read_saved(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a compressor that was saved, without its policy and what stands before the tower.
-
-    Folders of 0.1 say ``law``; up to 0.2 all had a ``seed``, which says nothing but for the random rule.
-    """
-    if (kind := config.get("model_type")) != MODEL_TYPE:
-        raise ScoreError(f"{path}: model_type must be {MODEL_TYPE!r} or {POLICY_TYPE!r}, got {kind!r}")
-    how = "law" if "law" in config else "selection"
-    wanted = {"model_type", "retention", how, "policy" if "policy" in config else "method"}
-    if "before_tower" in config:
-        wanted |= {"before_tower", "halo"}
-    if odd := sorted(wanted ^ (set(config) - {"seed"})):
-        raise ScoreError(f"{path} {'lacks' if odd[0] in wanted else 'has an unknown key'} {odd[0]!r}")
-    if "policy" in config:
-        if not isinstance(config["policy"], dict):
-            raise ScoreError(f"{path}: policy must be an object, got {type(config['policy']).__name__}")
-        needed = {own.name for own in fields(SurprisePolicyConfig)} - set(SINCE_0_1)
-        if missing := sorted(needed - set(config["policy"])):
-            raise ScoreError(f"{path}: policy lacks {missing[0]!r}")
-    saved = {"retention": config["retention"], "selection": config[how], "halo": config.get("halo", 0)}
-    if "policy" in config:
-        return saved
-    try:
-        method = with_seed(config["method"], config["seed"]) if "seed" in config else config["method"]
-    except (TypeError, ValueError) as error:
-        raise ScoreError(f"{path}: {error}") from None
-    return {**saved, "method": method}
-
-
 def _checked(selection: Selection, videos: PackedVideos, counts: Sequence[int]) -> Selection:
     """What a rule of a user's own returned. Raises ScoreError where it is not ``counts`` rows of each video."""
     if not isinstance(selection, Selection) or selection.keep.tolist() != list(counts):
@@ -504,20 +426,6 @@ def _checked(selection: Selection, videos: PackedVideos, counts: Sequence[int]) 
     except ScoreError as error:
         raise ScoreError(f"select() must return ascending rows, {list(counts)} of each video: {error}") from None
     return selection
-
-
-def _given_counts(videos: PackedVideos, keep: Sequence[int]) -> list[int]:
-    """The counts, checked as far as the host can see; the ops check them against lengths that lie on the CPU."""
-    check_sizes(videos)
-    counts = list(keep)
-    if len(counts) != videos.num_videos:
-        raise ScoreError(f"keep must be {videos.num_videos} counts, one for each video, got {len(counts)}")
-    for count in counts:
-        if isinstance(count, bool) or not isinstance(count, int):
-            raise TypeError(f"keep must hold integers, got {count!r}")
-        if count < 0:
-            raise ScoreError(f"keep must not be negative, got {count}")
-    return counts
 
 
 def _check_gate(compressor: Compressor) -> None:
@@ -551,10 +459,3 @@ def _check_gate(compressor: Compressor) -> None:
             f"method must not be {compressor.method!r} behind before_tower: it goes by where tokens are, and does not "
             f"know which are missing. Policies, what gives scores, and {', '.join(NEEDS_NO_PLACES)} can stand there"
         )
-
-
-def _check_fraction(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 < value <= 1:
-        raise ScoreError(f"{name} must be above 0 and at most 1, got {value}")

@@ -165,10 +165,10 @@ def _preference(distances: Tensor) -> Tensor:
 def _relative(logits: Tensor, videos: PackedVideos) -> Tensor:
     """float32 [L], logits by the largest finite one of each video, none of which is infinite or missing."""
     finite = logits.isfinite()
-    lowest = torch.full((videos.num_videos,), -torch.inf, device=logits.device)
+    lowest = logits.new_full((videos.num_videos,), -torch.inf)
     largest = lowest.scatter_reduce(0, videos.video_of_token, logits.where(finite, -torch.inf), "amax")
     relative = (logits - largest[videos.video_of_token]).clamp(min=-_SPAN)
-    return relative.where(finite, torch.where(logits == torch.inf, _SPAN, -2 * _SPAN))
+    return relative.where(finite, logits.nan_to_num(nan=-torch.inf).clamp(-2 * _SPAN, _SPAN))
 
 
 def _budgeted(videos: PackedVideos, keep: Sequence[int]) -> list[tuple[slice, int]]:

@@ -14,7 +14,7 @@ ROOT = Path(score_video.__file__).parent
 
 FLOORS = (
     {"errors", "statistics", "files", "packed", "progress", "provenance", "renamed"},
-    {"before_tower", "diverse", "methods", "policy", "video"},
+    {"before_tower", "diverse", "methods", "policy", "retention", "saved_compressor", "video"},
     {"compressor"},
     {"composite", "drawing", "miniature", "mllm", "rl"},
     {"app", "benchmarks", "commands", "evaluation_harness", "serving", "testing"},
