@@ -2,8 +2,8 @@
 //
 // A token's distance to the nearest kept one only falls as more are kept, so a distance that is out of date is a bound:
 // tokens wait in a heap by their bounds, and only those at its top are compared with what was kept since, until they
-// fall below the best that is up to date. Which tokens are kept does not depend on which were compared when. Where tokens
-// have weights, distances count times these.
+// fall below the best that is up to date. Which tokens are kept does not depend on which were compared when. Where
+// tokens have weights, distances count times these.
 #include <algorithm>
 #include <limits>
 #include <memory>

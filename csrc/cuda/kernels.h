@@ -39,7 +39,8 @@ cudaError_t select(
     double offset, int64_t* index, void* workspace, cudaStream_t stream);
 
 // index [total_keep] int64: of each video the keep[b] rows of a farthest-first traversal, ascending or, where
-// `ordered`, as they were taken. weights [num_tokens], or null: distances count as they are. Called twice, as CUB does it: with workspace null it only sets *workspace_bytes.
+// `ordered`, as they were taken. weights [num_tokens], or null: distances count as they are. Called twice, as CUB does
+// it: with workspace null it only sets *workspace_bytes.
 cudaError_t divprune(
     const TokenBatch& tokens, const int32_t* keep, int64_t total_keep, bool ordered, const float* weights,
     int64_t* index, void* workspace, size_t* workspace_bytes, cudaStream_t stream);

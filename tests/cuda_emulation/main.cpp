@@ -211,7 +211,8 @@ const std::map<std::string, Launcher> kLaunchers = {
        const auto call = [&c](void* workspace, size_t* bytes) {
          return score::cuda::divprune(
              c.tokens(), c.in<int32_t>("keep"), c.integer("total_keep"), c.integer("ordered") != 0,
-             c.integer("weighted") != 0 ? c.in<float>("weights") : nullptr, c.out<int64_t>("index"), workspace, bytes, emulation::kStream);
+             c.integer("weighted") != 0 ? c.in<float>("weights") : nullptr, c.out<int64_t>("index"), workspace, bytes,
+             emulation::kStream);
        };
        size_t bytes = 0;
        if (cudaError_t error = call(nullptr, &bytes)) return error;
