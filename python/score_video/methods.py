@@ -221,10 +221,19 @@ def _evs_dithered(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, 
     return score_ext.select(scores.log(), cu_seqlens, keep, selection="systematic")
 
 
+_GOLDEN_RATIO = 2654435769  # its fraction, times 2^32: whole numbers are the same on every device
+
+
 def _uniform(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
-    """Every (length / k)-th token in (t, y, x) order: systematic sampling with equal probabilities."""
-    equal = torch.zeros(tokens.shape[0], dtype=torch.float32, device=tokens.device)
-    return score_ext.select(equal, cu_seqlens, keep, selection="systematic")
+    """One token of each of k equal stretches in (t, y, x) order, at places in these that walk by the golden ratio: with
+    equal steps it would fall on the same few columns and rows of every frame (and do worse than random)."""
+    rows = [torch.empty(0, dtype=torch.int64, device=tokens.device)]
+    for start, end, _, k in _videos(cu_seqlens, tokens_per_frame, keep):
+        number = torch.arange(k + 1, device=tokens.device)
+        bounds = number * (end - start) // max(k, 1)
+        place = (number[:-1] * _GOLDEN_RATIO + 2**31) % 2**32  # of 2^32, in the stretch
+        rows.append(start + bounds[:-1] + (place * bounds.diff() >> 32))
+    return torch.cat(rows)
 
 
 def _random(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor, *, seed: int) -> Tensor:

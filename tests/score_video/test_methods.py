@@ -189,11 +189,18 @@ def test_a_token_that_did_not_change_is_kept_last() -> None:
     assert one_video("surprise", video, 10, selection="systematic") == [*range(8), 13, 21]
 
 
-def test_uniform_is_evenly_spaced() -> None:
-    video = torch.randn(5, 20, 4)
-    index = np.asarray(one_video("uniform", video, 10))
-    assert np.diff(index).tolist() == [10] * 9
-    assert set(np.diff(one_video("uniform", video, 30))) == {3, 4}
+@pytest.mark.parametrize("keep", [0, 1, 10, 30, 99, 100])
+def test_uniform_has_one_token_of_each_stretch(keep: int) -> None:
+    index = one_video("uniform", torch.randn(5, 20, 4), keep)
+    bounds = [number * 100 // max(keep, 1) for number in range(keep + 1)]
+    assert all(first <= row < end for first, row, end in zip(bounds[:-1], index, bounds[1:], strict=True))
+
+
+def test_uniform_reaches_the_whole_grid() -> None:
+    """Where equal steps would be on one column of 20, or on every fourth."""
+    for keep in (50, 60):
+        index = one_video("uniform", torch.zeros(50, 20, 1), keep)
+        assert len({row % 20 for row in index}) >= 18
 
 
 def test_random_is_uniform_and_repeatable() -> None:
