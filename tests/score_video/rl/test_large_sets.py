@@ -193,9 +193,9 @@ print(len(examples), (most - before) // 2**20)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what memory is a file's")
 @pytest.mark.parametrize("form", ["jsonl", "json", "parquet"])
 def test_memory_does_not_grow_with_the_set(tmp_path: Path, form: str) -> None:
-    """96 MiB of rows; 16 MiB of them may be in memory before they go to disk."""
+    """192 MiB of rows; 16 MiB of them, and what a reader of Parquet has in hand, may be in memory."""
     (tmp_path / "a.mp4").write_bytes(b"nobody reads it here")
-    path, rows = tmp_path / f"data.{form}", 6144
+    path, rows = tmp_path / f"data.{form}", 12288
     row = {"video": "a.mp4", "question": "?" * 16384, "answer": "yes"}
     if form == "parquet":
         import pyarrow as pa  # type: ignore[import-untyped]
@@ -219,4 +219,4 @@ def test_memory_does_not_grow_with_the_set(tmp_path: Path, form: str) -> None:
     for written in [path, *(tmp_path / "cache").rglob("*.arrow")]:
         written.unlink()  # pytest keeps folders
     assert found == rows
-    assert grown < 64, f"{grown} MiB"
+    assert grown < 96, f"{grown} MiB"
