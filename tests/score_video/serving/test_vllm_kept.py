@@ -29,7 +29,7 @@ pytestmark = needs_vllm
 QUESTION = "What happens?"
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+@pytest.fixture(scope="module", params=["qwen2_5_vl"])
 def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     """A model, and two videos compressed for it, which keep other counts than vLLM's formula would."""
     folder = tmp_path_factory.mktemp("kept")
