@@ -231,7 +231,7 @@ def divprune(
         ordered: whether the rows come in the order in which they were taken; a smaller budget takes the first of them.
         weights: float32 [L], by which distances are multiplied, so that a token is taken for its own worth and for how
             far it is from what is taken already; the first by its cosine distance from the mean. Negative ones and NaN
-            count as 0, those above 1e30 as 1e30. None: as if all were equal.
+            count as 0, those above 1e30 as 1e30, products below 2^-126 as 0. None: as if all were equal.
 
     Returns:
         int64 [K]: rows of the packed batch, video by video, ascending unless ``ordered``.

@@ -373,18 +373,22 @@ def _farthest_first(tokens: Tensor, keep: int, weights: Tensor | None) -> Tensor
         cosine = _row_products(rows, other) / _roots(squares, square.double())
         return torch.where(cosine < 1, 1 - cosine, 0.0).float()
 
+    def worth_of(distance: Tensor) -> Tensor:
+        if weights is None:
+            return distance
+        worth = distance * torch.where(weights > 0, weights, 0.0).clamp(max=1e30)
+        return torch.where(worth < torch.finfo(torch.float32).tiny, 0.0, worth)
+
     if weights is None:
         from_mean = -(_row_products(rows, mean) / _roots(squares)).float()
-        weights = torch.ones_like(squares)
     else:
-        weights = torch.where(weights > 0, weights, 0.0).clamp(max=1e30)
-        from_mean = distances(mean, _row_products(mean[None], mean)[0]) * weights
+        from_mean = worth_of(distances(mean, _row_products(mean[None], mean)[0]))
     chosen = [int((from_mean == from_mean.max()).nonzero()[0, 0])]
     nearest = torch.full_like(squares, math.inf)
     while len(chosen) < keep:
         last = chosen[-1]
         nearest = torch.minimum(nearest, distances(rows[last], squares[last]))
-        worth = nearest * weights
+        worth = worth_of(nearest).clone()
         worth[chosen] = -math.inf
         chosen.append(int((worth == worth.max()).nonzero()[0, 0]))
     return torch.tensor(chosen, dtype=torch.int64, device=tokens.device)

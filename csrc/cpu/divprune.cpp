@@ -260,8 +260,8 @@ class Traversal {
   // again until the best one has been taken.
   float distance_of_score(int64_t row, float score) const {
     if (weights_ == nullptr || score == 0.0f) return score;
-    const float weight = weighted(1.0f, weights_[row]);
-    return weight == 0.0f ? std::numeric_limits<float>::infinity() : score / weight * (1.0f - 1e-6f);
+    const float weight = std::min(weights_[row], kMostWeight);
+    return weight > 0.0f ? score / weight * (1.0f - 1e-6f) : std::numeric_limits<float>::infinity();
   }
 
   void replace_best(uint64_t key, uint64_t& best) {

@@ -127,6 +127,14 @@ def test_a_weight_is_worth_as_much_as_a_distance() -> None:
     assert score_ext.divprune(*tensors, ordered=True, weights=torch.from_numpy(weights)).tolist() == taken
 
 
+@pytest.mark.parametrize("weight", [1e-45, 3e-45, 1e-39, 1.2e-38])
+def test_weights_too_small_for_rounding_to_be_relative(weight: float) -> None:
+    """Scores tie there where distances do not: a token that was not asked again must not come up for ever."""
+    for seed in range(20):
+        tokens = torch.randn(12, 3, generator=generator(seed))
+        assert_equals_reference(tokens, int32(0, 12), int32(9), torch.full((12,), weight))
+
+
 def test_weights_are_one_for_each_token() -> None:
     with pytest.raises(ValueError, match=r"weights must be \[10\], one for each token, got float32 \[9\]"):
         score_ext.divprune(torch.randn(10, 3), int32(0, 10), int32(2), weights=torch.ones(9))

@@ -38,10 +38,13 @@ SCORE_INLINE float distance_from_mean(float product, float square) {
 
 constexpr float kMostWeight = 1e30f;  // times a distance, at most 2, it is still a float
 
-// What a distance counts times its row's weight. A weight that is negative or NaN counts as 0.
+constexpr float kLeastScore = 1.17549435e-38f;  // 2^-126: below it rounding is no longer relative
+
+// What a distance counts times its row's weight; 0 below kLeastScore. A weight that is negative or NaN counts as 0.
 SCORE_INLINE float weighted(float distance, float weight) {
   if (!(weight > 0.0f)) return 0.0f;
-  return mul_rn(distance, weight < kMostWeight ? weight : kMostWeight);
+  const float score = mul_rn(distance, weight < kMostWeight ? weight : kMostWeight);
+  return score < kLeastScore ? 0.0f : score;
 }
 
 // Rows as integers whose order is that in which they are taken: the larger distance first, then the lower row.
