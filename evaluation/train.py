@@ -15,7 +15,6 @@ from transformers.trainer_callback import PrinterCallback
 
 from evaluation.jobs import Files
 from score_video.composite.environment import CompositeEnvironment, CompositeVideos
-from score_video.composite.evaluate import VIDEOS_AT_ONCE
 from score_video.composite.evaluate import oracle as composite_oracle
 from score_video.composite.world import Partition
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
@@ -50,8 +49,7 @@ class World:
 
 def _composite_batches(env: CompositeEnvironment, split: str, seed: int, count: int) -> list[EncodedBatch]:
     """Of the partition that is called as the split; there is one set of videos, whatever the seed."""
-    own = CompositeEnvironment(env.reader, env.folder, cast(Partition, split), count)
-    return [own.batch(numbers) for numbers in torch.split(torch.arange(count), VIDEOS_AT_ONCE)]
+    return list(CompositeEnvironment(env.reader, env.folder, cast(Partition, split), count).batches())
 
 
 WORLDS = {

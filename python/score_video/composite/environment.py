@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from score_video.packed import PackedVideos
 from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection
 from score_video.rl.multiple_choice import outcome_of
 
+VIDEOS_AT_ONCE = 20  # that are evaluated
 _TOKENS_AT_ONCE = 40_000  # that the reader reads
 
 
@@ -107,6 +108,10 @@ class CompositeEnvironment:
         own = self.features.at(numbers)
         grids = own.tokens.float().view(len(numbers), FRAMES, COLUMNS, COLUMNS, -1)
         return EncodedBatch(PackedVideos.from_frames(list(grids)), CompositePayload(own))
+
+    def batches(self) -> Iterator[EncodedBatch]:
+        """All its videos, in order."""
+        return map(self.batch, torch.split(torch.arange(len(self.features)), VIDEOS_AT_ONCE))
 
     @torch.no_grad()
     def answer(

@@ -24,8 +24,6 @@ from score_video.rl import rollouts
 from score_video.rl.environment import EncodedBatch, Selection
 from score_video.statistics import ratio_error
 
-VIDEOS_AT_ONCE = 20
-
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -60,8 +58,7 @@ class Accuracy:
 def evaluate(environment: CompositeEnvironment, choose: Choose | None, retention: float = 1.0) -> Accuracy:
     """Accuracy of the reader on what ``choose`` keeps of every video; on all tokens where it is None."""
     results, seen, flashes = [], 0, 0
-    for numbers in torch.split(torch.arange(len(environment.features)), VIDEOS_AT_ONCE):
-        batch = environment.batch(numbers)
+    for batch in environment.batches():
         if choose is None:
             index = torch.arange(len(batch.videos.tokens))
             best = environment.full_log_probabilities(batch).argmax(2)

@@ -105,6 +105,10 @@ def test_what_is_checked(files: tuple[Path, list[Path]], tmp_path: Path, monkeyp
             pytest.fail(name)
     with pytest.raises(ScoreError, match="need a server with --video-pruning-rate"):
         check_kept(data, config_of(folder, None))
+    timed = config_of(folder)
+    timed.hf_config.architectures = ["Qwen3VLForConditionalGeneration"]
+    with pytest.raises(ScoreError, match="Qwen3VLForConditionalGeneration takes no compressed videos in vLLM yet"):
+        check_kept(data, timed)
     save_tiny_model(tmp_path / "other", folder.name, layers=3)  # type: ignore[arg-type]
     with pytest.raises(ScoreError, match=r"was compressed for .*, of which this server's .*other' differs"):
         check_kept(data, config_of(tmp_path / "other"))
