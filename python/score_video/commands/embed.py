@@ -106,7 +106,7 @@ def run(
             it and what differs), without ``overwrite``; output that cannot be written.
     """
     names = output_names(videos)
-    compressor_identity(chosen.compressor)  # before a model is loaded for nothing
+    of_all = _about_all(chosen, options)  # before a model is loaded for nothing
     processor = load_processor(source)
     model = load_model(source, options.device, DTYPES[options.dtype])
     check_policy(model, chosen.compressor.method, chosen.name)
@@ -117,7 +117,7 @@ def run(
         if progress is not None:
             progress("videos", number, len(videos))
         try:
-            about = _about(video, chosen, options)
+            about = {**_about(video), **of_all}
             if (out / name).exists() and not overwrite and _is_of(out / name, {**about, **identity}):
                 there.append(name)
                 continue
@@ -141,13 +141,15 @@ class _MismatchError(ScoreError):
     """A file in the output folder is of something else."""
 
 
-def _about(video: Path, chosen: Chosen, options: EmbedOptions) -> dict[str, Any]:
+def _about(video: Path) -> dict[str, Any]:
     with video.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"video": video.name, "video_hash": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _about_all(chosen: Chosen, options: EmbedOptions) -> dict[str, Any]:
+    """What is the same for every video; raises ScoreError for a rule of the user's own."""
     frames = asdict(options.frames)
     return {
-        "video": video.name,
-        "video_hash": content,
         "decides": one_line(chosen.name),
         "compressor_hash": compressor_identity(chosen.compressor),
         "decider_hash": decider_identity(chosen.compressor),

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
-from score_video.methods import RandomMethod
-from score_video.policy import SurprisePolicy
 
 _SAMPLES, _SAMPLE = 64, 4096  # of a file of weights, and the bytes of one
 
@@ -25,22 +20,12 @@ def compressor_identity(compressor: Compressor) -> str:
     Raises:
         ScoreError: it decides by a rule of the user's own, of which nothing is known.
     """
-    method = compressor.method
-    said: dict[str, Any] = {"retention": compressor.plain_retention, "selection": compressor.selection_used}
-    digest = hashlib.sha256()
-    if isinstance(method, SurprisePolicy):
-        said["policy"] = asdict(method.config)
-        for name, weight in sorted(method.state_dict().items()):
-            digest.update(name.encode() + weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    elif isinstance(method, (str, RandomMethod)):
-        said |= {"method": str(getattr(method, "name", method)), "seed": compressor.seed}
-    else:
+    if (identity := compressor.identity()) is None:
         raise ScoreError(
-            f"compressor must be a policy or a rule that comes with score, got {type(method).__name__}: files of a "
-            "rule of your own could not be told from those of another"
+            "compressor must be a policy or a rule that comes with score, got "
+            f"{type(compressor.method).__name__}: files of a rule of your own could not be told from those of another"
         )
-    digest.update(json.dumps(said, sort_keys=True).encode())
-    return digest.hexdigest()
+    return identity
 
 
 def decider_identity(compressor: Compressor) -> str:
