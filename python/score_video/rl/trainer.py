@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers.trainer_callback import ProgressCallback
 
+from score_video import diverse
 from score_video.compressor import AdaptiveRetention, AnySelection, Compressor
 from score_video.errors import ScoreError
 from score_video.policy import SurprisePolicy
@@ -41,7 +42,7 @@ from score_video.rl.resumable import ResumableTrainer
 from score_video.rl.rewards import COMBINATIONS, COMPRESSIONS, REWARDS, TaskReward, check_finite
 from score_video.rl.rollouts import Prepared, collect, deployed, rewards_of, seen_by_policy
 from score_video.rl.run_settings import decisive
-from score_video.rl.sampling import SAMPLINGS
+from score_video.rl.sampling import SAMPLINGS, Diverse
 
 _SKIPPED = "SkippedExamples"
 """Under which name trainer_state.json has the examples that were skipped."""
@@ -78,6 +79,11 @@ class ScoreTrainer(ResumableTrainer):
     ) -> None:
         self.environment = environment
         self.sampling = find(SAMPLINGS, args.sampling)
+        if isinstance(self.sampling, Diverse) and model.config.distance_weight != diverse.WEIGHT:
+            raise ScoreError(
+                f"distance_weight of the policy must be {diverse.WEIGHT}, by which sampling 'diverse' draws, "
+                f"got {model.config.distance_weight}"
+            )
         self.advantage = find(ADVANTAGES, args.advantage)
         self.compression_reward = (
             None if args.compression_reward is None else find(COMPRESSIONS, args.compression_reward)
