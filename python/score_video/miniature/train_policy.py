@@ -81,7 +81,8 @@ class SeveralReaders:
     def answer(self, batch: EncodedBatch, selection: Selection, **asked: bool) -> Outcome:
         """See :class:`score_video.rl.environment.Environment`."""
         number, inner = batch.payload
-        return self.readers[number].answer(inner, selection, **asked)
+        outcome: Outcome = self.readers[number].answer(inner, selection, **asked)
+        return outcome
 
 
 def fingerprint(name: str, identity: str) -> str:
