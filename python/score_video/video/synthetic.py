@@ -17,6 +17,7 @@ import typer
 from PIL import Image
 
 from score_video.command_line import run_module
+from score_video.files import output_file
 
 WIDTH, HEIGHT = 320, 240
 FPS = 25
@@ -56,8 +57,8 @@ def _texture(height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 def write_clip(path: Path) -> None:
-    """Renders and encodes the clip: H.264, 320x240, 25 fps, 6 s. Raises OSError if it cannot be written."""
-    with av.open(str(path), "w") as container:
+    """Renders and encodes the clip: H.264 in MP4, 320x240, 25 fps, 6 s. Raises OSError if it cannot be written."""
+    with output_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for pixels in render():
