@@ -11,24 +11,14 @@ from typing import Any
 
 import yaml
 
-from evaluation.jobs import Job, StudyError, fingerprint
+from evaluation.jobs import Job, StudyError
 from score_video.methods import IndexMethod, find_method
+from score_video.miniature.train_policy import fingerprint
 from score_video.rl.presets import PRESETS
 
 Recipe = Mapping[str, Any]
 Group = Mapping[str, Any]
 """One entry of an experiment in a recipe."""
-
-
-def load_recipe(world: str, quick: bool = False) -> Recipe:
-    """What is run in a world, "miniature" or "composite"; ``quick``: everything once and tiny."""
-    text = Path(__file__).with_name(f"{world}.yaml").read_text(encoding="utf-8")
-    recipe: dict[str, Any] = yaml.safe_load(text)
-    return {**recipe, **recipe["quick"]} if quick else recipe
-
-
-RECIPE, QUICK = load_recipe("miniature"), load_recipe("miniature", quick=True)
-EXPERIMENTS = tuple(RECIPE["experiments"])
 
 SAME_WHEN_COUNTED = {
     ("by_action", False): "leave_one_out",
@@ -38,16 +28,16 @@ SAME_WHEN_COUNTED = {
 """Strategies (and whether they divide) that are another one by definition where the policy chooses the count."""
 
 
-def footage_fingerprint(recipe: Recipe) -> str:
-    """How parameters name the clip."""
-    return fingerprint(recipe["footage"]["name"].partition(".")[0], recipe["footage"]["sha256"])
+def load_recipe(world: str = "miniature", quick: bool = False) -> Recipe:
+    """What is run in a world, "miniature" or "composite"; ``quick``: everything once and tiny."""
+    text = Path(__file__).with_name(f"{world}.yaml").read_text(encoding="utf-8")
+    recipe: dict[str, Any] = yaml.safe_load(text)
+    return {**recipe, **recipe["quick"]} if quick else recipe
 
 
-def media_of(recipe: Recipe, split: str | None) -> dict[str, str]:
-    """What a world needs beside the reader, as parameters name it: the clip of the split footage, or kept features."""
-    if "features" in recipe:
-        return {"features": fingerprint(recipe["features"]["name"], recipe["features"]["tower"])}
-    return {"footage": footage_fingerprint(recipe)} if split == "footage" else {}
+def media_fingerprint(recipe: Recipe) -> str:
+    """How parameters name the clip or the features."""
+    return fingerprint(Path(recipe["media"]["name"]).stem, recipe["media"]["identity"])
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class Plan:
     """What there is to run.
 
     Attributes:
-        recipe: of miniature.yaml or composite.yaml.
+        recipe: what miniature.yaml or composite.yaml holds.
         readers: fingerprints by name; "shipped" is the one that nearly everything is about.
         code: hash of the code that runs it.
     """
@@ -100,6 +90,11 @@ class Plan:
             raise StudyError(f"there is no reader {name} in evaluation/readers (make.sh there makes it)")
         return self.readers[name]
 
+    def _media(self, splits: Iterable[str]) -> dict[str, str]:
+        """What a world needs beside the reader for any of these splits, as parameters name it."""
+        media = self.recipe["media"]
+        return {} if set(splits).isdisjoint(media["splits"]) else {media["kind"]: media_fingerprint(self.recipe)}
+
     def _tests(self, group: Group) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Tags, and what to test on, for each reader and split."""
         splits = group.get("splits", [self.recipe["one_split"]])
@@ -113,25 +108,23 @@ class Plan:
                 "videos": min(most, group.get("test_videos", most)),
             }
             tags = {} if reader == "shipped" else {"tower": reader}
-            yield tags | {"split": split}, test | media_of(self.recipe, split)
+            yield tags | {"split": split}, test | self._media([split])
 
     def _policies(self, group: Group) -> Iterator[Job]:
         """Policies of every arm and seed."""
-        few, how, tests = group.get("few", False), {}, [test for _, test in self._tests(group)]
-        if group["jobs"] == "policy":
-            how["tests"] = tests
-        else:
-            (how["test"],) = tests
-        how["retentions"] = group.get("retentions", self.recipe["few_retentions" if few else "retentions"])
+        few, tests = group.get("few", False), [test for _, test in self._tests(group)]
+        retentions = group.get("retentions", self.recipe["few_retentions" if few else "retentions"])
         selections = group.get("selections", ["systematic"] if few else ["systematic", "topk"])
         for (tags, arm), seed in product(_arms(group), group.get("seeds", self.recipe["seeds"])):
+            how: dict[str, Any] = {"training": self._training(group, arm, seed), "retentions": retentions}
             if group["jobs"] == "policy":
-                how = {**how, "selections": arm.get("selections", selections)}
-            parameters = {"training": self._training(group, arm, seed), **how}
-            yield Job(group["jobs"], parameters, self.code, {**group.get("tags", {}), **tags, "seed": seed})
+                how |= {"tests": tests, "selections": arm.get("selections", selections)}
+            else:
+                (how["test"],) = tests
+            yield Job(group["jobs"], how, self.code, {**group.get("tags", {}), **tags, "seed": seed})
 
     def _training(self, group: Group, arm: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        """What decides a training (:func:`evaluation.train.train`)."""
+        """What decides a training: the recipe of :func:`score_video.miniature.train_policy.train_policy`."""
         most = self.recipe["train_videos"]
         settings = {**group["settings"], **arm.get("settings", {}), **self.recipe.get("override", {})}
         policy: Mapping[str, Any] = {}
@@ -142,15 +135,16 @@ class Plan:
             settings = {"sampling": "counted", "compression_reward": "linear", **settings}
         if settings.get("stages"):
             settings["stages"] = [_with_steps(stage, settings["max_steps"]) for stage in settings["stages"]]
+        mixture = group.get("mixture", dict.fromkeys(group.get("splits", [self.recipe["one_split"]]), 1.0))
         training = {
             "environment": group.get("environment", self.recipe["world"]),
             "readers": [self._reader(name) for name in arm.get("readers", ["shipped"])],
             "seed": seed,
-            "mixture": group.get("mixture", dict.fromkeys(group.get("splits", [self.recipe["one_split"]]), 1.0)),
+            "mixture": mixture,
             "train_videos": min(most, group.get("train_videos", most)),
             "policy": dict(arm.get("policy", policy)),
             "settings": settings,
-            **media_of(self.recipe, None),
+            **self._media(mixture),
         }
         return {**training, "one_question": True} if arm.get("one_question") else training
 

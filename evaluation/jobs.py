@@ -1,4 +1,4 @@
-"""Jobs, the code that they run, and the files that their results are kept in."""
+"""Jobs, and the code that they run."""
 
 from __future__ import annotations
 
@@ -9,26 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from score_video.composite.reader import shipped_reader as composite_reader
-from score_video.files import output_file
-from score_video.miniature.environment import shipped_reader
+from score_video.errors import ScoreError
 from score_video.provenance import commit_of, uncommitted
 
 ROOT = Path(__file__).parent.parent
-READERS = ROOT / "evaluation" / "readers"
 Result = dict[str, Any]
 Files = Mapping[str, Path]
-"""The files that jobs read, readers and footage, by the fingerprints that stand for them in parameters."""
+"""The files that jobs read, readers and media, by the fingerprints that stand for them in parameters."""
 
 # What decides a result: the package but for the rooms that no job enters, and what a worker process runs.
-_WORK = tuple(f"evaluation/{name}.py" for name in ("jobs", "pool", "statistics", "train", "work"))
+_WORK = tuple(f"evaluation/{name}.py" for name in ("jobs", "pool", "statistics", "work", "worlds"))
 _SOURCES = ("CMakeLists.txt", "cmake", "csrc", "score_ext", "python/score_video", *_WORK)
 _ROOMS = ("cli.py", "app", "benchmarks", "commands", "drawing", "evaluation_harness", "mllm", "serving")
 _NOT_RUN = ("csrc/cuda", "csrc/ops_cuda.cpp", *(f"python/score_video/{room}" for room in _ROOMS))
 _SUFFIXES = {".py", ".cpp", ".h", ".txt", ".cmake"}
 
 
-class StudyError(Exception):
+class StudyError(ScoreError):
     """The study cannot be run, or its document not be written; the message says what is wanted."""
 
 
@@ -45,7 +42,7 @@ class Code:
 
     Attributes:
         hash: 12 hexadecimal digits, of the paths and contents of :func:`sources`.
-        commit: that the checkout is at.
+        commit: the one that the checkout is at.
         changed: what differs from it of these and of the study's own files, results aside; a line that says so where
             there is no git to tell.
         root: the checkout.
@@ -74,7 +71,7 @@ class Job:
 
     Attributes:
         function: a function of :mod:`evaluation.work`.
-        parameters: all that its result depends on but the code; JSON. Files are in it by :func:`fingerprint`.
+        parameters: all that its result depends on but the code; JSON. Files are in it by their fingerprints.
         code: hash of the code that it runs.
         tags: what the document knows it by; no part of its identity.
     """
@@ -98,27 +95,3 @@ class Job:
     def label(self) -> str:
         """For people, on one line."""
         return " ".join([self.function, *(str(value) for value in self.tags.values())])
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's content, 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def fingerprint(name: str, sha256: str) -> str:
-    """How parameters name a file: another content is another parameter, and another job."""
-    return f"{name}@{sha256[:12]}"
-
-
-def find_readers(world: str = "miniature", folder: Path = READERS) -> dict[str, Path]:
-    """The readers of a world, by name: "shipped", which comes with the package, and the miniature's of a folder."""
-    if world == "composite":
-        return {"shipped": composite_reader()}
-    return {"shipped": shipped_reader(), **{path.stem: path for path in sorted(folder.glob("*.safetensors"))}}
-
-
-def save_result(folder: Path, job: Job, kept: Mapping[str, Any]) -> None:
-    """Keeps a job's result, whole or not at all, and with it what the job was."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with output_file(folder / f"{job.key}.json") as temporary:
-        temporary.write_text(json.dumps({**vars(job), "label": job.label, **kept}) + "\n")

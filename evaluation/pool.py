@@ -25,7 +25,7 @@ class Done:
     """A job that has ended.
 
     Attributes:
-        job: which.
+        job: the one that ended.
         seconds: how long it took.
         cpu_seconds: how much of a core it took, which does not depend on what else the machine was doing.
         result: what came of it; None where it failed.

@@ -17,11 +17,11 @@ import pandas as pd
 from evaluation.figures import draw_figures
 from evaluation.jobs import Code
 from evaluation.results import LEAST_TOKENS, MOST_RATIO, Results, gains
-from evaluation.statistics import spread
 from score_video.composite.world import TASK_NAMES as COMPOSITE_TASKS
 from score_video.files import output_file
 from score_video.miniature.world import TASKS
 from score_video.rl.config import ScoreConfig
+from score_video.statistics import spread
 
 
 def percent(share: float, digits: int = 1, of: float = 1.0) -> str:
@@ -101,8 +101,8 @@ def write_report(results: Results, code: Code, lacking: str, docs: Path) -> list
     """Writes what can be written; returns the files.
 
     Args:
-        results: to be told of.
-        code: by which they were made.
+        results: what the documents tell of.
+        code: what they were made by.
         lacking: the results that there are not, in words, for the top of the document; "" if none.
         docs: the folder to write into; made if it is not there.
     """

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from evaluation.experiments import Plan, advantage_of
-from evaluation.statistics import Answers, Difference, Marks, unpack
+from evaluation.statistics import unpack
 from score_video.miniature.world import TASKS
-from score_video.statistics import Needed
+from score_video.statistics import Answers, Difference, Marks, Needed
 
 Cells = Mapping[float, Answers]
 """By retention."""
@@ -29,7 +29,7 @@ class Results:
     """Results of a plan.
 
     Args:
-        plan: whose.
+        plan: all jobs that there could be results of.
         kept: what is kept of each job that has a result, by its key.
     """
 

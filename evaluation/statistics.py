@@ -1,19 +1,13 @@
-"""The few statistics that the study needs."""
+"""What only the study needs of statistics; the rest is :mod:`score_video.statistics`."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from score_video.statistics import Needed, needed_retention, ratio_error
-
-Floats = npt.NDArray[np.float64]
-Marks = npt.NDArray[np.bool_]
+from score_video.statistics import Marks
 
 
 def pack(marks: Marks) -> str:
@@ -27,93 +21,6 @@ def unpack(text: str, shape: tuple[int, ...]) -> Marks:
     return bits.reshape(shape).astype(bool)
 
 
-def spread(values: Iterable[float], digits: int = 2, scale: float = 1.0) -> str:
-    """Mean, least and most of plain numbers: 0.81 (0.78 to 0.83)."""
-    every = list(values)
-    mean, low, high = (f"{scale * of:.{digits}f}" for of in (sum(every) / len(every), min(every), max(every)))
-    return mean if len(every) == 1 else f"{mean} ({low} to {high})"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Of two accuracies, and its standard error; as text in points: +1.2 ± 0.3."""
-
-    value: float
-    error: float
-
-    @property
-    def clear(self) -> bool:
-        """Whether it is above 0 by more than two standard errors."""
-        return self.value > 2 * self.error
-
-    def __neg__(self) -> Difference:
-        return Difference(-self.value, self.error)
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:+.1f} ± {100 * self.error:.1f}"
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Which questions were answered rightly, by a policy of each seed, or by one method.
-
-    As text, in %: 97.8 (97.6 to 98.1), the mean, least and most of several seeds; 97.8 ± 0.3, with the standard error,
-    of one.
-
-    Attributes:
-        right: bool [seeds, videos, tasks]; False where nothing was asked.
-        asked: bool [videos, tasks].
-    """
-
-    right: Marks
-    asked: Marks
-
-    @property
-    def mean(self) -> Floats:
-        """[videos, tasks], over seeds."""
-        return np.asarray(self.right.mean(0), float)
-
-    @property
-    def by_seed(self) -> list[float]:
-        """The accuracy of each seed, 0 to 1."""
-        return [float(share) for share in self.right.sum((1, 2)) / self.asked.sum()]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of all questions, mean over seeds."""
-        return float(self.mean.sum() / self.asked.sum())
-
-    @property
-    def by_task(self) -> list[float]:
-        """The accuracy in each task; NaN where it was never asked."""
-        asked = self.asked.sum(0)
-        return [float(share) for share in np.where(asked > 0, self.mean.sum(0) / np.maximum(asked, 1), np.nan)]
-
-    def minus(self, other: Answers) -> Difference:
-        """The difference in accuracy on the same questions. Its standard error is one over videos: the questions of
-        one video are not independent."""
-        if not np.array_equal(self.asked, other.asked):
-            raise ValueError("only answers to the same questions can be compared")
-        return _share(self.mean - other.mean, self.asked)
-
-    def needed(self, tested: Mapping[float, Answers], share: float) -> Needed:
-        """The retention at which tested answers to the same questions keep a share of the accuracy of these, which are
-        on all tokens (:func:`score_video.statistics.needed_retention`)."""
-        retentions = sorted(tested)
-        right = [[*tested[retention].right.sum(2)] for retention in retentions]  # [R][S], each [V]
-        return needed_retention(retentions, right, self.mean.sum(1), self.asked.sum(1), share)
-
-    def __str__(self) -> str:
-        text = spread(self.by_seed, 1, 100)
-        return text if len(self.right) > 1 else f"{text} ± {100 * _share(self.mean, self.asked).error:.1f}"
-
-
-def _share(right: Floats, asked: Marks) -> Difference:
-    """Of all questions, with its standard error over videos."""
-    error = ratio_error(*map(torch.from_numpy, (right.sum(1), asked.sum(1))))
-    return Difference(float(right.sum() / asked.sum()), error)
-
-
 def share_out(weights: npt.ArrayLike, total: int, longest: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """``total`` tokens shared out in proportion to weights, each video at least 1 and at most all of its own.
 
@@ -121,7 +28,7 @@ def share_out(weights: npt.ArrayLike, total: int, longest: npt.ArrayLike) -> npt
 
     Args:
         weights: [B], above 0.
-        total: from B to the sum of ``longest``.
+        total: how many tokens, from B to the sum of ``longest``.
         longest: integers [B].
     """
     w, most = np.asarray(weights, float), np.asarray(longest, np.int64)

@@ -11,14 +11,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from evaluation.experiments import Plan, Recipe, footage_fingerprint, media_of
-from evaluation.jobs import Code, Files, Job, Result, StudyError, fingerprint, save_result, sha256_of
+from evaluation.experiments import Plan, Recipe, media_fingerprint
+from evaluation.jobs import Code, Files, Job, Result, StudyError
 from evaluation.pool import Done, run_all
 from evaluation.report import write_report
 from evaluation.results import Results
 from evaluation.work import FUNCTIONS
-from score_video.composite.features import tower_of
+from evaluation.worlds import WORLDS
 from score_video.errors import ScoreError
+from score_video.files import output_file, sha256_of
+from score_video.miniature.train_policy import fingerprint
 from score_video.provenance import circumstances
 
 
@@ -29,18 +31,16 @@ class Study:
     Attributes:
         recipe: what is run.
         readers: weights by name; "shipped" among them.
-        footage: the clip that the recipe names, and
-        features: the folder of those that it names; either needed once a job reads it.
+        media: the clip or the folder of features that the recipe names, needed once a job reads it.
         results: the folder of the JSON.
-        docs: the folder of results.md and its figures.
+        docs: the folder of the documents and figures.
         code: what is at hand.
         allow_dirty: whether code that is not in the history may run; the document says so then.
     """
 
     recipe: Recipe
     readers: dict[str, Path]
-    footage: Path
-    features: Path
+    media: Path
     results: Path
     docs: Path
     code: Code
@@ -55,29 +55,21 @@ class Study:
     def _files(self, jobs: Sequence[Job]) -> Files:
         """The files of these jobs. Raises StudyError where they need media that are not there, or are others."""
         files = {self.plan.readers[name]: path for name, path in self.readers.items()}
-        if "features" in self.recipe:
-            return files | self._features()
-        wanted, named = self.recipe["footage"], footage_fingerprint(self.recipe)
+        wanted, named = self.recipe["media"], media_fingerprint(self.recipe)
         if any(named in job.work for job in jobs):
-            found = f"has SHA-256 {sha256_of(self.footage)}" if self.footage.is_file() else "is no file"
-            if not found.endswith(wanted["sha256"]):
+            try:
+                identity = WORLDS[self.recipe["world"]].identify(self.media)
+                found = f"has {wanted['identified_by']} {identity}"
+            except (OSError, ScoreError) as error:
+                identity, found = None, f"cannot be read ({error})"
+            if identity != wanted["identity"]:
                 raise StudyError(
-                    f"the split footage needs {wanted['name']} with SHA-256 {wanted['sha256']} ({wanted['source']}), "
-                    f"but {self.footage} {found}: give it with --footage PATH, or put it into evaluation/footage"
+                    f"the {wanted['kind']} must be {wanted['name']} with {wanted['identified_by']} "
+                    f"{wanted['identity']} ({wanted['source']}), but {self.media} {found}: give it with --media PATH, "
+                    f"or put it into {wanted['path']}"
                 )
-            files[named] = self.footage
+            files[named] = self.media
         return files
-
-    def _features(self) -> Files:
-        """The folder of features, by its name in parameters. Raises StudyError where another tower made them."""
-        wanted, (named,) = self.recipe["features"], media_of(self.recipe, None).values()
-        try:
-            found = tower_of(self.features, "test")
-        except ScoreError as error:
-            raise StudyError(f"{error}; docs/composite.md says how, --features PATH where") from None
-        if found != wanted["tower"]:
-            raise StudyError(f"features must be of {wanted['name']}, {wanted['tower']}, {self.features} has {found}")
-        return {named: self.features}
 
     def _check_code(self) -> None:
         if self.code.changed and not self.allow_dirty:
@@ -114,13 +106,19 @@ class Study:
                 raise StudyError("the code was changed while jobs ran: those that were under way are not kept")
             times = {"seconds": round(ended.seconds, 2), "cpu_seconds": round(ended.cpu_seconds, 2)}
             if ended.error is None:
-                save_result(self.results, ended.job, {**times, "made": made, "result": ended.result})
+                self._keep(ended.job, {**times, "made": made, "result": ended.result})
             else:
                 failed.append(ended)
             outcome = f"  FAILED: {ended.error}" if ended.error else ""
             told = f"{ended.seconds:7.1f} s ({ended.cpu_seconds:.1f} s of a core)  {ended.job.label}{outcome}"
             console.print(told, markup=False)
         return failed
+
+    def _keep(self, job: Job, kept: Result) -> None:
+        """Keeps a job's result, whole or not at all, and with it what the job was."""
+        self.results.mkdir(parents=True, exist_ok=True)
+        with output_file(self.results / f"{job.key}.json") as temporary:
+            temporary.write_text(json.dumps({**vars(job), "label": job.label, **kept}) + "\n")
 
     def report(self, partial: bool = False) -> list[Path]:
         """Writes the document and its figures from the results; returns the files.

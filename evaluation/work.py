@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,22 +15,14 @@ from torch import Tensor
 
 from evaluation.jobs import Files, Result
 from evaluation.statistics import pack, share_out
-from evaluation.train import WORLDS, environment, media, train
+from evaluation.worlds import WORLDS
 from score_video import Compressor
-from score_video.miniature.environment import MiniatureEnvironment
-from score_video.miniature.evaluate import (
-    Accuracy,
-    Choose,
-    budgets,
-    choose_by,
-    choose_by_method,
-    choose_by_policy,
-    evaluate,
-    evaluate_counts,
-)
-from score_video.miniature.world import NOT_ASKED
-from score_video.policy import expected_count
+from score_video.miniature.evaluate import choose_by_method, choose_by_policy
+from score_video.miniature.train_policy import train_policy
+from score_video.policy import SurprisePolicy, expected_count
+from score_video.rl.accuracy import Accuracy, Choose, budgets, choose_by, evaluate, evaluate_counts
 from score_video.rl.environment import EncodedBatch
+from score_video.rl.multiple_choice import NOT_ASKED, ReaderEnvironment
 
 Test = Mapping[str, Any]
 """environment, reader, split, seed, videos, and footage or features where they are needed."""
@@ -63,7 +56,7 @@ def policy(
     selections: Sequence[Any],
 ) -> Result:
     """A policy trained, and tested by each selection at each retention."""
-    trained, curve = train(files, training)
+    trained, curve = _trained(files, training)
     test_policy = _test_seeing if trained.config.question_width else evaluate
     rows = []
     for test, selection, retention in product(tests, selections, retentions):
@@ -76,7 +69,7 @@ def policy(
 def counted(files: Files, training: Mapping[str, Any], test: Test, retentions: Sequence[float]) -> Result:
     """A policy that chooses the count: how many it would keep, how that follows what happens in a video, how good it
     is; and at each retention, its counts scaled to that mean against the same count for every video."""
-    trained, curve = train(files, training)
+    trained, curve = _trained(files, training)
     env, batches = _encoded_test(files, test)
     with torch.no_grad():
         expected = torch.cat([expected_count(trained(batch.videos), batch.videos) for batch in batches])
@@ -109,6 +102,9 @@ def counted(files: Files, training: Mapping[str, Any], test: Test, retentions: S
     }
 
 
+FUNCTIONS: dict[str, Callable[..., Result]] = {"full": full, "method": method, "policy": policy, "counted": counted}
+
+
 def _choose_by(world: str, method: str, selection: Any, seed: int) -> Choose:
     """A method of score_video.methods; the world's oracle; or "pretrained", the policy that comes with the package."""
     if method == "oracle":
@@ -118,18 +114,35 @@ def _choose_by(world: str, method: str, selection: Any, seed: int) -> Choose:
     return choose_by_method(method, selection, seed)
 
 
-FUNCTIONS: dict[str, Callable[..., Result]] = {"full": full, "method": method, "policy": policy, "counted": counted}
-
-
-def _encoded_test(files: Files, test: Test) -> tuple[MiniatureEnvironment, list[EncodedBatch]]:
-    """Its videos after the vision tower; encoded once in a process while it works on the same ones."""
-    env = environment(test["environment"], files[test["reader"]], media(files, test))
-    return env, _test_batches(test["environment"], env, test["split"], test["seed"], test["videos"])
+@lru_cache(maxsize=16)
+def _environment(world: str, reader: Path, media: Path | None) -> Any:
+    """Made once in a process."""
+    return WORLDS[world].environment(reader, media)
 
 
 @lru_cache(maxsize=7)
-def _test_batches(world: str, env: MiniatureEnvironment, split: str, seed: int, videos: int) -> list[EncodedBatch]:
+def _test_batches(world: str, env: Any, split: str, seed: int, videos: int) -> list[EncodedBatch]:
+    """Encoded once in a process while it works on the same ones."""
     return WORLDS[world].test_batches(env, split, seed, videos)
+
+
+def _media(files: Files, parameters: Mapping[str, Any]) -> Path | None:
+    """The clip or the features that parameters name, if they name any."""
+    named = parameters.get("footage") or parameters.get("features")
+    return files[named] if named else None
+
+
+def _encoded_test(files: Files, test: Test) -> tuple[Any, list[EncodedBatch]]:
+    """An environment and its videos after the vision tower."""
+    env = _environment(test["environment"], files[test["reader"]], _media(files, test))
+    return env, _test_batches(test["environment"], env, test["split"], test["seed"], test["videos"])
+
+
+def _trained(files: Files, training: Mapping[str, Any]) -> tuple[SurprisePolicy, list[list[float]]]:
+    """A policy, as :class:`evaluation.experiments.Plan` describes its training, and its curve."""
+    world, media = training["environment"], _media(files, training)
+    readers = [_environment(world, files[reader], media) for reader in training["readers"]]
+    return train_policy(training, readers, WORLDS[world].examples)
 
 
 def _row(accuracy: Accuracy) -> Result:
@@ -142,7 +155,7 @@ def _row(accuracy: Accuracy) -> Result:
     }
 
 
-def _test_seeing(env: MiniatureEnvironment, batches: Batches, choose: Choose, retention: float) -> Accuracy:
+def _test_seeing(env: ReaderEnvironment, batches: Batches, choose: Choose, retention: float) -> Accuracy:
     """As :func:`evaluate`, by a policy that sees the question: it chooses anew for each, and is asked that alone."""
     by_task = []
     for task in torch.eye(batches[0].payload.answers.shape[1]):

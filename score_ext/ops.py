@@ -103,7 +103,7 @@ def policy_state(
         tokens: [L, D] float32, float16 or bfloat16.
         features: float32 [L, P], further columns of the state, copied as they are: the position, for one. Or None.
         begin, end: the range of rows.
-        dtype: of the result: float32, float16 or bfloat16.
+        dtype: what the result is made as: float32, float16 or bfloat16.
         use_token, use_residual: whether those parts are there (for ablations).
         epsilon: added to the variance, under the root.
 
@@ -193,7 +193,7 @@ def select(
         keep: int32 [B], 0 to each video's length.
         total_keep: the sum of keep, K; None: it is summed (see above for the price on a GPU).
         selection: "topk" or "systematic".
-        offset: in [0, 1); only systematic uses it.
+        offset: a number in [0, 1); only systematic uses it.
 
     Returns:
         int64 [K]: rows of the packed batch, ascending.
@@ -363,7 +363,7 @@ def thumbnails(pixels: Tensor, rows: int, columns: int) -> Tensor:
     Args:
         pixels: [N, C, F, H, W] uint8, float32, float16 or bfloat16; any strides, nothing is copied. N or C may be 0.
             Arithmetic is float32.
-        rows, columns: at least 1.
+        rows, columns: tokens of a frame down and across, at least 1.
 
     Returns:
         float32 [N, C, rows, columns], in the units of the pixels.

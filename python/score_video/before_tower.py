@@ -53,7 +53,7 @@ class Gate:
         selector: chooses, from thumbnails.
         halo: how many rings of neighbours in the frame the tower sees besides: tokens at most so many steps to the
             left, right, up or down. What it makes of them is dropped.
-        name: of what the selector goes by, for errors and checks.
+        name: what the selector goes by, for errors and checks.
     """
 
     selector: Selector
@@ -108,7 +108,7 @@ def fill_sources(videos: PackedVideos, index: Tensor) -> Tensor:
     """For each token where what stands in its place comes from (our reading: what was not seen has not changed).
 
     Args:
-        videos: of L tokens.
+        videos: the batch, L tokens.
         index: int64 [K], ascending rows that were seen.
 
     Returns:

@@ -7,32 +7,22 @@ a bug of ours.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import tempfile
-import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from score_video.commands.terminal import console, lines_from_terminal, one_line, progress_bar
+from score_video.command_line import exit_status, one_line
+from score_video.commands.terminal import console, lines_from_terminal, progress_bar
 from score_video.errors import ScoreError
 from score_video.files import is_text
 from score_video.progress import Phases, quick_imports
-from score_video.renamed import FormerNameWarning, warn
+from score_video.renamed import warn
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 data = typer.Typer(add_completion=False, rich_markup_mode="markdown", help="Look at data to train on.")
 app.add_typer(data, name="data")
-
-# The base of typer's errors about the command line, under whatever name the installed release has it
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 METHODS_HELP = (
     "surprise, surprise-l2, norm, evs, evs-capped, evs-dithered, uniform, random, vidcom2, divprune, "
@@ -92,10 +82,10 @@ Truncated = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(help="Of the model: cpu, cuda, cuda:1... [default: a GPU if there is one]", callback=_text),
+    typer.Option(help="Where the model runs: cpu, cuda, cuda:1... [default: a GPU if there is one]", callback=_text),
 ]
 Dtype = Annotated[
-    str, typer.Option(help="Of the model: float32, bfloat16, float16; auto: as it was saved.", callback=_text)
+    str, typer.Option(help="Type of the weights: float32, bfloat16, float16; auto: as saved.", callback=_text)
 ]
 Tower = Annotated[
     str | None,
@@ -105,7 +95,7 @@ Tower = Annotated[
         callback=_text,
     ),
 ]
-Split = Annotated[str, typer.Option(help="Of data sets on the hub.", callback=_text)]
+Split = Annotated[str, typer.Option(help="Which split of a data set on the hub.", callback=_text)]
 Media = Annotated[Path | None, typer.Option(help="Folder that relative paths start from. [default: the file's own]")]
 Seed = Annotated[int | None, typer.Option(help="What the method random draws from. [default: 0]", min=0, max=2**63 - 1)]
 
@@ -210,7 +200,7 @@ def ask(
         int | None, typer.Option(help="Longest side that frames are read at, in pixels. [default: as they are]")
     ] = None,
     allow_truncated: Truncated = False,
-    max_new_tokens: Annotated[int, typer.Option(help="Where the answer is cut off.", min=1)] = 64,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens after which the answer is cut off.", min=1)] = 64,
     device: Device = None,
     dtype: Dtype = "auto",
     compare: Annotated[
@@ -449,11 +439,12 @@ def evaluate(
         list[str] | None, typer.Option(help="Kind of videos; repeat it. [default: all]", callback=_text)
     ] = None,
     videos: Annotated[int, typer.Option(help="Test videos of each split.", min=1)] = 200,
-    seed: Annotated[int, typer.Option(help="Which videos: any seed makes others.", min=0, max=2**63 - 1)] = 0,
+    seed: Annotated[int, typer.Option(help="What videos are drawn from.", min=0, max=2**63 - 1)] = 0,
     footage: Annotated[Path | None, typer.Option(help="A video, for the backgrounds of the split footage.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the numbers here too.")] = None,
     environment: Annotated[
-        str, typer.Option(help="Where: miniature, or mllm, a video MLLM with questions of your own.", callback=_text)
+        str,
+        typer.Option(help="What answers: miniature, or mllm, a video MLLM on questions of yours.", callback=_text),
     ] = "miniature",
     model: Annotated[
         str | None, typer.Option(help="mllm: a video MLLM, a folder or its id on the hub.", callback=_text)
@@ -545,7 +536,7 @@ def bench(
         typer.Option(help="A video MLLM, a folder or its id on the hub; repeat it.", callback=_text),
     ] = None,
     task: Annotated[
-        list[str] | None, typer.Option(help="Of lmms-eval, videomme, mvbench, ...; repeat it.", callback=_text)
+        list[str] | None, typer.Option(help="A task of lmms-eval: videomme, mvbench, ...; repeat it.", callback=_text)
     ] = None,
     compressor: Annotated[
         list[str] | None,
@@ -838,71 +829,13 @@ def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command.
-
-    Returns:
-        the exit status: 0; 1 where that is an answer, or after a line on a bug of ours, whose traceback is in a file
-        that the line names (``SCORE_DEBUG=1`` shows it, too); 2 after a line on what the user can mend; 130 after
-        Ctrl-C.
-    """
-    # An end from outside goes through the same clean-up as an error
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
-    try:
-        with _former_names_shown():
-            # obj: whether this process is here for the command alone
-            status = app(arguments, prog_name="score", standalone_mode=False, obj=arguments is None)
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except UsageError as error:
-        return _fail(error.format_message())  # type: ignore[attr-defined]
-    except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    except ScoreError as error:
-        return _fail(str(error))
-    except Exception as error:
-        # the second and third are torch's, on a CPU and on a GPU
-        if (
-            isinstance(error, MemoryError)
-            or "DefaultCPUAllocator" in str(error)
-            or type(error).__name__ == "OutOfMemoryError"
-        ):
-            return _fail(f"not enough memory{_less_memory(sys.argv[1:] if arguments is None else arguments)}")
-        return _bug(error)
-    return status if isinstance(status, int) else 0
-
-
-@contextmanager
-def _former_names_shown() -> Iterator[None]:
-    """Former names of options and settings, which Python hides, are each one line on stderr, once."""
-    shown: set[str] = set()
-    show = warnings.showwarning
-
-    def one(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
-        if not issubclass(category, FormerNameWarning):
-            show(message, category, *where, **options)
-        elif str(message) not in shown:
-            shown.add(str(message))
-            print(f"score: warning: {one_line(str(message))}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", FormerNameWarning)
-        warnings.showwarning = one
-        yield
-
-
-def _bug(error: Exception) -> int:
-    """One line on what should not have happened; the traceback goes to a file, which is ours to be sent."""
-    text = "".join(traceback.format_exception(error))
-    if os.environ.get("SCORE_DEBUG"):
-        print(text, end="", file=sys.stderr)
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="score-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
-    ) as file:
-        file.write(text)
-    said = one_line(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
-    print(f"score: bug: {said} (the traceback is in {file.name}: please report it)", file=sys.stderr)
-    return 1
+    """Runs the command; returns its exit status (:func:`score_video.command_line.exit_status`)."""
+    # obj: whether this process is here for the command alone
+    return exit_status(
+        lambda: app(arguments, prog_name="score", standalone_mode=False, obj=arguments is None),
+        "score",
+        _less_memory(sys.argv[1:] if arguments is None else arguments),
+    )
 
 
 def _less_memory(arguments: list[str]) -> str:
@@ -913,15 +846,6 @@ def _less_memory(arguments: list[str]) -> str:
     if command == "data":
         return ": read fewer files at a time (--workers)"
     return "" if command in ("eval", "demo") else ": take fewer (--frames, --fps) or smaller (--size) frames"
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
-
-
-def _fail(message: str) -> int:
-    print(f"score: error: {one_line(message)}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import score_ext
 from score_ext.ops import SelectionRule
 from score_video import diverse
 from score_video.before_tower import Gate, Seen, only
+from score_video.checks import check_fraction, is_integer
 from score_video.errors import ScoreError
 from score_video.files import output_folder
 from score_video.methods import (
@@ -36,7 +37,7 @@ from score_video.policy import SurprisePolicy, SurprisePolicyConfig, pretrained_
 from score_video.policy.config import MODEL_TYPE as POLICY_TYPE
 from score_video.renamed import renamed_arguments, renamed_fields, with_new_names
 from score_video.retention import AdaptiveRetention as AdaptiveRetention
-from score_video.retention import check_fraction, counts_of, given_counts
+from score_video.retention import counts_of, given_counts
 from score_video.saved_compressor import FILES, GATE_WEIGHTS, MODEL_TYPE, read_saved
 
 if TYPE_CHECKING:
@@ -432,7 +433,7 @@ def _checked(selection: Selection, videos: PackedVideos, counts: Sequence[int]) 
 def _check_gate(compressor: Compressor) -> None:
     """Raises TypeError or ScoreError for what cannot stand before the tower, or behind a choice made there."""
     gate, halo = compressor.before_tower, compressor.halo
-    if isinstance(halo, bool) or not isinstance(halo, int):
+    if not is_integer(halo):
         raise TypeError(f"halo must be an integer, got {halo!r}")
     if halo < 0 or (halo and gate is None):
         raise ScoreError(f"halo must be {'0 or more' if halo < 0 else '0 without before_tower'}, got {halo}")

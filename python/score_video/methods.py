@@ -22,6 +22,7 @@ from torch import Tensor
 
 import score_ext
 from score_ext.ops import SelectionRule
+from score_video.checks import is_integer
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
 from score_video.renamed import moved_argument
@@ -132,7 +133,7 @@ class RandomMethod(IndexMethod):
     rows: Index = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+        if not is_integer(self.seed):
             raise TypeError(f"seed must be an integer, got {self.seed!r}")
         if not -(2**63) <= self.seed < 2**63:
             raise ScoreError(f"seed must fit in 64 bits, got {self.seed}")

@@ -98,7 +98,7 @@ class PackedVideos:
         """All videos of several batches, in order, as one batch. Does not wait for the device.
 
         Args:
-            batches: at least one; of one width and dtype, on one device.
+            batches: one or more, of one width and dtype, on one device.
         """
         if not batches:
             raise ScoreError("batches must not be empty")

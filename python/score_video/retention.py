@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from score_ext.budget import keep_count
+from score_video.checks import check_fraction, is_integer
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos, check_sizes
 from score_video.policy import expected_count
@@ -69,16 +70,8 @@ def given_counts(videos: PackedVideos, keep: Sequence[int]) -> list[int]:
     if len(counts) != videos.num_videos:
         raise ScoreError(f"keep must be {videos.num_videos} counts, one for each video, got {len(counts)}")
     for count in counts:
-        if isinstance(count, bool) or not isinstance(count, int):
+        if not is_integer(count):
             raise TypeError(f"keep must hold integers, got {count!r}")
         if count < 0:
             raise ScoreError(f"keep must not be negative, got {count}")
     return counts
-
-
-def check_fraction(name: str, value: object) -> None:
-    """Raises TypeError or ScoreError for what is no number above 0 and at most 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 < value <= 1:
-        raise ScoreError(f"{name} must be above 0 and at most 1, got {value}")

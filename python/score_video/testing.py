@@ -53,7 +53,7 @@ def save_tiny_model(
     Args:
         folder: made if it is not there.
         family: what its config.json calls it.
-        layers, vision_layers: of the language model and of the vision tower; at least 2. Where linear attention and
+        layers, vision_layers: how many the language model and the tower have; at least 2. Where linear attention and
             full attention take turns, the last layer has full attention.
         width: hidden size of both, a multiple of 32.
         tokens_per_frame: frames of videos are scaled to about this many tokens at most.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,10 @@ def study(tmp_path: Path) -> Study:
     make_up_features(tmp_path / "features")
     torch.manual_seed(0)
     Reader(ReaderConfig(6, TOWER, width=12, layers=1, heads=2)).save(tmp_path / "reader.safetensors")
-    recipe = {**load_recipe("composite", quick=True), "features": {"name": "made-up", "tower": TOWER}}
+    recipe = dict(load_recipe("composite", quick=True))
+    recipe["media"] = {**recipe["media"], "name": "made-up", "identity": TOWER}
     readers = {"shipped": tmp_path / "reader.safetensors"}
-    return Study(
-        recipe, readers, tmp_path / "none.mp4", tmp_path / "features", tmp_path / "results", tmp_path / "docs", CLEAN
-    )
+    return Study(recipe, readers, tmp_path / "features", tmp_path / "results", tmp_path / "docs", CLEAN)
 
 
 def test_all_of_it_once(study: Study) -> None:
@@ -67,11 +67,11 @@ def test_parts_may_be_missing(study: Study) -> None:
 
 def test_features_of_another_tower_are_refused(study: Study, tmp_path: Path) -> None:
     make_up_features(tmp_path / "others", "f" * 16)
-    other = Study(**{**vars(study), "features": tmp_path / "others"})
-    with pytest.raises(StudyError, match=f"features must be of made-up, {TOWER}, .*others has {'f' * 16}"):
+    other = replace(study, media=tmp_path / "others")
+    with pytest.raises(StudyError, match=f"features must be made-up with tower {TOWER} .*others has tower {'f' * 16}"):
         other.run(["full"], workers=1)
-    with pytest.raises(StudyError, match=r"is missing: .*--features PATH"):
-        Study(**{**vars(study), "features": tmp_path / "nowhere"}).run(["full"], workers=1)
+    with pytest.raises(StudyError, match=r"is missing: .*--media PATH"):
+        replace(study, media=tmp_path / "nowhere").run(["full"], workers=1)
 
 
 def test_the_recipe_trains_on_the_policys_partition_and_tests_on_the_other() -> None:

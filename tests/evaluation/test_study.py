@@ -16,27 +16,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from answer_job import answer
+from helpers.readers import tiny_reader
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from evaluation import __main__ as command
-from evaluation import pool, pretrained
-from evaluation.experiments import EXPERIMENTS, QUICK, RECIPE, SAME_WHEN_COUNTED, Plan, Recipe, footage_fingerprint
-from evaluation.jobs import ROOT, Code, Job, StudyError, find_readers, fingerprint, sha256_of, sources
+from evaluation import pool
+from evaluation.experiments import SAME_WHEN_COUNTED, Plan, Recipe, load_recipe, media_fingerprint
+from evaluation.jobs import ROOT, Code, Job, StudyError, sources
 from evaluation.report import head, percent, prefixed, render, row
 from evaluation.results import Results
-from evaluation.statistics import Answers, Difference, pack, share_out, spread, unpack
+from evaluation.statistics import pack, share_out, unpack
 from evaluation.study import Study
-from evaluation.train import SeveralReaders
-from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
-from score_video.miniature.reader import Reader, ReaderConfig
-from score_video.policy import SurprisePolicy
+from evaluation.worlds import WORLDS
+from score_video.command_line import run_module
+from score_video.files import sha256_of
+from score_video.miniature.train_policy import fingerprint
+from score_video.policy.pretrained import PRETRAINED
 from score_video.rl.advantages import ADVANTAGES, Rewards
-from score_video.rl.environment import Selection
+from score_video.statistics import Difference, spread
 from score_video.video.synthetic import write_clip
+
+RECIPE, QUICK = load_recipe(), load_recipe(quick=True)
 
 # ---- Statistics
 
@@ -69,38 +71,6 @@ def test_share_out_is_exact_and_bounded(data: st.DataObject) -> None:
 def test_marks_survive_packing(videos: int, tasks: int, seed: int) -> None:
     marks = np.random.default_rng(seed).random((videos, tasks)) < 0.5
     assert np.array_equal(unpack(pack(marks), marks.shape), marks)
-
-
-ASKED_FEW = np.array([[True, True], [True, False], [True, True], [True, False]])
-RIGHT = np.array([[True, True], [False, False], [True, False], [True, False]])
-
-
-def test_answers_by_hand() -> None:
-    answers = Answers(RIGHT[None], ASKED_FEW)
-    assert answers.accuracy == pytest.approx(4 / 6) and answers.by_seed == pytest.approx([4 / 6])
-    assert answers.by_task == pytest.approx([3 / 4, 1 / 2])
-    # residuals 2 - 2 * 2/3, 0 - 2/3, 1 - 2 * 2/3, 1 - 2/3; their squares sum to 10/9; times 4/3, root, over 6
-    error = np.sqrt(10 / 9 * 4 / 3) / 6
-    assert str(answers) == f"66.7 ± {100 * error:.1f}"
-    none = Answers(np.zeros_like(RIGHT[None]), ASKED_FEW)
-    gain = answers.minus(none)
-    assert (gain.value, gain.error) == pytest.approx((4 / 6, error))
-    assert answers.minus(answers) == Difference(0, 0)
-    both = Answers(np.stack([RIGHT, np.zeros_like(RIGHT)]), ASKED_FEW)
-    assert both.accuracy == pytest.approx(2 / 6) and str(both) == "33.3 (0.0 to 66.7)"
-    with pytest.raises(ValueError, match="same questions"):
-        answers.minus(Answers(RIGHT[None], np.ones_like(ASKED_FEW)))
-
-
-def test_a_task_that_is_never_asked_has_no_accuracy() -> None:
-    answers = Answers(RIGHT[None] & [True, False], ASKED_FEW & [True, False])
-    assert answers.by_task[0] == 3 / 4 and np.isnan(answers.by_task[1])
-
-
-def test_videos_with_as_many_questions_have_the_usual_standard_error() -> None:
-    right = np.random.default_rng(0).random((50, 3)) < 0.5
-    answers, none = (Answers(of[None], np.ones((50, 3), bool)) for of in (right, np.zeros_like(right)))
-    assert answers.minus(none).error == pytest.approx(right.mean(1).std(ddof=1) / np.sqrt(50))
 
 
 # ---- Text and figures
@@ -153,7 +123,7 @@ def test_every_experiment_can_be_planned() -> None:
             assert len({job.key for job in of}) == len(of), name
     # the same policies, not trained again
     assert {job.key for job in jobs["context-rot"]} <= {job.key for job in (*jobs["full"], *jobs["policy"])}
-    footage = footage_fingerprint(RECIPE)
+    footage = media_fingerprint(RECIPE)
     assert {job.tags["split"] for job in jobs["full"] if footage in job.work} == {"footage"}
 
 
@@ -191,7 +161,7 @@ def test_a_group_names_its_environment() -> None:
 
 
 def test_a_reader_that_is_not_there_is_an_error() -> None:
-    assert tuple(find_readers()) == READERS
+    assert tuple(WORLDS["miniature"].readers()) == READERS
     plan = Plan(RECIPE, {"shipped": "shipped@0"}, "code")
     assert list(plan.jobs(RECIPE["experiments"]["full"][0]))
     with pytest.raises(
@@ -257,7 +227,7 @@ def test_without_git_no_code_is_in_the_history(checkout: Path) -> None:
 
 def test_all_that_a_job_loads_is_in_the_hash(tmp_path: Path) -> None:
     """Also what a training loads only when it runs."""
-    tiny_reader(0).save(tmp_path / "shipped.safetensors")
+    tiny_reader(layers=1).save(tmp_path / "shipped.safetensors")
     recipe = {**QUICK, "test_videos": {"plain": 4}, "train_videos": 16, "retentions": [0.05], "one_split": "plain"}
     plan = Plan(recipe, {"shipped": "shipped@0"}, "code")
     work = next(plan.jobs({"jobs": "policy", "settings": RECIPE["settings"]})).parameters
@@ -396,27 +366,6 @@ def test_a_weight_is_stable_where_no_seed_collapsed() -> None:
     assert found[0] == 5  # but for leave_one_out and joint, and what is one of them by definition
 
 
-# ---- Environments of the study
-
-
-def tiny_reader(number: int) -> Reader:
-    torch.manual_seed(number)
-    return Reader(ReaderConfig(tower_width=8, token_width=8 + number, width=12, layers=1, heads=2))
-
-
-def test_several_readers_take_turns_by_the_first_example() -> None:
-    several = [MiniatureEnvironment(tiny_reader(number)) for number in range(3)]
-    together = SeveralReaders(several)
-    data = MiniatureVideos("plain", "train", 0, 10)
-    for first in range(6):
-        batch = together.encode([data[first], data[9]])
-        assert batch.videos.tokens.shape[1] == 8 + first % 3
-        everything = Selection(torch.arange(len(batch.videos.tokens)), batch.videos.lengths[None])
-        own = several[first % 3]
-        expected = own.answer(own.encode([data[first], data[9]]), everything)
-        torch.testing.assert_close(together.answer(batch, everything).log_prob, expected.log_prob)
-
-
 # ---- All of it
 
 
@@ -427,17 +376,17 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     readers = {}
     for number, name in enumerate(READERS):
         readers[name] = folder / f"{name}.safetensors"
-        tiny_reader(number).save(readers[name])
+        tiny_reader(number, token_width=8 + number, layers=1).save(readers[name])
     clip = folder / "clip.mp4"
     write_clip(clip)
-    footage = {"name": clip.name, "sha256": sha256_of(clip), "source": "this test"}
+    media = {**QUICK["media"], "name": clip.name, "identity": sha256_of(clip), "source": "this test"}
     sizes = {"retentions": [0.05], "few_retentions": [0.05], "test_videos": dict.fromkeys(QUICK["test_videos"], 4)}
     experiments = dict(QUICK["experiments"])
     (sweep,) = experiments["advantages"]
     experiments["advantages"] = [{**sweep, "grid": {**sweep["grid"], "compression_weight": [0.5]}}]
     experiments["curriculum"] = experiments["curriculum"][1:]
-    recipe = {**QUICK, **sizes, "footage": footage, "experiments": experiments}
-    return Study(recipe, readers, clip, folder / "features", folder / "results", folder / "docs", CLEAN)
+    recipe = {**QUICK, **sizes, "media": media, "experiments": experiments}
+    return Study(recipe, readers, clip, folder / "results", folder / "docs", CLEAN)
 
 
 def elsewhere(study: Study, folder: Path, **changes: Any) -> Study:
@@ -449,7 +398,7 @@ def elsewhere(study: Study, folder: Path, **changes: Any) -> Study:
 @pytest.fixture(scope="module")
 def whole_study(small_study: Study) -> Study:
     """Run from start to finish."""
-    assert small_study.run(list(EXPERIMENTS), workers=1) == []
+    assert small_study.run(list(RECIPE["experiments"]), workers=1) == []
     return small_study
 
 
@@ -460,14 +409,14 @@ def test_all_of_it_once(whole_study: Study, capsys: pytest.CaptureFixture[str]) 
     text = (whole_study.docs / "results.md").read_text()
     assert "Not run" not in text and "nan" not in text and "\n\n\n" not in text and "**This document" not in text
     assert text.count("\n## ") == 13 and text.count("\n### Split ") == 6 and text.count("\n### Tower ") == 4
-    assert whole_study.recipe["footage"]["sha256"] in text and "clip.mp4" in text and "commit 0123456789." in text
+    assert whole_study.recipe["media"]["identity"] in text and "clip.mp4" in text and "commit 0123456789." in text
     assert (whole_study.docs / "results-tasks.md").read_text().count("\n## Split ") == 6
     # nothing is run again; what is lost is
     capsys.readouterr()
     assert whole_study.run(["full"], workers=1) == []
     assert "0 jobs to run, 6 have" in capsys.readouterr().out
     next(whole_study.results.glob("full-*.json")).unlink()
-    assert whole_study.run(list(EXPERIMENTS), workers=1) == []
+    assert whole_study.run(list(RECIPE["experiments"]), workers=1) == []
     assert "1 jobs to run" in capsys.readouterr().out
     whole_study.report()
     assert (whole_study.docs / "results.md").read_text() == text
@@ -508,7 +457,7 @@ def test_code_that_is_not_committed_does_not_run_or_is_told_at_the_top(whole_stu
             refused()
     next(study.results.glob("full-*.json")).unlink()
     allowed = replace(study, allow_dirty=True)
-    assert allowed.run(list(EXPERIMENTS), workers=1) == []
+    assert allowed.run(list(RECIPE["experiments"]), workers=1) == []
     allowed.report()
     top = (study.docs / "results.md").read_text().partition("\n## ")[0]
     assert "Made by code that is not in the history. Different from the commit: evaluation/work.py, score_ext" in top
@@ -528,16 +477,16 @@ def test_a_change_of_code_under_a_run_ends_it(small_study: Study, checkout: Path
 
 def test_footage_that_is_absent_or_another_is_an_error(small_study: Study, tmp_path: Path) -> None:
     study = replace(small_study, results=tmp_path / "results", docs=tmp_path / "docs")
-    sha256 = study.recipe["footage"]["sha256"]
-    wanted = rf"the split footage needs clip\.mp4 with SHA-256 {sha256} \(this test\), but "
+    sha256 = study.recipe["media"]["identity"]
+    wanted = rf"the footage must be clip\.mp4 with SHA-256 {sha256} \(this test\), but "
     other = tmp_path / "other.mp4"
     other.write_bytes(b"another")
     for footage, said in (
-        (tmp_path / "gone.mp4", r".*gone\.mp4 is no file: give it with --footage PATH"),
-        (other, rf".*other\.mp4 has SHA-256 {sha256_of(other)}: give it with --footage PATH"),
+        (tmp_path / "gone.mp4", r".*gone\.mp4 cannot be read .*: give it with --media PATH"),
+        (other, rf".*other\.mp4 has SHA-256 {sha256_of(other)}: give it with --media PATH"),
     ):
         with pytest.raises(StudyError, match=wanted + said):
-            replace(study, footage=footage).run(["full"], workers=1)
+            replace(study, media=footage).run(["full"], workers=1)
     assert not study.results.exists()
 
 
@@ -557,31 +506,25 @@ def test_results_of_the_first_release_are_readable_and_not_used(small_study: Stu
         study.report()
 
 
-def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_says_what_is_wrong_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(command.Code, "of", lambda: CLEAN)
-    application = typer.Typer()
-    application.command()(command.main)
     (tmp_path / "other.mp4").write_bytes(b"another")
-    done = CliRunner().invoke(application, ["--quick", "--only", "full", "--footage", str(tmp_path / "other.mp4")])
-    assert done.exit_code == 2 and done.output.count("\n") == 1
-    assert done.output.startswith("error: the split footage needs bigbuckbunny.mp4 with SHA-256 f25b31f1")
+    arguments = ["--quick", "--only", "full", "--footage", str(tmp_path / "other.mp4")]
+    monkeypatch.setattr(sys, "argv", ["evaluation/__main__.py", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        run_module(command.main)
+    said = capfd.readouterr().err
+    assert said.startswith("evaluation: error: the footage must be bigbuckbunny.mp4 with SHA-256 f25b31f1")
+    assert said.count("\n") == 1
 
 
 # ---- The weights that come with the package
 
 
 def test_their_recipe_is_what_the_document_measures() -> None:
-    readers = {name: fingerprint(name, sha256_of(path)) for name, path in find_readers().items()}
+    readers = {name: fingerprint(name, sha256_of(path)) for name, path in WORLDS["miniature"].readers().items()}
     towers = Plan(RECIPE, readers, "code").experiments["towers"]
     job = next(job for job in towers if job.tags == {"tower": "never seen", "seed": RECIPE["seeds"][0]})
-    assert json.loads(pretrained.RECIPE.read_text()) == job.parameters["training"]
-
-
-def test_their_recipe_makes_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = json.loads(pretrained.RECIPE.read_text())
-    recipe["settings"].update(max_steps=2, per_device_train_batch_size=4, num_generations=2)
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    monkeypatch.setattr(pretrained, "RECIPE", tmp_path / "recipe.json")
-    pretrained.main(tmp_path / "policy")
-    assert SurprisePolicy.from_pretrained(tmp_path / "policy").config.state == "relative"
-    assert (tmp_path / "policy" / "recipe.json").is_file()
+    assert json.loads((PRETRAINED / "recipe.json").read_text()) == job.parameters["training"]

@@ -158,7 +158,7 @@ class AnsweringModel:
         Args:
             video: what :meth:`encode` made of a clip.
             chosen, retention: what keeps tokens, and which fraction.
-            question: of :meth:`check_question`.
+            question: text that :meth:`check_question` returned.
             emit: is given ``{"which": "kept" or "all", "text": piece}`` as words come, and once an answer is whole
                 ``{"which": ..., "done": numbers}``.
             stopped: whether nobody listens any more; asked at each token.

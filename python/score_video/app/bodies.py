@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from score_video.app.pages import TooLargeError
+from score_video.checks import is_fraction, is_integer
 from score_video.errors import ScoreError
 
 MAX_JSON = 65_536
@@ -38,7 +39,7 @@ def text(body: dict[str, Any], name: str) -> str:
 def integer(body: dict[str, Any], name: str) -> int:
     """A whole number."""
     value = body.get(name)
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_integer(value):
         raise ScoreError(f"{name} must be a whole number, got {value!r:.40}")
     return value
 
@@ -46,7 +47,7 @@ def integer(body: dict[str, Any], name: str) -> int:
 def fraction(body: dict[str, Any]) -> float:
     """The retention, above 0 and at most 1."""
     value = body.get("retention")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+    if not is_fraction(value):
         raise ScoreError(f"retention must be above 0 and at most 1, got {value!r:.40}")
     return float(value)
 

@@ -49,7 +49,7 @@ class Encoded:
         cut: how it was cut.
         sampled: its frames; H and W multiples of the rows and columns of tokens.
         videos: its tokens, a batch of one.
-        milliseconds: of decoding and of the vision side, by phase.
+        milliseconds: how long decoding and the vision side took, by phase.
         extra: what a model needs for questions about it (:class:`score_video.app.answers.SeenVideo`).
     """
 

@@ -48,9 +48,9 @@ class ClipFile:
     Attributes:
         key: what the page calls it by.
         name: what people call it.
-        path: where it is.
+        path: the clip's file.
         trusted: whether it came with the package.
-        credit: whose it is; or "".
+        credit: a line on whose work it is; or "".
     """
 
     key: str

@@ -65,7 +65,7 @@ def serve(
     """Serves until it is interrupted.
 
     Args:
-        listening: of :func:`listening_on`.
+        listening: the socket that :func:`listening_on` opened.
         said: is told the address once the page can be opened.
         browse: whether a browser is opened there.
     """

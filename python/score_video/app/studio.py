@@ -74,7 +74,7 @@ def find_source(tower: str | None, model: str | None = None, device: str | None 
     """What ``--tower`` or ``--model`` names, loaded.
 
     Args:
-        device, dtype: of the model, as for ``score ask``.
+        device, dtype: where the model runs and what its weights are, as for ``score ask``.
 
     Raises:
         ScoreError, OSError: both are given; or as :func:`score_video.video.tower.load_tower` and
@@ -100,7 +100,7 @@ class Studio:
 
     def __init__(self, given: Sequence[Chosen] = (), source: Source | None = None, *, max_bytes: int = 2**28) -> None:
         """given: compressors besides those that are always there; the first three of them are shown first.
-        max_bytes: of one upload."""
+        max_bytes: largest upload that is taken, in bytes."""
         self.source = source or Source()
         self._chosen = {chosen.name: chosen for chosen in given}
         self._first = list(self._chosen)[:MAX_COLUMNS] or [PRETRAINED_NAME, "evs"]

@@ -28,7 +28,7 @@ def compare(
     Args:
         output: the folder, which may hold earlier runs.
         say: told where things are.
-        protocol: whose published figures stand beside.
+        protocol: the one whose published figures stand beside.
 
     Returns:
         the report.

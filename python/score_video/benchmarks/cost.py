@@ -33,7 +33,7 @@ class Work:
         patches, tokens: what the vision tower sees of the video, and what the language model does.
         text: the other tokens of the prompt.
         tower, decoder: parameters of the vision side, and of the language model's layers.
-        width, layers: of the language model.
+        width, layers: size of the language model's states, and how many layers it has.
     """
 
     patches: int

@@ -32,10 +32,10 @@ class Published:
     """Figures that others report for a protocol.
 
     Attributes:
-        source: where they stand.
-        tasks: over which they are a mean.
+        source: the publication that they stand in.
+        tasks: names of the tasks that they are a mean over.
         full: accuracy on all tokens by task, %.
-        retentions: of ``share_of_full``.
+        retentions: fractions kept, one for each number of ``share_of_full``.
         share_of_full: by method, % of the accuracy on all tokens at each retention; None where none is given.
     """
 
@@ -52,7 +52,7 @@ class Protocol:
 
     Attributes:
         model: its id on the hub.
-        frames: of each video, evenly spread.
+        frames: how many of each video, evenly spread.
         resizable: whether the number of tokens of a frame goes by its size.
     """
 

@@ -24,8 +24,8 @@ class Sample:
     Attributes:
         score: 0 to 1; None: the log does not say.
         video: which video it is about.
-        kept, tokens: of its videos; None where nothing compressed.
-        milliseconds: of the phases of the batch that it was in.
+        kept, tokens: how many its videos kept and had; None where nothing compressed.
+        milliseconds: how long each phase took of the batch that it was in.
     """
 
     score: float | None

@@ -53,7 +53,7 @@ class AskOptions:
 
     Attributes:
         device: the device to run the model on.
-        dtype: of the model, a key of ``DTYPES``.
+        dtype: the model's, a key of ``DTYPES``.
         frames: which frames of the video are read.
         size: longest side that frames are read at, in pixels; None: as they are. The model's processor scales them in
             any case to what the model takes.
@@ -159,7 +159,7 @@ def run(
 
     Args:
         video, question: the video file, and the question about it; not empty.
-        source: of the model, as for :func:`score_video.mllm.load.load_model`.
+        source: the model's folder or id, as for :func:`score_video.mllm.load.load_model`.
         chosen: decides which tokens the model sees.
         options: how it is asked.
         outputs: what is written; None: nothing.

@@ -99,7 +99,7 @@ def prepare(
 
     Args:
         video: a video file, or one that was saved.
-        source: of the model, as for :func:`score_video.mllm.load.load_model`.
+        source: the model's folder or id, as for :func:`score_video.mllm.load.load_model`.
         chosen: decides which tokens the model sees; of no use for a video that is compressed already.
         options: how it is asked.
         save: a file for the compressed video; None: it is not kept.

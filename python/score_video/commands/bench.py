@@ -20,7 +20,7 @@ def choose(config: Path | None, options: Mapping[str, Any]) -> Comparison:
 
     Args:
         config: YAML, or None.
-        options: by the names of :data:`score_video.benchmarks.config.KEYS`; None, or an empty list: not given.
+        options: values by the names of :data:`score_video.benchmarks.config.KEYS`; None, or an empty list: not given.
 
     Raises:
         ScoreError, FileNotFoundError: as :mod:`score_video.benchmarks.config`.

@@ -33,7 +33,7 @@ class CompressOptions:
     """How a video is cut into tokens.
 
     Attributes:
-        frames: which are read.
+        frames: which frames of the video are read.
         patch: side of a patch in pixels.
         size: longest side to which frames are scaled, in pixels.
         overwrite: whether an earlier result is replaced.

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from score_video.commands.terminal import one_line
+from score_video.command_line import one_line
 from score_video.errors import ScoreError
 from score_video.files import check_output_file, write_json
 from score_video.mllm.conversation import read_clip

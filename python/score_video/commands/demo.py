@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -117,33 +116,17 @@ def demo(
 def _train(environment: MiniatureEnvironment, steps: int, seed: int, bar: bool) -> SurprisePolicy:
     """A policy from random weights, by :class:`score_video.rl.trainer.ScoreTrainer` and its defaults."""
     from transformers import set_seed
-    from transformers.trainer_callback import PrinterCallback
 
     from score_video.rl.config import ScoreConfig
     from score_video.rl.progress import RewardLines
-    from score_video.rl.trainer import ScoreTrainer
+    from score_video.rl.unsaved import train_unsaved
 
-    number = steps * ScoreConfig.per_device_train_batch_size
-    with TemporaryDirectory() as scratch:  # stays empty: nothing is saved on the way
-        settings = ScoreConfig(
-            output_dir=scratch,
-            max_steps=steps,
-            seed=seed,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=not bar,
-            use_cpu=True,
-        )
-        set_seed(seed)
-        policy = SurprisePolicy(SurprisePolicyConfig(token_width=environment.token_width))
-        trainer = ScoreTrainer(policy, environment, settings, MiniatureVideos(SPLIT, "train", seed, number))
-        trainer.remove_callback(PrinterCallback)
-        if not bar:
-            trainer.add_callback(RewardLines)
-        trainer.train()
-    policy.eval()
-    frozen: SurprisePolicy = policy.requires_grad_(False)
-    return frozen
+    set_seed(seed)
+    policy = SurprisePolicy(SurprisePolicyConfig(token_width=environment.token_width))
+    examples = MiniatureVideos(SPLIT, "train", seed, steps * ScoreConfig.per_device_train_batch_size)
+    lines = [] if bar else [RewardLines]
+    train_unsaved(policy, environment, examples, lines, max_steps=steps, seed=seed, disable_tqdm=not bar)
+    return policy
 
 
 def _save(policy: SurprisePolicy, folder: Path) -> None:

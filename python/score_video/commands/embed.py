@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 import torch
 
+from score_video.command_line import one_line
 from score_video.commands.ask import DTYPES, fit
 from score_video.commands.frames import Frames
 from score_video.commands.options import Chosen
-from score_video.commands.terminal import one_line
 from score_video.errors import ScoreError
+from score_video.files import sha256_of
 from score_video.mllm.ask import check_policy
 from score_video.mllm.compressed_video import compress_video, identity_of, read_about
 from score_video.mllm.conversation import clip_of_video
@@ -40,8 +40,8 @@ class EmbedOptions:
     """How videos are read and compressed.
 
     Attributes:
-        device: of the model.
-        dtype: of the model, a key of ``DTYPES``.
+        device: where the model runs.
+        dtype: the model's, a key of ``DTYPES``.
         frames: which frames of a video are read.
         size: longest side that frames are read at, in pixels; None: as they are.
     """
@@ -58,7 +58,7 @@ class Embedded:
 
     Attributes:
         made: names of the files that were written.
-        there: of those that were there already, of the same video, model and compressor.
+        there: files that were there already, of the same video, model and compressor.
         broken: video -> why it could not be read.
         tokens, kept: how many tokens the videos of ``made`` have, and how many of them were kept.
     """
@@ -94,7 +94,7 @@ def run(
 
     Args:
         videos: files.
-        source: of the model, as for :func:`score_video.mllm.load.load_model`.
+        source: the model's folder or id, as for :func:`score_video.mllm.load.load_model`.
         chosen: decides which tokens are kept; it may not look at a question.
         options: how videos are read.
         out: folder of the files, made if it is not there.
@@ -142,8 +142,7 @@ class _MismatchError(ScoreError):
 
 
 def _about(video: Path) -> dict[str, Any]:
-    with video.open("rb") as file:
-        return {"video": video.name, "video_hash": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"video": video.name, "video_hash": sha256_of(video)}
 
 
 def _about_all(chosen: Chosen, options: EmbedOptions) -> dict[str, Any]:

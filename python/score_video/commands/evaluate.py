@@ -35,7 +35,7 @@ class Choice:
 
     Attributes:
         what: a line that says it.
-        choose: which tokens it keeps.
+        choose: a function that says which tokens it keeps.
         selection: how it selects; None for a rule of its own.
         one_question: whether it sees the question, and so each video asks a single one.
     """
@@ -139,7 +139,7 @@ def run(
         choice: the policy or rule to evaluate.
         splits, retentions: where and at which budgets, each video at the exact count of
             :func:`score_ext.budget.keep_count`.
-        num_videos: of each split, at least 1; numbers 0 to that of the seed.
+        num_videos: how many of each split, at least 1; numbers 0 to that of the seed.
         seed: any integer from 0.
         progress: told how far things are.
 

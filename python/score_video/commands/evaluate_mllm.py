@@ -43,7 +43,7 @@ class Tested:
         retention: 1 for all tokens.
         kept: tokens.
         right: how many questions were answered rightly.
-        log_prob: of the right answers, the sum over the video's questions.
+        log_prob: log-probability of the right answers, the sum over the video's questions.
     """
 
     rule: str
@@ -67,7 +67,7 @@ def find_rules(
         policy: a folder or an id; or None.
         methods: as of :func:`score_video.commands.options.compressor_of_options`, "pretrained" among them.
         selection: "systematic", "topk" or "diverse", for all; None: as each was saved, or has it.
-        seed: of the method "random".
+        seed: what the method "random" draws from.
         before_tower, halo: what chooses before the tower, for all.
 
     Raises:
@@ -93,7 +93,7 @@ def run(
 
     Args:
         environment: the model; with ``one_question`` where a rule looks at the question.
-        examples: of :func:`score_video.rl.data.load_examples`, each asking one question where a rule looks at it.
+        examples: those of :func:`score_video.rl.data.load_examples`, each asking one question where a rule looks at it.
         chosen: rules and policies.
         retentions: each video is kept to the exact count of :func:`score_ext.budget.keep_count`, the same for all.
         progress: told how far things are.
@@ -212,9 +212,9 @@ def load_environment(
 
     Args:
         source: a folder, or an id on the hub.
-        device, dtype: as for ``score ask``.
+        device, dtype: where the model runs and what its weights are, as for ``score ask``.
         chosen: what will be evaluated in it: whether any looks at the question.
-        options: of :class:`score_video.mllm.environment.MllmEnvironment`.
+        options: arguments of :class:`score_video.mllm.environment.MllmEnvironment`.
 
     Raises:
         ScoreError, OSError: as :mod:`score_video.mllm.load` and the class.

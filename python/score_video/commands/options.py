@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from score_video.commands.terminal import one_line
+from score_video.command_line import one_line
 from score_video.compressor import PRETRAINED, Compressor
 from score_video.errors import ScoreError
 from score_video.methods import METHODS, find_method
@@ -76,7 +76,7 @@ def compressor_of_options(
         method: the name of a training-free method, or a rule of the user's own, "package.module:name", an object or a
             class that is called without arguments; or None. With neither it is the policy that comes with the package.
         retention, selection: settings of the compressor; None: as it was saved, or its default.
-        seed: of the random rule; None: as it was saved, or 0.
+        seed: what the random rule draws from; None: as it was saved, or 0.
         before_tower, halo: what chooses before the vision tower, and rings of neighbours that it sees besides; None: as
             it was saved, or nothing.
 

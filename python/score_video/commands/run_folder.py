@@ -40,8 +40,8 @@ class RunFolder:
     """A folder of a run, in which nothing changes before :meth:`begin`; a context that undoes what others do till then.
 
     Args:
-        folder: it, whether it is there or not.
-        config: of the run, all sections; what goes into ``train_config.yaml`` with ``training``.
+        folder: path of the run's folder, whether it is there or not.
+        config: the run's, all sections; what goes into ``train_config.yaml`` with ``training``.
         training: the settings.
         resume: go on from the latest checkpoint, or from the beginning where there is none.
         resume_from: the name of an older checkpoint to go on from, or its step; goes before ``resume``.

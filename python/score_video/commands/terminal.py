@@ -20,11 +20,6 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
-def one_line(text: str) -> str:
-    """Names of files may hold anything, line ends and terminal codes among it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def printable(text: str) -> str:
     """Of several lines, which may hold terminal codes too."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

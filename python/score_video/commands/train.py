@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from score_video.commands.terminal import one_line
+from score_video.command_line import one_line
 from score_video.errors import ScoreError
 from score_video.files import write_errors
 
@@ -178,7 +178,7 @@ def train(
     Args:
         config_file: YAML, as docs/training.md describes; None: the defaults, or what ``output`` holds to resume.
         output: the run's folder; None: the configuration's ``output_dir``, else ``OUTPUT``.
-        settings: of :class:`score_video.rl.config.ScoreConfig`, before those of the file.
+        settings: values for :class:`score_video.rl.config.ScoreConfig`, before those of the file.
         preset: a name of :data:`score_video.rl.presets.PRESETS`, before the file's: settings for all that neither
             ``settings`` nor the file gives.
         resume: go on from the latest checkpoint in the folder; from the beginning, given a ``config_file``, where there

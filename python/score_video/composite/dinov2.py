@@ -15,6 +15,7 @@ import typer
 from safetensors.torch import save_file
 from torch import Tensor
 
+from score_video.command_line import run_module
 from score_video.composite.media import TOWER, find
 from score_video.errors import ScoreError
 from score_video.files import output_folder
@@ -90,4 +91,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

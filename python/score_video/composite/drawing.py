@@ -22,7 +22,7 @@ def draw(folder: Path, symbol: str, size: float, angle: float, mirrored: bool, l
     """A drawing of OpenMoji's.
 
     Args:
-        folder: of the media.
+        folder: path of the folder of media.
         symbol: one emoji.
         size: pixels, the longer side before it is turned.
         angle: degrees, anticlockwise.

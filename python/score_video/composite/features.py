@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from score_video.command_line import run_module
 from score_video.composite.world import COLUMNS, PARTITIONS, TOKENS, Partition, make_video
 from score_video.errors import ScoreError
 from score_video.files import output_file
@@ -112,7 +113,7 @@ def load_features(folder: Path, partition: Partition, videos: range) -> Features
     """Features that :func:`make_features` left.
 
     Args:
-        folder: where they are.
+        folder: path of the folder that they are in.
         partition: a name in PARTITIONS.
         videos: their numbers; both ends are multiples of 20.
 
@@ -172,10 +173,10 @@ def _other(path: Path) -> ScoreError:
 def main(
     media: Annotated[Path, typer.Argument(help="Folder of the media: python -m score_video.composite.media.")],
     tower: Annotated[str, typer.Argument(help="A folder or an id of transformers: DINOv2, SigLIP, CLIP, ViT...")],
-    out: Annotated[Path, typer.Argument(help="Where the features are kept.")],
+    out: Annotated[Path, typer.Argument(help="Folder that the features are kept in.")],
     partition: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(Partition))}.")],
     last: Annotated[int, typer.Argument(help="How many videos, a multiple of 20.")],
-    first: Annotated[int, typer.Option(help="Where to begin, a multiple of 20.")] = 0,
+    first: Annotated[int, typer.Option(help="Number of the first video, a multiple of 20.")] = 0,
 ) -> None:
     """Make videos and keep what the tower makes of them: a second a video on one core for DINOv2-small."""
     if partition not in PARTITIONS:
@@ -185,4 +186,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

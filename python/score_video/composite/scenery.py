@@ -48,8 +48,8 @@ def draw_scenery(folder: Path, group: Group, generator: np.random.Generator) -> 
     """A background drawn at random.
 
     Args:
-        folder: of the media.
-        group: whose media it may show.
+        folder: path of the folder of media.
+        group: the one whose media it may show.
         generator: decides everything.
     """
     clips = [medium for medium in FOOTAGE if medium.group == group]

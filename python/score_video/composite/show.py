@@ -8,6 +8,7 @@ from typing import Annotated, cast
 import torch
 import typer
 
+from score_video.command_line import run_module
 from score_video.composite.environment import CompositeEnvironment
 from score_video.composite.evaluate import choose_by, oracle
 from score_video.composite.features import VIDEOS_IN_A_FILE
@@ -24,7 +25,7 @@ from score_video.rl.environment import Selection
 def main(
     media: Annotated[Path, typer.Argument(help="Folder of the media: python -m score_video.composite.media.")],
     features: Annotated[Path, typer.Argument(help="Folder of features, of the reader's tower.")],
-    number: Annotated[int, typer.Argument(min=0, help="Of a video of the partition.")],
+    number: Annotated[int, typer.Argument(min=0, help="Which video of the partition, from 0.")],
     out: Annotated[Path, typer.Argument(help="The picture to write (.png).")],
     compressor: Annotated[
         list[str] | None, typer.Option(help="A folder, an id, pretrained, or a rule's name. Repeatable.")
@@ -60,4 +61,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

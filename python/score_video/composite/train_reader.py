@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from score_video.command_line import run_module
 from score_video.composite.dropping import LIVE_PIXELS, SHOWN_PIXELS, change, drop
 from score_video.composite.features import Features, load_features, tower_of
 from score_video.composite.reader import HINTS, Reader, ReaderConfig
@@ -62,10 +63,10 @@ def train_reader(features: Features, tower: str, seed: int, steps: int, progress
     """A reader that has learned from features.
 
     Args:
-        features: of the partition "reader".
+        features: those of the partition "reader".
         tower: fingerprint of the tower that made them.
-        seed: of weights, batches and dropping.
-        steps: of the training on questions.
+        seed: what weights, batches and dropping are drawn from.
+        steps: how many the training on questions has.
         progress: shows how far it is.
     """
     torch.manual_seed(seed)
@@ -218,10 +219,10 @@ def _schedule(
 
 def main(
     features: Annotated[Path, typer.Argument(help="Folder of features: python -m score_video.composite.features.")],
-    out: Annotated[Path, typer.Argument(help="Where to write the weights (.safetensors).")],
+    out: Annotated[Path, typer.Argument(help="File to write the weights to (.safetensors).")],
     videos: Annotated[int, typer.Option(help="How many of the partition reader.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of weights, batches and dropping.")] = 0,
-    steps: Annotated[int, typer.Option(help="Of the training on questions.")] = STEPS,
+    seed: Annotated[int, typer.Option(help="What weights, batches and dropping are drawn from.")] = 0,
+    steps: Annotated[int, typer.Option(help="Steps of the training on questions.")] = STEPS,
 ) -> None:
     """Train a reader of the semi-real world on kept features."""
     columns = (
@@ -234,4 +235,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

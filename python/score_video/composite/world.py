@@ -61,9 +61,9 @@ class Part:
     """What a partition's videos are made of.
 
     Attributes:
-        number: of its random numbers.
-        group: of the scenery.
-        sets: of the kinds, 0 or 1: drawn from these.
+        number: sets its random numbers apart from those of the others.
+        group: which footage and photographs are its scenery.
+        sets: which sets of kinds, 0 or 1, its things are drawn from.
     """
 
     number: int
@@ -102,9 +102,9 @@ def make_video(folder: Path, partition: Partition, number: int) -> Video:
     """A video by its number: the same from the same media, and the same release of the codec.
 
     Args:
-        folder: of the media (:mod:`score_video.composite.media`).
+        folder: path of the folder of media (:mod:`score_video.composite.media`).
         partition: a name in PARTITIONS.
-        number: from 0.
+        number: the video's, from 0.
 
     Raises:
         ScoreError: a medium is missing, or there is no such partition.

@@ -84,7 +84,7 @@ def write_pictures(
 
     Args:
         folder: an existing folder to write into.
-        name, how: of the video and of what decided, for the title.
+        name, how: what the video is called and what decided, for the title.
         frames: uint8 [T, H, W, 3]; H and W multiples of the rows and columns of tokens.
         timestamps: float64 [T], seconds.
         video: one video on the CPU, of T frames of tokens; or of ceil(T / m), where a model makes one frame of tokens

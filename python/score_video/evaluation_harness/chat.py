@@ -39,7 +39,7 @@ class RecordedCounts(TokenCounts):  # type: ignore[misc]
     """What lmms-eval writes into the log of samples as ``token_counts``.
 
     Attributes:
-        score: of :meth:`.recording.Recorder.take`.
+        score: what :meth:`.recording.Recorder.take` returned.
     """
 
     score: dict[str, Any] = field(default_factory=dict)
@@ -77,9 +77,9 @@ def make(
         compressor: a folder or an id, as for :meth:`score_video.Compressor.from_pretrained`; a method's name; a rule of
             your own, "package.module:name"; "pretrained"; "resize" or "fewer-frames": the stock model on smaller
             videos, of as many tokens as a compressor would keep; or "none": the stock model.
-        retention, selection, seed: of the compressor; None: as it was saved, or its default.
-        max_batch_size: of automatic batch sizes, which lmms-eval's chat models do not have.
-        options: of lmms-eval's own class for the family. Without an accelerator ``device`` is "cpu" unless it is given.
+        retention, selection, seed: the compressor's; None: as it was saved, or its default.
+        max_batch_size: the largest automatic batch size, which lmms-eval's chat models do not have.
+        options: those of lmms-eval's class for the family. Without an accelerator ``device`` is "cpu" unless given.
 
     Raises:
         ScoreError, OSError: the compressor does not exist or the settings do not go with it.

@@ -46,8 +46,8 @@ class FamilyChat(Huggingface):  # type: ignore[misc]
             batch_size: prompts at a time.
             use_cache, attn_implementation, system_prompt, reasoning_prompt: as lmms-eval's own; of the two prompts the
                 latter counts.
-            dtype: of the weights: "auto", "bfloat16", "float16" or "float32".
-            max_num_frames: of each video, evenly spread.
+            dtype: what the weights are loaded as: "auto", "bfloat16", "float16" or "float32".
+            max_num_frames: how many frames of each video, evenly spread.
             fps: frames a second of videos that are short enough for this to make fewer.
             max_pixels: frames with more are scaled down, before the processor's own scaling.
         """

@@ -25,7 +25,7 @@ class Recorder:
     def __init__(self, model: Any, wrapping: Wrapping | None, smaller: SmallerVideos | None = None) -> None:
         """
         Args:
-            model: whose ``generate`` is called; from now on through the recorder.
+            model: the one whose ``generate`` is called; from now on through the recorder.
             wrapping: what compresses in it; None: nothing does.
             smaller: what makes the videos smaller before the model gets them; None: nothing does.
         """

@@ -40,7 +40,7 @@ def smaller_grid(grid: Grid, keep: int, kind: str) -> Grid:
     """One of at most ``keep`` tokens, nearly as many, with frames nearly in their shape.
 
     Args:
-        keep: at least 1.
+        keep: how many tokens may stay, at least 1.
         kind: "resize": all time steps, of fewer tokens; where that leaves not even one for each, fewer time steps.
             "fewer-frames": as few time steps as can use the tokens, their frames scaled down as far as it takes.
     """
@@ -62,15 +62,15 @@ class SmallerVideos:
     """A model's processor, which gets smaller videos; everything else of it is as it was.
 
     Attributes:
-        shares: of each video of the latest call, how many times as many tokens the whole one has.
+        shares: for each video of the latest call, how many times as many tokens the whole one has.
     """
 
     def __init__(self, processor: Any, kind: str, retention: float) -> None:
         """
         Args:
-            processor: of transformers.
+            processor: a processor of transformers.
             kind: one of ``SMALLER``.
-            retention: of the tokens of each video, 0 to 1: at most :func:`score_ext.budget.keep_count` of them.
+            retention: fraction of each video's tokens, 0 to 1: at most :func:`score_ext.budget.keep_count` of them.
 
         Raises:
             ScoreError: frames are to be resized whose number of tokens does not go by their size.

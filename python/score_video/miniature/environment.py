@@ -17,11 +17,8 @@ from score_video.miniature.footage import load_footage, make_world
 from score_video.miniature.reader import Reader, grid_places
 from score_video.miniature.world import NOT_ASKED, TASK_NAMES, TASKS, Partition, World, thing_counts
 from score_video.packed import PackedVideos
-from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection
-from score_video.rl.multiple_choice import outcome_of
-
-# Tokens that the reader reads at once: more gains nothing, and memory stays small
-_TOKENS_AT_ONCE = 40_000
+from score_video.rl.environment import EncodedBatch, Example
+from score_video.rl.multiple_choice import ReaderEnvironment
 
 
 class MiniatureVideos(Dataset[Example]):
@@ -91,13 +88,15 @@ def shipped_reader() -> Path:
     return Path(str(resources.files("score_video.miniature") / "reader.safetensors"))
 
 
-class MiniatureEnvironment:
+class MiniatureEnvironment(ReaderEnvironment):
     """A frozen reader and the worlds its videos come from (:class:`score_video.rl.environment.Environment`).
 
     Args:
         reader: weights; None: those that come with the package.
         footage: a video for the backgrounds of the split ``footage``.
     """
+
+    task_names = TASK_NAMES
 
     def __init__(self, reader: Path | Reader | None = None, footage: Path | None = None) -> None:
         self.reader = reader if isinstance(reader, Reader) else Reader.load(reader or shipped_reader())
@@ -175,42 +174,9 @@ class MiniatureEnvironment:
         place = torch.cat([grid_places(len(video), video.shape[2]) for video in videos])
         return EncodedBatch(PackedVideos.from_frames(videos), MiniaturePayload(place, answers, shown), question)
 
-    @torch.no_grad()
-    def answer(
-        self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False, full: bool = False
-    ) -> Outcome:
-        """See :class:`score_video.rl.environment.Environment`."""
-        of_all = self.full_log_probabilities(batch) if divergence or full else None
-        log_p = self.log_probabilities(batch, selection)
-        return outcome_of(log_p, batch.payload.answers, of_all, divergence=divergence, full=full)
-
-    def full_log_probabilities(self, batch: EncodedBatch) -> Tensor:
-        """[B, tasks, A] on all tokens; computed once for a batch."""
-        payload: MiniaturePayload = batch.payload
-        if payload.log_probabilities is None:
-            everything = Selection(torch.arange(len(batch.videos.tokens), device="cpu"), batch.videos.lengths[None])
-            payload.log_probabilities = self.log_probabilities(batch, everything)[0]
-        return payload.log_probabilities
-
-    @torch.no_grad()
-    def log_probabilities(self, batch: EncodedBatch, selection: Selection) -> Tensor:
-        """Log-probabilities of all answers from the kept tokens alone, [G, B, tasks, A]."""
-        keep = selection.keep.flatten().long()  # [G * B]
-        ends = keep.cumsum(0)
-        parts = []
-        for first, last in _spans(keep.tolist()):
-            rows = selection.index[int(ends[first] - keep[first]) : int(ends[last - 1])]
-            parts.append(self._read(batch, rows, keep[first:last]))
-        together = torch.cat(parts)
-        return together.view(*selection.keep.shape, *together.shape[1:])
-
-    def _read(self, batch: EncodedBatch, rows: Tensor, keep: Tensor) -> Tensor:
-        longest = max(1, int(keep.max()))
-        mask = torch.arange(longest, device="cpu") < keep[:, None]  # [samples, n]
-        padded = torch.zeros(mask.shape, dtype=torch.int64, device="cpu")
-        padded[mask] = rows
-        tokens, place = batch.videos.tokens[padded], batch.payload.place[padded]
-        return self.reader.read(tokens, place, None if bool(mask.all()) else mask)[2]
+    def read(self, batch: EncodedBatch, rows: Tensor, mask: Tensor | None) -> Tensor:
+        """See :class:`~score_video.rl.multiple_choice.ReaderEnvironment`."""
+        return self.reader.read(batch.videos.tokens[rows], batch.payload.place[rows], mask)[2]
 
 
 def _check(examples: Sequence[Example]) -> None:
@@ -232,17 +198,6 @@ def _pixels_of(frames: Tensor, shape: torch.Size) -> Tensor:
         wanted = [shape[0], *shape[2:], 3]
         raise ScoreError(f"frames must be floating point {wanted}, got {frames.dtype} {list(frames.shape)}")
     return pixels
-
-
-def _spans(keep: list[int]) -> list[tuple[int, int]]:
-    """Samples to read together: (first, after the last), as many as fit when padded to the longest."""
-    spans, first, longest = [], 0, 0
-    for sample, count in enumerate(keep):
-        if sample > first and max(longest, count) * (sample + 1 - first) > _TOKENS_AT_ONCE:
-            spans.append((first, sample))
-            first, longest = sample, 0
-        longest = max(longest, count)
-    return [*spans, (first, len(keep))]
 
 
 def _ask_one(answers: Tensor, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:

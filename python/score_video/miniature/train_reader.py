@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from score_video.command_line import run_module
 from score_video.miniature.dropping import drop, live_tokens
 from score_video.miniature.reader import HINT_ANSWERS, Reader, ReaderConfig, answer_loss, grid_places
 from score_video.miniature.world import (
@@ -179,8 +180,8 @@ def make_reader(config: ReaderConfig, seed: int, start: Path | None, progress: P
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Where to write the weights (.safetensors).")],
-    seed: Annotated[int, typer.Option(help="Of the weights, the videos and the dropping.")] = 0,
+    out: Annotated[Path, typer.Option(help="File to write the weights to (.safetensors).")],
+    seed: Annotated[int, typer.Option(help="What weights, videos and dropping are drawn from.")] = 0,
     patch: Annotated[int, typer.Option(help="Pixels, each side of a token's patch: 3, 4 or 6.")] = 4,
     tower_width: Annotated[int, typer.Option(help="Channels of the vision tower.")] = 96,
     tower_depth: Annotated[int, typer.Option(help="1 x 1 layers after the tower's convolutions.")] = 0,
@@ -201,4 +202,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

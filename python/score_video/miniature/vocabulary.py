@@ -41,9 +41,9 @@ class Split:
     """What the videos of a split are made of; chances are of each single thing being there.
 
     Attributes:
-        parked: of a parked look-alike, for each that there could be (four squares, a disc, two diamonds, a cross).
-        moving: of motion at all; a video without it is static and asks what a still can answer.
-        extremes: of a video in which nearly nothing happens, and of one in which everything does.
+        parked: chance of each parked look-alike that there could be (four squares, a disc, two diamonds, a cross).
+        moving: chance of motion at all; a video without it is static and asks what a still can answer.
+        extremes: chances of a video in which nearly nothing happens, and of one in which everything does.
         footage: whether the background is real video, which the user names (see ``World``).
     """
 

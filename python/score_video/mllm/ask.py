@@ -36,7 +36,7 @@ class Answer:
         text: without special tokens.
         visual_tokens, prompt_tokens: how many tokens of the video the model saw, and of the whole prompt.
         new_tokens: how many tokens the answer has.
-        milliseconds: of each phase up to the first new token, in order; those that several answers share are in each.
+        milliseconds: time of each phase up to the first new token, in order; what several answers share is in each.
         rest: milliseconds from the first new token to the last.
     """
 
@@ -64,7 +64,7 @@ class Answers:
 
     Attributes:
         compressed: the answer on the tokens that the selector keeps.
-        full: on all of them; None where it was not asked for.
+        full: the answer from all of them; None where it was not asked for.
         video: the tokens of the video, a batch of one.
         index: int64 [K], which of them are kept.
         seen: which of them the vision tower saw for the compressed answer; None: all.
@@ -212,7 +212,7 @@ def see_clip(
     """A prompt with a clip after the processor and the vision side; None: the processor put no video into it.
 
     Args:
-        text: of :func:`score_video.mllm.conversation.chat_text`.
+        text: the prompt, as :func:`score_video.mllm.conversation.chat_text` makes it.
         phases: measures "processor" and "vision tower", a choice before the tower in it.
         gate: chooses what of the clip the vision tower sees; None: all.
 

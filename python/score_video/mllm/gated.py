@@ -88,8 +88,8 @@ def gated_features(model: Any, inputs: Mapping[str, Any], gate: Gate) -> GatedFe
     """Chooses among the tokens of ``pixel_values_videos``, and runs the tower on them and their halo.
 
     Args:
-        model: of a type in :data:`TOKENS`.
-        inputs: of its processor.
+        model: one of a type in :data:`TOKENS`.
+        inputs: what its processor made.
         gate: chooses.
     """
     tower = TOKENS[model.config.model_type]()

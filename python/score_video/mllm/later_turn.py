@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.checks import is_integer
 from score_video.errors import ScoreError
 from score_video.mllm.compress import CompressedInputs
 from score_video.mllm.whole_prompt import WholePrompt
@@ -68,7 +69,7 @@ class FirstTurn:
         Raises:
             TypeError: it is no number.
         """
-        if isinstance(last, bool) or not isinstance(last, int):
+        if not is_integer(last):
             raise TypeError(f"logits_to_keep must be a number in a model that is wrapped, got {type(last).__name__}")
         before = (self.places.cumsum(1) - 1).clamp(min=0)
         columns = before + (self.mask.shape[1] - self.mask.sum(1, keepdim=True))

@@ -42,7 +42,7 @@ def load_model(
     Args:
         source: a folder, or the id of a repository on the hub, "owner/name".
         device: the device to load the model onto.
-        dtype: of its weights; None: the one they were saved in.
+        dtype: what its weights are loaded as; None: the one they were saved in.
         device_map: where its parts go in place of ``device``, as accelerate has it: "auto" spreads them over the
             accelerators of the machine. None: all of it is on ``device``.
 
@@ -82,7 +82,7 @@ def load_processor(source: str) -> Any:
     """The processor of a model; :mod:`score_video.mllm.torchvision_check` tells whether that can work.
 
     Args:
-        source: as for :func:`load_model`.
+        source: the model's folder or id, as for :func:`load_model`.
 
     Raises:
         ValueError: the model's type is not supported; there is no processor, or none that takes videos; or it cannot

@@ -19,7 +19,7 @@ class SeenFrames:
 
     Attributes:
         rows: [T * N, D]; tokens of frames that were not seen are those of the latest seen frame before, or the next.
-        seen: which tokens were.
+        seen: which tokens the tower has seen.
     """
 
     rows: Tensor

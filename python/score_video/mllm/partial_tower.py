@@ -72,8 +72,8 @@ class TokenTower:
 
         Args:
             tower: the module.
-            pixels: of the G groups that are there.
-            arguments: of :func:`tower_arguments`; ``grid_thw`` in them is None.
+            pixels: those of the G groups that are there.
+            arguments: what :func:`tower_arguments` returned; ``grid_thw`` in them is None.
             places: int64 [K, frames], the groups of each token among these.
         """
         del model, places

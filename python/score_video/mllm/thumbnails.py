@@ -32,7 +32,7 @@ def of_tokens(
 
     Args:
         pixels: a processor's patches, [patches, ...], each of colours, frames, rows and columns in this order.
-        vision_config: of the model; has ``patch_size``.
+        vision_config: the model's; has ``patch_size``.
         patches: int64 [L, P], the patches of each token.
         grids: frames, rows and columns of each video's tokens.
 

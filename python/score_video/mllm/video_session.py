@@ -47,7 +47,7 @@ class VideoSession:
         Args:
             question: about the video; not empty.
             max_new_tokens: the most tokens an answer may have, at least 1.
-            streamer: of transformers; gets the prompt's ids, then those of the answer as they come.
+            streamer: one of transformers; gets the prompt's ids, then those of the answer as they come.
 
         Raises:
             ScoreError: an empty question, ``max_new_tokens`` below 1, or a chat template that writes the question in

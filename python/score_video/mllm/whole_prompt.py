@@ -42,7 +42,7 @@ class WholePrompt:
         """Options of ``generate`` that mean on the shorter prompts what ``given`` means on the whole ones.
 
         Args:
-            given: as the caller wrote them.
+            given: the arguments as the caller wrote them.
             defaults: generation configs that hold what is not given, the first that says something.
 
         Raises:

@@ -64,7 +64,7 @@ class Wrapping:
         selector: decides what is kept. May be replaced, by a compressor of another retention, say.
         latest: what the model got at the latest call that began a conversation; None before, and where there was no
             video in it. Holds the video's features; set it to None to free them.
-        milliseconds: of its phases, "vision tower", "compression" and, of ``generate``, "generate".
+        milliseconds: how long its phases took, "vision tower", "compression" and, of ``generate``, "generate".
     """
 
     def __init__(self, model: Any, selector: Selector) -> None:

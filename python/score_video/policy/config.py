@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from score_video.checks import is_integer, is_number
 from score_video.errors import ScoreError
 
 MODEL_TYPE = "score_policy"
@@ -42,7 +43,7 @@ class SurprisePolicyConfig:
         question_width: E of the question's embedding; 0 for a policy that does not see the question.
         distance_weight: above 0; selected by "diverse", how much the logarithm of a distance counts beside a logit
             (:mod:`score_video.diverse`). Larger for a tower that the policy never saw, where its logits are worth less.
-        initial_retention: in (0, 1); before training every token's logit is close to logit(initial_retention).
+        initial_retention: p in (0, 1); before training every token's logit is close to logit(p).
 
     Raises:
         TypeError, ScoreError: a value of the wrong type or out of range, or every part of the state switched off.
@@ -78,11 +79,11 @@ class SurprisePolicyConfig:
             _check_count("hidden_sizes", size, 1)
         _check_count("token_width", self.token_width, 1 if self.state == "residual" else 0)
         _check_count("question_width", self.question_width, 0)
-        if isinstance(self.distance_weight, bool) or not isinstance(self.distance_weight, (int, float)):
+        if not is_number(self.distance_weight):
             raise TypeError(f"distance_weight must be a number, got {self.distance_weight!r}")
         if not 0 < self.distance_weight < math.inf:
             raise ScoreError(f"distance_weight must be above 0 and finite, got {self.distance_weight}")
-        if isinstance(self.initial_retention, bool) or not isinstance(self.initial_retention, (int, float)):
+        if not is_number(self.initial_retention):
             raise TypeError(f"initial_retention must be a number, got {self.initial_retention!r}")
         if not 0 < self.initial_retention < 1:
             raise ScoreError(f"initial_retention must lie between 0 and 1, got {self.initial_retention}")
@@ -109,7 +110,7 @@ class SurprisePolicyConfig:
 
 
 def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_integer(value):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < least:
         raise ScoreError(f"{name} must be at least {least}, got {value}")

@@ -7,7 +7,6 @@ been cut off, exchanged or lost since is found before anything of it is read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from score_video.errors import ScoreError
+from score_video.files import sha256_of
 
 MANIFEST = "manifest.json"
 RUN = "run.json"
@@ -62,7 +62,7 @@ def remove_partial(output: Path) -> None:
 
 def publish(partial: Path, folder: Path) -> None:
     """Completes a written checkpoint with its manifest and puts it in its place, over one that may be there."""
-    files = {file.name: _digest(file) for file in sorted(partial.iterdir())}
+    files = {file.name: sha256_of(file) for file in sorted(partial.iterdir())}
     (partial / MANIFEST).write_text(json.dumps({"sha256": files}, indent=2) + "\n", encoding="utf-8")
     for path in (*partial.iterdir(), partial):
         _to_disk(path)
@@ -100,7 +100,7 @@ def check(folder: Path) -> None:
         file = folder / name
         if not file.is_file():
             raise ScoreError(f"{file}: is missing; {_instead(folder)}")
-        if _digest(file) != digest:
+        if sha256_of(file) != digest:
             raise ScoreError(f"{file}: is damaged (not what was written); {_instead(folder)}")
 
 
@@ -204,11 +204,6 @@ def _instead(folder: Path) -> str:
 
 def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _to_disk(path: Path) -> None:

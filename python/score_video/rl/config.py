@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from score_video.checks import check_integer, is_fraction, is_number
 from score_video.compressor import SELECTIONS
 from score_video.errors import ScoreError
 from score_video.renamed import renamed_fields
@@ -139,14 +140,12 @@ class ScoreConfig(TrainingArguments):
 
     def _check_numbers(self) -> None:
         for name, least in (("num_generations", 2), ("num_iterations", 1), ("max_steps", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ScoreError(f"{name} must be an integer of at least {least}, got {value!r}")
+            check_integer(name, getattr(self, name), least)
         for name in ("retention", "eval_retention", "target_retention"):
             value = getattr(self, name)
             if value is None and name != "retention":
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+            if not is_fraction(value):
                 raise ScoreError(f"{name} must be a number in (0, 1], got {value!r}")
         if self.save_total_limit is not None and self.save_total_limit < 1:
             raise ScoreError(f"save_total_limit must be at least 1, or None, got {self.save_total_limit!r}")
@@ -154,10 +153,10 @@ class ScoreConfig(TrainingArguments):
             raise ScoreError(
                 f"epsilon must be None with num_iterations 1, where every ratio is 1, got {self.epsilon!r}"
             )
-        if self.epsilon is not None and not (isinstance(self.epsilon, (int, float)) and 0 < self.epsilon < 1):
+        if self.epsilon is not None and not (is_number(self.epsilon) and 0 < self.epsilon < 1):
             raise ScoreError(f"epsilon must be a number between 0 and 1, got {self.epsilon!r}")
         weight = self.compression_weight
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
+        if not is_number(weight) or not 0 < weight < float("inf"):
             raise ScoreError(f"compression_weight must be a number above 0, got {weight!r}")
 
     def _check_strategies(self) -> None:

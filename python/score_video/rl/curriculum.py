@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from score_video.checks import check_integer, is_fraction
 from score_video.errors import ScoreError
 from score_video.rl.environment import Example, UnreadableError
 from score_video.rl.pseudo_video import pseudo_video
@@ -176,11 +177,11 @@ def _parse_stage(stage: Mapping[str, Any], where: str, last: bool, num_iteration
         raise ScoreError(f"{where}: name must be one of {', '.join(STAGES)}, got {name!r}")
     if steps is None and not last:
         raise ScoreError(f"{where}: steps must be given for every stage but the last")
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise ScoreError(f"{where}: steps must be an integer of at least 1, got {steps!r}")
+    if steps is not None:
+        check_integer(f"{where}: steps", steps, 1)
     if steps is not None and steps % num_iterations:
         raise ScoreError(f"{where}: steps must be a multiple of num_iterations ({num_iterations}), got {steps}")
-    if retention is not None and not (isinstance(retention, (int, float)) and 0 < retention <= 1):
+    if retention is not None and not is_fraction(retention):
         raise ScoreError(f"{where}: retention must be a number in (0, 1], got {retention!r}")
     if stage.get("data") is not None and not isinstance(stage["data"], str):
         raise ScoreError(f"{where}: data must be the name of a training data set, got {stage['data']!r}")
@@ -360,7 +361,7 @@ def video_seed(seed: int, rollout: int, position: int) -> int:
     Args:
         seed: the training's.
         rollout: number of the rollout, ``step // num_iterations``.
-        position: of the video in the batch over all processes.
+        position: the video's place in the batch over all processes.
     """
     word: int = np.random.SeedSequence([seed, rollout, position]).generate_state(1, np.uint64).item()
     return word >> 1

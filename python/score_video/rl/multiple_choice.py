@@ -1,18 +1,22 @@
-"""What a frozen model made of questions with a fixed set of answers each, as an outcome."""
+"""Questions with a fixed set of answers each: what a frozen model made of them; and small readers as environments."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from score_video.rl.environment import Outcome
+from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection
 
 NOT_ASKED = -1
 """In place of the number of an answer."""
+
+# Tokens that a reader reads at once: more gains nothing, and memory stays small
+_TOKENS_AT_ONCE = 40_000
 
 
 def log_probabilities(logits: Tensor, counts: Sequence[int]) -> Tensor:
@@ -64,3 +68,71 @@ def outcome_of(log_p: Tensor, answers: Tensor, of_all: Tensor | None, *, diverge
         divergence=kl,
         full_log_prob=of_right(of_all) if full and of_all is not None else None,
     )
+
+
+class ReaderEnvironment(ABC):
+    """A small frozen reader that answers every question about a video at once, as an environment.
+
+    A subclass encodes, and reads a padded batch. The payload of its batches has ``answers``, int64 [B, Q], and
+    ``log_probabilities``: those on all tokens, [B, Q, A], once they have been asked for, and None before.
+    """
+
+    task_names: Sequence[str]
+    """Of the Q questions, in the order of answers."""
+
+    @abstractmethod
+    def encode(self, examples: Sequence[Example]) -> EncodedBatch:
+        """See :class:`score_video.rl.environment.Environment`."""
+
+    @abstractmethod
+    def read(self, batch: EncodedBatch, rows: Tensor, mask: Tensor | None) -> Tensor:
+        """Log-probabilities of all answers, [samples, Q, A].
+
+        Args:
+            batch: what is read.
+            rows: int64 [samples, n], of its tokens.
+            mask: bool [samples, n], False for rows that are padding; None: there are none.
+        """
+
+    @torch.no_grad()
+    def answer(
+        self, batch: EncodedBatch, selection: Selection, *, divergence: bool = False, full: bool = False
+    ) -> Outcome:
+        """See :class:`score_video.rl.environment.Environment`."""
+        of_all = self.full_log_probabilities(batch) if divergence or full else None
+        log_p = self.log_probabilities(batch, selection)
+        return outcome_of(log_p, batch.payload.answers, of_all, divergence=divergence, full=full)
+
+    def full_log_probabilities(self, batch: EncodedBatch) -> Tensor:
+        """[B, Q, A] on all tokens; computed once for a batch."""
+        if batch.payload.log_probabilities is None:
+            everything = Selection(torch.arange(len(batch.videos.tokens), device="cpu"), batch.videos.lengths[None])
+            batch.payload.log_probabilities = self.log_probabilities(batch, everything)[0]
+        log_p: Tensor = batch.payload.log_probabilities
+        return log_p
+
+    @torch.no_grad()
+    def log_probabilities(self, batch: EncodedBatch, selection: Selection) -> Tensor:
+        """Log-probabilities of all answers from the kept tokens alone, [G, B, Q, A]."""
+        keep = selection.keep.flatten().long()  # [G * B]
+        ends = keep.cumsum(0)
+        parts = []
+        for first, last in _spans(keep.tolist()):
+            own = keep[first:last]
+            mask = torch.arange(max(1, int(own.max())), device="cpu") < own[:, None]  # [samples, n]
+            rows = torch.zeros(mask.shape, dtype=torch.int64, device="cpu")
+            rows[mask] = selection.index[int(ends[first] - keep[first]) : int(ends[last - 1])]
+            parts.append(self.read(batch, rows, None if bool(mask.all()) else mask))
+        together = torch.cat(parts)
+        return together.view(*selection.keep.shape, *together.shape[1:])
+
+
+def _spans(keep: list[int]) -> list[tuple[int, int]]:
+    """Samples to read together: (first, after the last), as many as fit when padded to the longest."""
+    spans, first, longest = [], 0, 0
+    for sample, count in enumerate(keep):
+        if sample > first and max(longest, count) * (sample + 1 - first) > _TOKENS_AT_ONCE:
+            spans.append((first, sample))
+            first, longest = sample, 0
+        longest = max(longest, count)
+    return [*spans, (first, len(keep))]

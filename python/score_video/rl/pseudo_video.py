@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from score_video.checks import check_integer
 from score_video.errors import ScoreError
 
 Motion = Callable[[Tensor, int, torch.Generator], Tensor]
@@ -48,8 +49,7 @@ def pseudo_video(image: Tensor, frames: int, motion: str = "mixed", *, seed: int
         raise TypeError(f"image must be a tensor of uint8 or floats, got {getattr(image, 'dtype', type(image))}")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ScoreError(f"image must be [height, width, 3], got {list(image.shape)}")
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-        raise ScoreError(f"frames must be an integer of at least 1, got {frames!r}")
+    check_integer("frames", frames, 1)
     if motion not in MOTIONS:
         raise ScoreError(f"there is no motion {motion!r}; there are {', '.join(MOTIONS)}")
     scale = 255.0 if image.dtype == torch.uint8 else 1.0

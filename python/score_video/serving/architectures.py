@@ -20,11 +20,11 @@ class Architecture:
 
     Attributes:
         models: the name by which people know it.
-        module: of vLLM, where its class is.
+        module: the module of vLLM that has its class.
         kind: how its prompts hold a video.
         ran: whether the tests in tests/score_video/serving run it on the real engine.
         reason: why it was not run, or is refused; None where it was.
-        class_name: of its class in ``module``; None: the architecture's name.
+        class_name: what its class is called in ``module``; None: as the architecture.
     """
 
     models: str

@@ -35,11 +35,11 @@ class Limits:
     """The most that is read.
 
     Attributes:
-        megabytes: of a file, 10**6 bytes each.
-        seconds: that it says it lasts.
-        frames: that it says it has.
-        pixels: of a frame.
-        decoded_megabytes: of all frames that are decoded from it, three bytes a pixel.
+        megabytes: largest size of a file, 10**6 bytes each.
+        seconds: longest that it may say it lasts.
+        frames: most that it may say it has.
+        pixels: most that a frame may have.
+        decoded_megabytes: most that all frames decoded from it may take, three bytes a pixel.
     """
 
     megabytes: int = 512
@@ -80,7 +80,7 @@ class Header:
     """What a file says of its video; 0 where it says nothing.
 
     Attributes:
-        seconds, frames, width, height: of the video; pixels for the last two.
+        seconds, frames, width, height: what the video has; the last two in pixels.
     """
 
     seconds: float

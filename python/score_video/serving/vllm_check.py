@@ -23,8 +23,8 @@ class Need:
     """Something that the plugin relies on.
 
     Attributes:
-        file: in vLLM's package.
-        name: of a function, class or method ("Class.method") in it.
+        file: path of a source file in vLLM's package.
+        name: a function, class or method ("Class.method") in it.
         parameters: what it takes by these names, in this order, self left out; others must have defaults. None: any.
         calls: a function that it calls, and the arguments that it gives by name.
         line: a statement or expression in it, as Python writes it.

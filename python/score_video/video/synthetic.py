@@ -6,14 +6,18 @@ a half in the middle everything stands still.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import av
 import numpy as np
 import numpy.typing as npt
+import typer
 from PIL import Image
+
+from score_video.command_line import run_module
+from score_video.files import output_file
 
 WIDTH, HEIGHT = 320, 240
 FPS = 25
@@ -53,8 +57,8 @@ def _texture(height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 def write_clip(path: Path) -> None:
-    """Renders and encodes the clip: H.264, 320x240, 25 fps, 6 s. Raises OSError if it cannot be written."""
-    with av.open(str(path), "w") as container:
+    """Renders and encodes the clip: H.264 in MP4, 320x240, 25 fps, 6 s. Raises OSError if it cannot be written."""
+    with output_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for pixels in render():
@@ -62,12 +66,10 @@ def write_clip(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def main() -> None:
-    """The command: one argument, the file to write."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m score_video.video.synthetic OUT.mp4")
-    write_clip(Path(sys.argv[1]))
+def main(out: Annotated[Path, typer.Argument(help="The file to write (.mp4); one that is there is replaced.")]) -> None:
+    """Make a small clip, for trying things where no video is at hand."""
+    write_clip(out)
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

@@ -36,9 +36,9 @@ class VisionTower:
     Attributes:
         name: the folder or id that it came from.
         model: takes ``pixel_values`` [T, 3, height, width], returns ``last_hidden_state``.
-        height, width: of the frames that it is given, in pixels.
+        height, width: size of the frames that it is given, in pixels.
         patch: side of its patches, in pixels.
-        mean, std: of the normalisation of pixels in [0, 1], one number for each colour.
+        mean, std: what pixels in [0, 1] are normalised by, one number for each colour.
     """
 
     name: str

@@ -16,7 +16,7 @@ from score_video import Compressor
 from score_video.composite import show, train_reader
 from score_video.composite.dropping import change, drop
 from score_video.composite.environment import CompositeEnvironment, CompositeVideos
-from score_video.composite.evaluate import choose_by, evaluate, oracle
+from score_video.composite.evaluate import choose_by, evaluate, flashes_kept, oracle
 from score_video.composite.features import fingerprint, load_features, make_features, tower_of
 from score_video.composite.reader import MOST_ANSWERS, Reader, ReaderConfig
 from score_video.composite.scenery import FRAMES, SIZE
@@ -189,16 +189,17 @@ def test_a_policy_trains_and_is_evaluated(environment: CompositeEnvironment, sam
     trainer = ScoreTrainer(policy, environment, config, CompositeVideos(20))
     trainer.train()
     assert any(not torch.equal(old, new) for old, new in zip(before, policy.parameters(), strict=True))
-    everything = evaluate(environment, None)
-    kept = evaluate(environment, choose_by(trainer.compressor()), 0.02)
-    best = evaluate(environment, oracle, 0.1)
-    assert everything.flashes == 1
-    assert best.flashes > 0.9
+    batches = list(environment.batches())
+    everything = evaluate(environment, batches, None)
+    kept = evaluate(environment, batches, choose_by(trainer.compressor()), 0.02)
+    assert flashes_kept(batches, oracle, 1.0) == 1
+    assert flashes_kept(batches, oracle, 0.1) > 0.9
     assert 0 <= kept.mean <= 1
-    difference, error = kept.ahead_of(everything)
-    assert difference == pytest.approx(kept.mean - everything.mean)
-    assert error > 0
-    assert evaluate(environment, choose_by(Compressor("uniform")), 1.0).results.equal(everything.results)
+    assert set(kept.by_task) <= set(TASKS)
+    difference = kept.answers.minus(everything.answers)
+    assert difference.value == pytest.approx(kept.mean - everything.mean)
+    assert difference.error > 0
+    assert evaluate(environment, batches, choose_by(Compressor("uniform")), 1.0).results.equal(everything.results)
 
 
 def test_what_is_kept_is_drawn(media: Path, features: Path, reader: Reader, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from score_video.miniature import environment as module
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
 from score_video.miniature.world import NOT_ASKED, TASKS
+from score_video.rl import multiple_choice as module
 from score_video.rl.environment import EncodedBatch, Outcome, Selection
 
 

@@ -30,7 +30,7 @@ from score_video.miniature.evaluate import (
     evaluate_counts,
     oracle,
 )
-from score_video.miniature.world import LIVE_THINGS, NOT_ASKED, TASKS
+from score_video.miniature.world import LIVE_THINGS, NOT_ASKED, TASK_NAMES, TASKS
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.rl.environment import EncodedBatch, Selection
@@ -190,7 +190,7 @@ def test_batches_are_the_videos_in_order(environment: MiniatureEnvironment) -> N
 
 
 def accuracy_of(*videos: list[int]) -> Accuracy:
-    return Accuracy(torch.tensor(videos, dtype=torch.int8), 5 * len(videos), 10 * len(videos))
+    return Accuracy(torch.tensor(videos, dtype=torch.int8), 5 * len(videos), 10 * len(videos), TASK_NAMES)
 
 
 def test_accuracy_by_hand() -> None:

@@ -118,10 +118,10 @@ def score_answers(
     """What a model makes of questions, each from some of its video's tokens.
 
     Args:
-        features: of the questions' videos.
+        features: those of the questions' videos.
         asked: questions, each with the tokens kept: int64 [k], ascending, counted from the video's first.
         references: the scores of as many questions, with their distributions, for the divergence; or None.
-        max_tokens: of all prompts of a forward pass, with padding.
+        max_tokens: how many all prompts of a forward pass may have, with padding.
         keep_distributions: whether these scores will be references; a distribution over the vocabulary is large.
     """
     prompts = [ShortPrompt(whole, kept) for question, kept in asked for whole in question.prompts]

@@ -27,8 +27,8 @@ class PromptAboutVideo:
     """A whole prompt with one video in it.
 
     Attributes:
-        adapter: of the model's family.
-        prompt: with the stock model's positions, [1, S].
+        adapter: the one of the model's family.
+        prompt: ids and the stock model's positions, [1, S].
         features, fixed: as in :class:`EncodedVideo`; their places bool [1, S].
         end_of_video: how many of the S tokens come before the text behind the video.
     """

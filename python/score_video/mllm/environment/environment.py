@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from score_video.before_tower import Gate, Seen
+from score_video.checks import check_integer
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import find_adapter
@@ -40,9 +41,9 @@ class _Payload:
     """What answering needs.
 
     Attributes:
-        features: of the batch's videos.
+        features: those of the batch's videos.
         seen: which of their tokens the vision tower has seen; None: all.
-        questions: of each video.
+        questions: for each video, all that are asked about it.
         keys: what stands for each of these and the content of its video; None for a pseudo-video, which is new each
             time.
         references: what the model makes of these on all tokens, video by video; None until a divergence is asked for.
@@ -58,9 +59,7 @@ class _Payload:
 def check_options(options: Mapping[str, Any]) -> None:
     """Raises ValueError for a value that :class:`MllmEnvironment` cannot take, before a model is loaded for it."""
     for name in ("num_frames", "max_pixels", "max_tokens_per_forward"):
-        value = options.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ScoreError(f"{name} must be an integer of at least 1, got {value!r}")
+        check_integer(name, options.get(name, 1), 1)
     if not isinstance(one_question := options.get("one_question", False), bool):
         raise ScoreError(f"one_question must be true or false, got {one_question!r}")
     if not isinstance(cache_dir := options.get("cache_dir"), (str, Path, NoneType)):
@@ -83,7 +82,7 @@ class MllmEnvironment:
             Frames and images are not kept: pseudo-videos are new each time.
         num_frames: how many frames of a video file are shown.
         max_pixels: larger frames are scaled down to at most so many before the processor gets them.
-        max_tokens_per_forward: of all prompts that are read at once, with padding. Memory grows with it.
+        max_tokens_per_forward: how many all prompts read at once may have, with padding. Memory grows with it.
         one_question: for a policy that sees the question: each example must ask one, whose embedding it gets,
             :meth:`score_video.mllm.compress.EncodedInputs.question`.
 
@@ -185,7 +184,7 @@ class MllmEnvironment:
         """What a compressor keeps of a batch of this environment, of one choice for each video: keep [1, B].
 
         Args:
-            batch: of :meth:`encode`.
+            batch: what :meth:`encode` returned.
             compressor: behind the environment's gate where it has one; it is given the question if it looks at it.
             keep: the counts, to which what the gate kept is the limit.
         """

@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from score_video.errors import ScoreError
-from score_video.files import check_folder_to_write, output_file
+from score_video.files import check_folder_to_write, output_file, sha256_of
 
 FORMAT = 3
 """Of the entries; to be raised when their content changes, or what they follow from: 2, which frames a file shows; 3,
@@ -59,9 +59,7 @@ class FeatureCache:
 
     def path(self, video: str | Path) -> Path:
         """The entry of a video file, by its content; it need not be there. Raises OSError: it cannot be read."""
-        with Path(video).open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        key = {**self._identity, "format": FORMAT, "video": content}
+        key = {**self._identity, "format": FORMAT, "video": sha256_of(Path(video))}
         return self.folder / f"{_digest(key)}.safetensors"
 
     def get(self, entry: Path, make: Callable[[], Mapping[str, Tensor]], device: torch.device) -> dict[str, Tensor]:

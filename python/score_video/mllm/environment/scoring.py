@@ -95,7 +95,7 @@ def log_probabilities(
     """What the model expects after each prompt, and after each token of the answer that is given.
 
     Args:
-        max_tokens: of all prompts of a forward pass, with padding.
+        max_tokens: how many all prompts of a forward pass may have, with padding.
 
     Yields:
         (number of the prompt, float32 [given + 1, vocabulary]), in another order than the prompts'.

@@ -88,7 +88,7 @@ class FrameByFrame(Adapter):
         """Whether the text in front of a run is a frame's heading.
 
         Args:
-            text: it ends where the run's marks begin.
+            text: the prompt up to where the run's marks begin.
             before: frames of the video that the heading goes on; 0: it begins one.
             alone: whether ``text`` is all that there is between the frame before and this one.
 

@@ -236,7 +236,7 @@ def join_chunks(
     """Makes one video of the chunks into which a processor has cut it, if the inputs do not say which belong together.
 
     Args:
-        grids: of the chunks.
+        grids: frames, rows and columns of each chunk.
         images, videos: bool [B, S], the placeholders.
         visual_layout: which chunks are a video. None: those that follow each other with at most a few tokens between
             them, in frames of the same size.

@@ -1,4 +1,4 @@
-"""The retention that is needed, by hand; and that its interval holds what is true."""
+"""Accuracies, their differences and the retention that is needed: by hand, and that intervals hold what is true."""
 
 from __future__ import annotations
 
@@ -7,8 +7,38 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.statistics import Answers
-from score_video.statistics import Needed
+from score_video.statistics import Answers, Difference, Needed
+
+ASKED_FEW = np.array([[True, True], [True, False], [True, True], [True, False]])
+RIGHT = np.array([[True, True], [False, False], [True, False], [True, False]])
+
+
+def test_answers_by_hand() -> None:
+    answers = Answers(RIGHT[None], ASKED_FEW)
+    assert answers.accuracy == pytest.approx(4 / 6) and answers.by_seed == pytest.approx([4 / 6])
+    assert answers.by_task == pytest.approx([3 / 4, 1 / 2])
+    # residuals 2 - 2 * 2/3, 0 - 2/3, 1 - 2 * 2/3, 1 - 2/3; their squares sum to 10/9; times 4/3, root, over 6
+    error = np.sqrt(10 / 9 * 4 / 3) / 6
+    assert str(answers) == f"66.7 ± {100 * error:.1f}"
+    none = Answers(np.zeros_like(RIGHT[None]), ASKED_FEW)
+    gain = answers.minus(none)
+    assert (gain.value, gain.error) == pytest.approx((4 / 6, error))
+    assert answers.minus(answers) == Difference(0, 0)
+    both = Answers(np.stack([RIGHT, np.zeros_like(RIGHT)]), ASKED_FEW)
+    assert both.accuracy == pytest.approx(2 / 6) and str(both) == "33.3 (0.0 to 66.7)"
+    with pytest.raises(ValueError, match="same questions"):
+        answers.minus(Answers(RIGHT[None], np.ones_like(ASKED_FEW)))
+
+
+def test_a_task_that_is_never_asked_has_no_accuracy() -> None:
+    answers = Answers(RIGHT[None] & [True, False], ASKED_FEW & [True, False])
+    assert answers.by_task[0] == 3 / 4 and np.isnan(answers.by_task[1])
+
+
+def test_videos_with_as_many_questions_have_the_usual_standard_error() -> None:
+    right = np.random.default_rng(0).random((50, 3)) < 0.5
+    answers, none = (Answers(of[None], np.ones((50, 3), bool)) for of in (right, np.zeros_like(right)))
+    assert answers.minus(none).error == pytest.approx(right.mean(1).std(ddof=1) / np.sqrt(50))
 
 
 def answers(*accuracies: float, videos: int = 1000, seed: int | None = None) -> Answers:
