@@ -107,6 +107,7 @@ Tower = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="Of data sets on the hub.", callback=_text)]
 Media = Annotated[Path | None, typer.Option(help="Folder that relative paths start from. [default: the file's own]")]
+SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="Leave rows out whose video or image is not there.")]
 Seed = Annotated[int | None, typer.Option(help="What the method random draws from. [default: 0]", min=0, max=2**63 - 1)]
 
 
@@ -462,9 +463,7 @@ def evaluate(
         str | None, typer.Option(help="mllm: questions, any file that score train reads.", callback=_text)
     ] = None,
     media: Media = None,
-    skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="mllm: leave questions out whose video is not there.")
-    ] = False,
+    skip_missing: SkipMissing = False,
     frames: Annotated[int, typer.Option(help="mllm: sample this many of each video.", min=1)] = 16,
     device: Device = None,
     dtype: Dtype = "auto",
@@ -726,12 +725,14 @@ def filter_data(
     dropped: Annotated[Path | None, typer.Option(help="JSONL to write: what was left out, and why.")] = None,
     split: Split = "train",
     media: Media = None,
+    skip_missing: SkipMissing = False,
     device: Device = None,
     dtype: Dtype = "auto",
 ) -> None:
     """Leave out the questions that a model answers rightly without the video: they cannot teach a policy anything.
 
     Of multiple choice with n options one in n of those that nobody could know is lost with them.
+    Where it was killed, the same command goes on: verdicts are in OUTPUT.unfinished until all are there.
 
         score data filter train.json --model Qwen/Qwen2.5-VL-7B-Instruct --output left.jsonl --dropped blind.jsonl
     """
@@ -744,7 +745,16 @@ def filter_data(
         filter_command.check_outputs(output, dropped)
         small = {"num_frames": filter_command.FRAMES, "max_pixels": filter_command.MAX_PIXELS}
         environment = load_environment(model, find_device(device), dtype, [], **small)
-        found = filter_command.run(file, environment, output, dropped, split=split, media=media, progress=progress)
+        found = filter_command.run(
+            file,
+            environment,
+            output,
+            dropped,
+            split=split,
+            media=media,
+            skip_missing=skip_missing,
+            progress=progress,
+        )
     unread = f", {found.unreadable} cannot be read" if found.unreadable else ""
     print(
         f"{found.kept_questions} of {found.questions} questions need the video{unread}; "
