@@ -15,6 +15,7 @@ from pathlib import Path
 
 from score_video.benchmarks.results import Results, read_results
 from score_video.errors import ScoreError
+from score_video.rl.registry import search_current_folder
 
 FULL = "none"
 """The compressor of the runs on all tokens."""
@@ -70,6 +71,7 @@ def _files(name: str) -> list[str]:
     nothing for what is on the hub or comes with the package."""
     files = [*Path(name).glob("*.json"), *Path(name).glob("*.safetensors")] if Path(name).is_dir() else []
     if ":" in name:
+        search_current_folder()
         with suppress(ImportError, ValueError):  # which the run will say
             spec = find_spec(name.partition(":")[0])
             files += [Path(spec.origin)] if spec is not None and spec.has_location and spec.origin else []
