@@ -226,8 +226,13 @@ def ask(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the answer and the numbers here too.")] = None,
     questions: Annotated[
-        Path | None, typer.Option(help='Ask what is in this file, a JSON object with a "question" a line.')
+        Path | None,
+        typer.Option(
+            help='Ask what is in this file: a JSON object with a "question" a line; or what any file that score train '
+            "reads asks about VIDEO."
+        ),
     ] = None,
+    media: Media = None,
     output: Annotated[Path | None, typer.Option(help="Write the answers to --questions here, line by line.")] = None,
     save: Annotated[
         Path | None, typer.Option(help="Keep the compressed video here, to be asked about in place of VIDEO.")
@@ -274,6 +279,7 @@ def ask(
     chosen = chosen_by_options(policy, method, **settings, **gate)
     if question is None or questions is not None or save is not None or video.suffix == ".safetensors":
         from score_video.commands import ask_many
+        from score_video.commands.asked import read_questions
 
         of_one = {"--compare": compare, "--pictures": pictures, "--json": json}
         if given := [name for name, value in of_one.items() if value]:
@@ -282,7 +288,7 @@ def ask(
             raise ScoreError("give a question or --questions, not both")
         files = ask_many.ManyOptions(questions, output, save)
         files.check()
-        lines = None if questions is None else ask_many.read_questions(questions)
+        lines = None if questions is None else read_questions(questions, video, media)
         with progress_bar() as progress:
             asking = ask_many.prepare(video, model, chosen, options, save, progress)
         ask_many.print_ready(asking, console())
@@ -296,8 +302,9 @@ def ask(
                 took = ask_many.answer_into(asking, lines, max_new_tokens, output, progress)
             print(f"{len(lines)} answers, {took / len(lines):.1f} ms each")
         return
-    if output is not None:
-        raise ScoreError("--output needs --questions, a file to read them from")
+    for name, value in (("--output", output), ("--media", media)):
+        if value is not None:
+            raise ScoreError(f"{name} needs --questions, a file to read them from")
     with progress_bar() as progress:
         report = ask_command.run(video, question, model, chosen, options, outputs, progress)
     ask_command.print_report(report, console())
