@@ -17,7 +17,7 @@ def read_questions(path: Path, video: Path, media: Path | None = None) -> list[d
 
     Args:
         path: JSONL of objects with a "question"; or a file of the field's (:mod:`score_video.rl.formats`), of which
-            those about the video are taken, each with its ``id``, what is ``expected`` and ``options``, if there are any.
+            those about the video are taken, each with its ``id``, what is ``expected``, and ``options`` if it has any.
         video: the file that is asked about.
         media: for the field's, the folder that relative paths start from; None: the file's own.
 
