@@ -161,6 +161,7 @@ class ScoreTrainer(ResumableTrainer):
             )
             for batch, encoded in ((batch, self._encode(batch)) for batch in drawn)
         ]
+        self._wait()
         if self.args.skip_broken:  # every process knows what all have found
             from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
@@ -180,6 +181,11 @@ class ScoreTrainer(ResumableTrainer):
             return self._broken.encode(self.environment, drawn)
         except ValueError as error:
             raise ScoreError(f"step {self.state.global_step + 1}: {error}") from error
+
+    def _wait(self) -> None:
+        """Before the processes meet: those that are done may still be needed, where they share the frozen model."""
+        if (wait := getattr(self.environment, "wait", None)) is not None:
+            wait()
 
     def _gather(self, results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """[G, B] of each batch of this process -> [G, all videos of the step], process by process."""
@@ -292,6 +298,7 @@ class ScoreTrainer(ResumableTrainer):
             values = (self.reward(outcome), outcome.correct, ratio)
             sums[:4] += torch.stack([*(value.double().sum() for value in values), sums.new_tensor(len(values[0][0]))])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        self._wait()
         reward, accuracy, kept, count, skipped = self.accelerator.gather(sums[None]).sum(0).tolist()
         if count == 0:
             unread = f" that can be read (of {int(skipped)})" if skipped else ""
@@ -372,13 +379,11 @@ class ScoreTrainer(ResumableTrainer):
 
     def _restored(self, drawn: Sequence[Drawn]) -> list[Prepared]:
         """The rollouts that a checkpoint held; their videos are encoded again."""
+        encoded = [self._encode(batch) for batch in drawn]
+        self._wait()
         return [
-            Prepared.restore(
-                *seen_by_policy(self._encode(batch), self.model.device),
-                self._saved_rollouts,
-                str(number),
-            )
-            for number, batch in enumerate(drawn)
+            Prepared.restore(*seen_by_policy(batch, self.model.device), self._saved_rollouts, str(number))
+            for number, batch in enumerate(encoded)
         ]
 
 
