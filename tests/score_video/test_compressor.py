@@ -268,17 +268,25 @@ def change(config: dict[str, Any], **values: Any) -> str:
     return json.dumps({**config, **values})
 
 
-def test_a_folder_of_the_first_release_is_loaded(tmp_path: Path) -> None:
-    """It has none of the settings that came later."""
-    made = Compressor(policy())
+def as_0_1_wrote(folder: Path, *, seed: int = 0) -> None:
+    """Makes config.json what release 0.1.0 had in it: ``law``, a seed for every method, none of what came later."""
+    config = json.loads((folder / "config.json").read_text())
+    if "policy" in config:
+        del config["policy"]["use_change"], config["policy"]["first_residual"]
+    config |= {"law": config.pop("selection"), "seed": seed}
+    assert config.keys() == {"model_type", "retention", "law", "seed", "policy" if "policy" in config else "method"}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [Compressor(policy(), 0.2, "topk"), Compressor("evs"), Compressor(RandomMethod(3))],
+    ids=["policy", "rule", "random"],
+)
+def test_a_folder_of_the_first_release_is_loaded(made: Compressor, tmp_path: Path) -> None:
     made.save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
-    config = json.loads(path.read_text())
-    del config["policy"]["use_change"], config["policy"]["first_residual"]
-    path.write_text(json.dumps(config))
-    loaded = Compressor.from_pretrained(tmp_path)
-    assert isinstance(loaded.method, SurprisePolicy)
-    assert loaded.method.config == made.method.config  # type: ignore[union-attr]
+    as_0_1_wrote(tmp_path, seed=3)
+    assert same(Compressor.from_pretrained(tmp_path), made)
 
 
 @pytest.mark.parametrize(

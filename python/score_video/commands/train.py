@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from score_video.checks import is_number
 from score_video.command_line import one_line
 from score_video.errors import ScoreError
 from score_video.files import write_errors
@@ -153,7 +154,7 @@ def _asked(given: Any, one_question: bool, where: str) -> Examples:
             one = dict(one) if isinstance(one, Mapping) else {"source": one}
             weights.append(one.pop("weight", 1))
             sets.append(_asked(one, one_question, f"{where}, set {number}"))
-        if not given or not all(isinstance(weight, int | float) for weight in weights):
+        if not given or not all(map(is_number, weights)):
             raise ScoreError(f"{where}: must be sets of examples with numbers as weights, got weights {weights}")
         try:
             return MixedExamples(zip(sets, weights, strict=True))

@@ -15,6 +15,7 @@ import yaml
 from score_video.cli import main
 from score_video.commands.run_folder import RESULTS
 from score_video.commands.train_config import parse_settings, read_config
+from score_video.compressor import Compressor
 from score_video.miniature.reader import Reader, ReaderConfig
 from score_video.policy import SurprisePolicy
 from score_video.rl.config import ScoreConfig
@@ -290,3 +291,23 @@ def test_former_names_of_settings(capfd: pytest.CaptureFixture[str]) -> None:
     ]
     saved = read_config(Path("run/train_config.yaml"))["training"]
     assert (saved["sampling"], saved["compression_reward"]) == ("bernoulli", "linear")
+
+
+def test_an_environment_of_your_own(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By package.module:name, as samplings, rewards and advantages are."""
+    monkeypatch.syspath_prepend(str(here))
+    (here / "my_world.py").write_text(
+        "from score_video.commands.train import TrainingSetup\n"
+        "from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos\n\n\n"
+        "def make(options, data, settings):\n"
+        '    videos = MiniatureVideos("plain", "train", options["seed"], 8)\n'
+        "    environment = MiniatureEnvironment()\n"
+        "    return TrainingSetup(environment, videos, None, environment.token_width, 0)\n"
+    )
+    own = {"environment": "my_world:make", "environment_options": {"seed": 3}, "data": {}}
+    assert score("--config", write(**own), "--output-dir", "run") == 0
+    assert yaml.safe_load(Path("run/train_config.yaml").read_text())["environment"] == "my_world:make"
+    assert Compressor.from_pretrained("run").method.config.token_width == 64
+    assert "my_world:gone" in refused(capfd, "--config", write(**{**own, "environment": "my_world:gone"}))
