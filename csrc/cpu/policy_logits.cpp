@@ -13,12 +13,11 @@
 // and with any number of threads. Products are fused multiply-adds where the processor has them (cmake sets
 // -ffp-contract=fast for this file): nothing here is promised to equal the GPU's to the bit.
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <vector>
 
 #include "gelu.h"
 #include "kernels.h"
+#include "normalized_rows.h"
 #include "panels.h"
 #include "parallel.h"
 #include "simd.h"
@@ -50,12 +49,6 @@ struct Job {
   bool two_layers() const { return w2.outputs > 0; }
 };
 
-// What is known of a row's z, one for each half.
-struct RowSums {
-  float shift;          // m
-  double sum, squares;  // of x - m
-};
-
 // A thread's memory.
 struct Scratch {
   std::vector<float> tile[2];      // [kBlockRows, kSlice], a slice of z
@@ -74,46 +67,6 @@ struct Scratch {
     }
   }
 };
-
-// z of columns begin .. end of a row into tile, and their sums. previous is null for the token's half.
-template <typename In>
-SCORE_INLINE void fill_tile(const In* x, const In* previous, int64_t begin, int64_t end, RowSums& sums, float* tile) {
-  const int64_t columns = end - begin;
-  if (previous == nullptr) {
-#pragma omp simd
-    for (int64_t i = 0; i < columns; ++i) tile[i] = to_float(x[begin + i]);
-  } else {
-#pragma omp simd
-    for (int64_t i = 0; i < columns; ++i) tile[i] = to_float(x[begin + i]) - to_float(previous[begin + i]);
-  }
-  if (begin == 0) {
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < columns; ++i) sum += tile[i];
-    sums = {sum / static_cast<float>(columns), 0.0, 0.0};
-  }
-  const float shift = sums.shift;
-  float sum = 0.0f, squares = 0.0f;
-#pragma omp simd reduction(+ : sum, squares)
-  for (int64_t i = 0; i < columns; ++i) {
-    const float value = tile[i] - shift;
-    tile[i] = value;
-    sum += value;
-    squares += value * value;
-  }
-  sums.sum += static_cast<double>(sum);
-  sums.squares += static_cast<double>(squares);
-}
-
-// Scale of the LayerNorm and mean of z; false where the squares are no floats, or underflow beside a tiny epsilon.
-SCORE_INLINE bool finish_sums(const RowSums& sums, int64_t width, float epsilon, float& mean, float& scale) {
-  const double count = static_cast<double>(width), average = sums.sum / count;
-  const double squares = std::max(sums.squares - sums.sum * average, 0.0);
-  mean = static_cast<float>(average);
-  scale = static_cast<float>(1.0 / std::sqrt(squares / count + static_cast<double>(epsilon)));
-  const bool is_float = sums.squares <= static_cast<double>(std::numeric_limits<float>::max());  // false for NaN
-  return is_float && !(epsilon < 1e-20f && squares < 1e-30);
-}
 
 // The first layer's sums of a row from its state, which policy_state takes in double: slow, and seldom.
 template <int kLanes>
@@ -146,11 +99,14 @@ SCORE_INLINE void multiply_tokens(const Job& job, int64_t begin, int64_t rows, S
   const In* tokens = static_cast<const In*>(job.batch.tokens) + begin * width;
   for (size_t h = 0; h < job.halves.size(); ++h)
     std::fill(scratch.products[h].begin(), scratch.products[h].end(), 0.0f);
+  const bool any_previous =
+      std::any_of(scratch.previous.begin(), scratch.previous.begin() + rows, [](const void* row) { return row; });
   const int64_t tiles = multiply_tiles(rows, job.w1);
   for (int64_t first = 0; first < width; first += kSlice) {
     const int64_t last = std::min(first + kSlice, width), next_last = std::min(last + kSlice, width);
     for (size_t h = 0; h < job.halves.size(); ++h) {
       const bool residual = job.halves[h].residual;
+      if (residual && !any_previous) continue;
       for (int64_t row = 0; row < rows; ++row) {
         float* tile = scratch.tile[h].data() + row * kSlice;
         const In* previous = residual ? static_cast<const In*>(scratch.previous[row]) : nullptr;
@@ -158,7 +114,7 @@ SCORE_INLINE void multiply_tokens(const Job& job, int64_t begin, int64_t rows, S
           scratch.sums[h][row] = {0.0f, 0.0, 0.0};
           std::fill(tile, tile + (last - first), 0.0f);
         } else {
-          fill_tile(tokens + row * width, previous, first, last, scratch.sums[h][row], tile);
+          fill_tile<kLanes>(tokens + row * width, previous, first, last, scratch.sums[h][row], tile);
         }
       }
       // The next slice of the rows comes while this one is multiplied: waiting for it was a fifth of the time.

@@ -97,6 +97,7 @@ Tower = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="Which split of a data set on the hub.", callback=_text)]
 Media = Annotated[Path | None, typer.Option(help="Folder that relative paths start from. [default: the file's own]")]
+SkipMissing = Annotated[bool, typer.Option("--skip-missing", help="Leave rows out whose video or image is not there.")]
 Seed = Annotated[int | None, typer.Option(help="What the method random draws from. [default: 0]", min=0, max=2**63 - 1)]
 
 
@@ -215,8 +216,13 @@ def ask(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the answer and the numbers here too.")] = None,
     questions: Annotated[
-        Path | None, typer.Option(help='Ask what is in this file, a JSON object with a "question" a line.')
+        Path | None,
+        typer.Option(
+            help='Ask what is in this file: a JSON object with a "question" a line; or what any file that score train '
+            "reads asks about VIDEO."
+        ),
     ] = None,
+    media: Media = None,
     output: Annotated[Path | None, typer.Option(help="Write the answers to --questions here, line by line.")] = None,
     save: Annotated[
         Path | None, typer.Option(help="Keep the compressed video here, to be asked about in place of VIDEO.")
@@ -263,6 +269,7 @@ def ask(
     chosen = chosen_by_options(policy, method, **settings, **gate)
     if question is None or questions is not None or save is not None or video.suffix == ".safetensors":
         from score_video.commands import ask_many
+        from score_video.commands.asked import read_questions
 
         of_one = {"--compare": compare, "--pictures": pictures, "--json": json}
         if given := [name for name, value in of_one.items() if value]:
@@ -271,7 +278,7 @@ def ask(
             raise ScoreError("give a question or --questions, not both")
         files = ask_many.ManyOptions(questions, output, save)
         files.check()
-        lines = None if questions is None else ask_many.read_questions(questions)
+        lines = None if questions is None else read_questions(questions, video, media)
         with progress_bar() as progress:
             asking = ask_many.prepare(video, model, chosen, options, save, progress)
         ask_many.print_ready(asking, console())
@@ -285,8 +292,9 @@ def ask(
                 took = ask_many.answer_into(asking, lines, max_new_tokens, output, progress)
             print(f"{len(lines)} answers, {took / len(lines):.1f} ms each")
         return
-    if output is not None:
-        raise ScoreError("--output needs --questions, a file to read them from")
+    for name, value in (("--output", output), ("--media", media)):
+        if value is not None:
+            raise ScoreError(f"{name} needs --questions, a file to read them from")
     with progress_bar() as progress:
         report = ask_command.run(video, question, model, chosen, options, outputs, progress)
     ask_command.print_report(report, console())
@@ -453,9 +461,7 @@ def evaluate(
         str | None, typer.Option(help="mllm: questions, any file that score train reads.", callback=_text)
     ] = None,
     media: Media = None,
-    skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="mllm: leave questions out whose video is not there.")
-    ] = False,
+    skip_missing: SkipMissing = False,
     frames: Annotated[int, typer.Option(help="mllm: sample this many of each video.", min=1)] = 16,
     device: Device = None,
     dtype: Dtype = "auto",
@@ -717,12 +723,14 @@ def filter_data(
     dropped: Annotated[Path | None, typer.Option(help="JSONL to write: what was left out, and why.")] = None,
     split: Split = "train",
     media: Media = None,
+    skip_missing: SkipMissing = False,
     device: Device = None,
     dtype: Dtype = "auto",
 ) -> None:
     """Leave out the questions that a model answers rightly without the video: they cannot teach a policy anything.
 
     Of multiple choice with n options one in n of those that nobody could know is lost with them.
+    Where it was killed, the same command goes on: verdicts are in OUTPUT.unfinished until all are there.
 
         score data filter train.json --model Qwen/Qwen2.5-VL-7B-Instruct --output left.jsonl --dropped blind.jsonl
     """
@@ -735,7 +743,16 @@ def filter_data(
         filter_command.check_outputs(output, dropped)
         small = {"num_frames": filter_command.FRAMES, "max_pixels": filter_command.MAX_PIXELS}
         environment = load_environment(model, find_device(device), dtype, [], **small)
-        found = filter_command.run(file, environment, output, dropped, split=split, media=media, progress=progress)
+        found = filter_command.run(
+            file,
+            environment,
+            output,
+            dropped,
+            split=split,
+            media=media,
+            skip_missing=skip_missing,
+            progress=progress,
+        )
     unread = f", {found.unreadable} cannot be read" if found.unreadable else ""
     print(
         f"{found.kept_questions} of {found.questions} questions need the video{unread}; "

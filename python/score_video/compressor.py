@@ -255,7 +255,8 @@ class Compressor:
             scores = self._scores(videos, kept) if logits is None else logits
             scores = scores if seen is None else scores[seen.kept.index]
             if how == "diverse":
-                index = diverse.select(left, scores, counts)
+                weight = method.config.distance_weight if isinstance(method, SurprisePolicy) else diverse.WEIGHT
+                index = diverse.select(left, scores, counts, weight)
             else:
                 index = score_ext.select(scores, left.cu_seqlens, kept, sum(counts), how or "topk")
         return Selection(index if seen is None else seen.kept.index[index], kept)

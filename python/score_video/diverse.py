@@ -1,11 +1,11 @@
 """Selection "diverse": greedily, the token that is best by its own score and by its distance to what is kept already.
 
-The next token is the one with the largest l_i + WEIGHT * log d_i, where l is its logit and d_i its cosine distance to
-the nearest token kept so far (for the first: to the mean direction of its video). With equal logits that is DivPrune
+The next token is the one with the largest l_i + w * log d_i, where l is its logit and d_i its cosine distance to the
+nearest token kept so far (for the first: to the mean direction of its video). With equal logits that is DivPrune
 (arXiv 2503.02175); with logits it is maximal marginal relevance (Carbonell and Goldstein 1998) in products. A policy
 that scores each token by itself keeps the same thing sixteen times, or misses what is seen once: here it need not.
 
-What is selected comes from :func:`score_ext.divprune`, whose weights are exp(l_i / WEIGHT); what is sampled is drawn in
+What is selected comes from :func:`score_ext.divprune`, whose weights are exp(l_i / w); what is sampled is drawn in
 torch, because each draw of each sample wants random numbers of its own.
 """
 
@@ -24,17 +24,18 @@ from score_video.methods import unit_length
 from score_video.packed import PackedVideos
 
 WEIGHT = 2.0
-"""Of the distance's logarithm beside a logit; our choice."""
+"""w, where a policy's config says nothing else (``distance_weight``), and while it is trained; our choice."""
 
-_SPAN = 50.0
-"""A finite logit further below the largest of its video counts as so far below it; +inf and -inf count as so much more
-than the largest, and less than the least, which is more than distances between float32 tokens can make up for."""
+_SPAN = 25.0
+"""A finite logit further below the largest of its video than so much times w counts as so far below it; +inf and -inf
+count as so much more than the largest, and less than the least, which is more than distances between float32 tokens can
+make up for."""
 
 _LEAST = 1e-6  # of a distance that a draw counts, so that a copy of a drawn token may be drawn, but hardly ever is
 _FLOATS_AT_ONCE = 1 << 22  # distances that are held while probabilities are computed
 
 
-def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int]) -> Tensor:
+def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int], weight: float = WEIGHT) -> Tensor:
     """The rows that are kept.
 
     Args:
@@ -42,6 +43,7 @@ def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int]) -> Tensor:
         logits: float32 [L]. +inf comes first, -inf and NaN last, and among these distances decide; but an exact copy of
             a kept token comes after all others, in order of rows.
         keep: B counts, 0 to each video's length.
+        weight: of the distance's logarithm beside a logit, above 0.
 
     Returns:
         int64 [K], ascending.
@@ -51,7 +53,7 @@ def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int]) -> Tensor:
     """
     _budgeted(videos, keep)
     budgets = torch.tensor(keep, dtype=torch.int32, device=logits.device)
-    weights = (_relative(logits, videos) / WEIGHT).exp()
+    weights = (_relative(logits, videos, weight) / weight).exp()
     return score_ext.divprune(videos.tokens, videos.cu_seqlens, budgets, sum(keep), weights=weights)
 
 
@@ -162,13 +164,13 @@ def _preference(distances: Tensor) -> Tensor:
     return distances.clamp(min=_LEAST).pow(WEIGHT)
 
 
-def _relative(logits: Tensor, videos: PackedVideos) -> Tensor:
+def _relative(logits: Tensor, videos: PackedVideos, weight: float = WEIGHT) -> Tensor:
     """float32 [L], logits by the largest finite one of each video, none of which is infinite or missing."""
-    finite = logits.isfinite()
+    finite, span = logits.isfinite(), _SPAN * weight
     lowest = logits.new_full((videos.num_videos,), -torch.inf)
     largest = lowest.scatter_reduce(0, videos.video_of_token, logits.where(finite, -torch.inf), "amax")
-    relative = (logits - largest[videos.video_of_token]).clamp(min=-_SPAN)
-    return relative.where(finite, logits.nan_to_num(nan=-torch.inf).clamp(-2 * _SPAN, _SPAN))
+    relative = (logits - largest[videos.video_of_token]).clamp(min=-span)
+    return relative.where(finite, logits.nan_to_num(nan=-torch.inf).clamp(-2 * span, span))
 
 
 def _budgeted(videos: PackedVideos, keep: Sequence[int]) -> list[tuple[slice, int]]:

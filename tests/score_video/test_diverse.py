@@ -23,14 +23,14 @@ def videos_of(*frames: int, seed: int = 0) -> PackedVideos:
     return PackedVideos.from_frames([torch.randn(count, 2, 3, 5, generator=generator) for count in frames])
 
 
-def written_out(tokens: Tensor, logits: Tensor, keep: int) -> list[int]:
+def written_out(tokens: Tensor, logits: Tensor, keep: int, weight: float = diverse.WEIGHT) -> list[int]:
     """The rule in float64, all distances at once."""
     unit = torch.nn.functional.normalize(tokens.double(), dim=1)
     distances = 1 - unit @ unit.T
     nearest = 1 - unit @ torch.nn.functional.normalize(unit.sum(0), dim=0)
     kept: list[int] = []
     for _ in range(keep):
-        score = logits.double() + diverse.WEIGHT * nearest.clamp(min=1e-6).log()
+        score = logits.double() + weight * nearest.clamp(min=1e-6).log()
         score[kept] = -math.inf
         kept.append(int(score.argmax()))
         nearest = distances[kept].amin(0)
@@ -38,17 +38,22 @@ def written_out(tokens: Tensor, logits: Tensor, keep: int) -> list[int]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000), st.lists(st.integers(0, 4), min_size=1, max_size=3), st.floats(0, 1))
-def test_keeps_what_the_rule_says(seed: int, frames: list[int], share: float) -> None:
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.integers(0, 4), min_size=1, max_size=3),
+    st.floats(0, 1),
+    st.sampled_from([0.5, diverse.WEIGHT, 8.0]),
+)
+def test_keeps_what_the_rule_says(seed: int, frames: list[int], share: float, weight: float) -> None:
     videos = videos_of(*frames, seed=seed)
     logits = torch.randn(len(videos.tokens), generator=torch.Generator().manual_seed(seed + 1))
     keep = [round(share * length) for length in videos.lengths.tolist()]
-    index = diverse.select(videos, logits, keep)
+    index = diverse.select(videos, logits, keep, weight)
     ends = videos.cu_seqlens.tolist()
     wanted = [
         begin + row
         for begin, end, count in zip(ends[:-1], ends[1:], keep, strict=True)
-        for row in written_out(videos.tokens[begin:end], logits[begin:end], count)
+        for row in written_out(videos.tokens[begin:end], logits[begin:end], count, weight)
     ]
     assert index.tolist() == wanted
 
@@ -111,12 +116,13 @@ def test_far_tokens_are_drawn_more_often() -> None:
     assert abs(frequency - expected) <= 4.5 * math.sqrt(expected * (1 - expected) / samples)
 
 
-def test_infinite_and_missing_logits() -> None:
+@pytest.mark.parametrize("weight", [0.5, diverse.WEIGHT, 8.0])
+def test_infinite_and_missing_logits(weight: float) -> None:
     """Classes come whole, one after another, each spread by distance; no token comes twice."""
     videos = videos_of(2)
     logits = torch.tensor([math.inf] * 3 + [0.0] * 4 + [-math.inf, math.nan] * 2 + [-math.inf])
     for keep in range(13):
-        rows = diverse.select(videos, logits, [keep]).tolist()
+        rows = diverse.select(videos, logits, [keep], weight).tolist()
         assert len(set(rows)) == keep
         assert set(rows) >= set(range(min(keep, 3))) if keep >= 3 else set(rows) <= {0, 1, 2}
         assert keep < 7 or set(rows) >= set(range(7))
@@ -141,6 +147,10 @@ def test_a_compressor_selects_by_it() -> None:
     selection = Compressor(policy, 0.25, selection="diverse").select(videos)
     with torch.no_grad():
         assert torch.equal(selection.index, diverse.select(videos, policy(videos), [6]))
+    policy.config.distance_weight = 50.0
+    flat = Compressor(policy, 0.25, selection="diverse").select(videos)
+    with torch.no_grad():
+        assert torch.equal(flat.index, diverse.select(videos, policy(videos), [6], 50.0))
     scores = Compressor("surprise-l2", 0.25, selection="diverse").select(videos)
     logits = find_method("surprise-l2").scores(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, scores.keep)
     assert torch.equal(scores.index, diverse.select(videos, logits.log(), [6]))

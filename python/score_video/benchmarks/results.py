@@ -67,6 +67,8 @@ def read_results(folder: Path) -> Results:
         raise ScoreError(f"{folder}: lmms-eval wrote no results")
     try:
         results = json.loads(found[-1].read_text(encoding="utf-8"))
+        if not results["n-samples"]:
+            raise ScoreError(f"{found[-1]}: lmms-eval wrote results of no task")
         groups = {name: tuple(tasks) for name, tasks in results.get("group_subtasks", {}).items() if tasks}
         return Results({task: _task(found[-1], results, task) for task in results["n-samples"]}, groups)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

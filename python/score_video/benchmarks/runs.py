@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from score_video.benchmarks.results import Results, read_results
 from score_video.errors import ScoreError
+from score_video.rl.registry import search_current_folder
 
 FULL = "none"
 """The compressor of the runs on all tokens."""
@@ -57,10 +60,23 @@ class Run:
         return [*command, "--log_samples", "--output_path", str(folder)]
 
     def folder(self, settings: Settings, output: Path) -> Path:
-        """Its own, by all that could change its results."""
-        text = " ".join(self.command(settings, Path())[1:])
+        """Its own, by all that could change its results: settings, and the files of what is named by a path."""
+        text = " ".join([*self.command(settings, Path())[1:], *_files(self.model), *_files(self.compressor)])
         name = f"{Path(self.model).name}-{self.compressor}-{'all' if self.retention is None else self.retention}"
         return output / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _files(name: str) -> list[str]:
+    """What tells a saved model or compressor, or a module of rules, from what was there under its name before;
+    nothing for what is on the hub or comes with the package."""
+    files = [*Path(name).glob("*.json"), *Path(name).glob("*.safetensors")] if Path(name).is_dir() else []
+    if ":" in name:
+        search_current_folder()
+        with suppress(ImportError, ValueError):  # which the run will say
+            spec = find_spec(name.partition(":")[0])
+            files += [Path(spec.origin)] if spec is not None and spec.has_location and spec.origin else []
+    states = ((file.name, file.stat()) for file in sorted(files))
+    return [f"{file} {state.st_size} {state.st_mtime_ns}" for file, state in states]
 
 
 def plan(models: Sequence[str], compressors: Sequence[str], retentions: Sequence[float]) -> list[Run]:

@@ -52,31 +52,6 @@ class ManyOptions:
             raise ScoreError(f"--save must be a name that ends with {SAVED}, got {self.save}")
 
 
-def read_questions(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file of questions.
-
-    Raises:
-        ScoreError: a line is no JSON object with a "question" that is text and not empty (names the line); or there is
-            none.
-        OSError: it cannot be read.
-    """
-    questions: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            asked = json.loads(line)
-        except ValueError as error:
-            raise ScoreError(f"{path}:{number}: must be a JSON object, got {error}") from None
-        question = asked.get("question") if isinstance(asked, dict) else None
-        if not isinstance(question, str) or not question.strip():
-            raise ScoreError(f'{path}:{number}: must have a "question" that is text and not empty, got {question!r}')
-        questions.append(asked)
-    if not questions:
-        raise ScoreError(f"{path} must hold questions, one JSON object a line, and is empty")
-    return questions
-
-
 @dataclass(frozen=True)
 class Asking:
     """A model that is ready to be asked about a video.

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,14 +81,17 @@ def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: Sc
 
 def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreConfig) -> TrainingSetup:
     """A video MLLM of transformers: ``environment_options`` name it, ``data`` the files of questions."""
+    import torch
+
     from score_video.commands.ask import DTYPES
     from score_video.commands.train_config import check_keys
     from score_video.mllm.environment import MllmEnvironment, check_options
     from score_video.mllm.load import load_model, load_processor
+    from score_video.mllm.sharding import Sharding
     from score_video.mllm.torchvision_check import check_torchvision
 
-    own = ("model", "dtype", "device_map")
-    arguments = [name for name in _arguments(MllmEnvironment) if name not in ("model", "processor")]
+    own = ("model", "dtype", "device_map", "sharded")
+    arguments = [name for name in _arguments(MllmEnvironment) if name not in ("model", "processor", "sharding")]
     check_keys(options, (*own, *arguments), "environment_options")
     check_keys(data, ("train", "validation"), "data")
     if not isinstance(source := options.get("model"), str):
@@ -98,6 +102,8 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
         raise ScoreError(f"environment_options: device_map must be text or a mapping, got {device_map!r}")
     if device_map is not None and settings.world_size > 1:
         raise ScoreError(f"environment_options: device_map is for one process alone, got {settings.world_size} of them")
+    if not isinstance(sharded := options.get("sharded", False), bool):
+        raise ScoreError(f"environment_options: sharded must be true or false, got {sharded!r}")
     given = {name: value for name, value in options.items() if name not in own}
     check_options(given)
     one = given.get("one_question", False)
@@ -119,8 +125,14 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     except ImportError as error:
         raise ScoreError(str(error)) from None
     processor = load_processor(source)
-    model = load_model(source, settings.device, DTYPES[dtype], device_map)
-    environment = MllmEnvironment(model, processor, **given)
+    environment: MllmEnvironment
+    if sharded and settings.world_size > 1:
+        sharding = Sharding(settings.device)
+        whole = partial(load_model, source, torch.device("cpu"), DTYPES[dtype])
+        environment = sharding.in_turns(lambda: MllmEnvironment(whole(), processor, **given, sharding=sharding))
+    else:
+        model = load_model(source, settings.device, DTYPES[dtype], device_map)
+        environment = MllmEnvironment(model, processor, **given)
     width = environment.token_width
     return TrainingSetup(environment, train, asked, width, width if one else 0)
 
@@ -205,6 +217,7 @@ def train(
 
     from score_video.commands.run_folder import BeginAfterFirstStep, RunFolder
     from score_video.commands.train_config import FILE, check_keys, make_training, read_config, with_preset
+    from score_video.mllm.sharding import asked_by_accelerate
     from score_video.policy import SurprisePolicy, SurprisePolicyConfig
     from score_video.rl.progress import RewardLines
     from score_video.rl.registry import find
@@ -221,6 +234,12 @@ def train(
     config["training"] |= settings or {}
     config["preset"] = preset or config["preset"]
     config = with_preset(config)
+    if asked_by_accelerate():
+        if config["environment"] != "mllm":
+            raise ScoreError(
+                f"accelerate is configured with FSDP, but {config['environment']} has no model to share out"
+            )
+        config["environment_options"].setdefault("sharded", True)
     training = make_training({"disable_tqdm": not bar, **config["training"], "output_dir": str(folder)})
     try:
         make_environment = find(ENVIRONMENTS, config["environment"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -19,7 +20,7 @@ _OF_TRANSFORMERS = frozenset(
 """Keys that folders of 0.1 have beside our own."""
 
 
-SINCE_0_1 = ("use_change", "first_residual")
+SINCE_0_1 = ("use_change", "first_residual", "distance_weight")
 """What configs that 0.1 saved are without."""
 
 
@@ -40,6 +41,8 @@ class SurprisePolicyConfig:
         first_residual: dX in a first frame, which has none before it. "zero"; or "token": the token itself, as the
             paper's figure draws it. For state "residual" alone.
         question_width: E of the question's embedding; 0 for a policy that does not see the question.
+        distance_weight: above 0; selected by "diverse", how much the logarithm of a distance counts beside a logit
+            (:mod:`score_video.diverse`). Larger for a tower that the policy never saw, where its logits are worth less.
         initial_retention: p in (0, 1); before training every token's logit is close to logit(p).
 
     Raises:
@@ -55,6 +58,7 @@ class SurprisePolicyConfig:
     use_change: bool = True
     first_residual: Literal["zero", "token"] = "zero"
     question_width: int = 0
+    distance_weight: float = 2.0
     initial_retention: float = 0.1
 
     def __post_init__(self) -> None:
@@ -75,6 +79,10 @@ class SurprisePolicyConfig:
             _check_count("hidden_sizes", size, 1)
         _check_count("token_width", self.token_width, 1 if self.state == "residual" else 0)
         _check_count("question_width", self.question_width, 0)
+        if not is_number(self.distance_weight):
+            raise TypeError(f"distance_weight must be a number, got {self.distance_weight!r}")
+        if not 0 < self.distance_weight < math.inf:
+            raise ScoreError(f"distance_weight must be above 0 and finite, got {self.distance_weight}")
         if not is_number(self.initial_retention):
             raise TypeError(f"initial_retention must be a number, got {self.initial_retention!r}")
         if not 0 < self.initial_retention < 1:

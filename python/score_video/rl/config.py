@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import Any
@@ -25,6 +26,11 @@ RENAMED = {"law": "sampling", "compression": "compression_reward"}
 """What settings were called in 0.1, and are called now: the former names are taken for one release, with a warning."""
 
 DEFAULT_EPSILON = 0.2  # PPO's (arXiv 1707.06347)
+
+_SMALL = (
+    "they are small, and every process holds all of one (the frozen model is shared out by sharded: true of the "
+    "environment mllm)"
+)
 
 
 def _reporters() -> list[str]:
@@ -208,7 +214,9 @@ class ScoreConfig(TrainingArguments):
         self._check_reporters()
         for name in ("deepspeed", "fsdp"):
             if getattr(self, name):
-                raise ScoreError(f"{name} is not for policies: they are small, and every device holds all of one")
+                raise ScoreError(f"{name} is not for policies: {_SMALL}")
+        if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":  # accelerate launch
+            raise ScoreError(f"accelerate's FSDP is not for policies: {_SMALL}")
 
     def _check_reporters(self) -> None:
         """transformers finds out that one is missing only when it needs it, and says so in its own type."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from score_video.errors import ScoreError
 from score_video.rl.arrow_rows import to_dataset
+from score_video.rl.row_schema import NoMediaError
 from score_video.rl.rows import rows_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def load_examples(
             :data:`score_video.rl.formats.FORMATS`.
         split: the split to load of a data set on the hub.
         media: the folder that relative paths start from; None: the file's, or the current one for a hub data set.
-        skip_missing: leave rows out whose video or image is not there, with a warning that counts them.
+        skip_missing: leave rows out whose video or image is not there, or that name none, with a warning that counts
+            them.
 
     Returns:
         a ``datasets.Dataset`` with the columns ``id`` (str; the row's number where there is none), ``video`` (path or
@@ -51,18 +53,19 @@ def load_examples(
 
     def examples() -> Iterator[dict[str, Any]]:
         number = 0
-        for where, make in rows_of(source, split=split, media=media):
+        for _, make in rows_of(source, split=split, media=media):
             try:
                 yield make()
-            except FileNotFoundError as error:
+            except (FileNotFoundError, NoMediaError) as error:
                 if not skip_missing:
                     raise
                 number += 1
-                left_out[:] = [str(number), left_out[1] if left_out else f"{where}: {error}"]
+                left_out[:] = [str(number), left_out[1] if left_out else str(error)]
 
     loaded = to_dataset(examples(), str(source), (Path(source).absolute(), split, media, skip_missing))
     if left_out:
-        said = f"{source}: {left_out[0]} rows are left out, whose files are missing; the first: {left_out[1]}"
+        number, first = left_out
+        said = f"{source}: {number} rows are left out, without a video or image that is there; the first: {first}"
         warnings.warn(said, stacklevel=2)
     return loaded
 

@@ -77,6 +77,8 @@ class Environment(Protocol):
     """A frozen MLLM. Nothing in it is trained; it never builds a graph.
 
     ``answer`` may be without the keyword of an outcome that no reward asks for.
+    Where several processes share one model, ``wait()``, which may be missing, is called once a process has nothing more
+    to ask, and returns when none has.
     """
 
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers.trainer_callback import ProgressCallback
 
+from score_video import diverse
 from score_video.compressor import AdaptiveRetention, AnySelection, Compressor
 from score_video.errors import ScoreError
 from score_video.policy import SurprisePolicy
@@ -41,7 +42,7 @@ from score_video.rl.resumable import ResumableTrainer
 from score_video.rl.rewards import COMBINATIONS, COMPRESSIONS, REWARDS, TaskReward, check_finite
 from score_video.rl.rollouts import Prepared, collect, deployed, rewards_of, seen_by_policy
 from score_video.rl.run_settings import decisive
-from score_video.rl.sampling import SAMPLINGS
+from score_video.rl.sampling import SAMPLINGS, Diverse
 
 _SKIPPED = "SkippedExamples"
 """Under which name trainer_state.json has the examples that were skipped."""
@@ -78,6 +79,11 @@ class ScoreTrainer(ResumableTrainer):
     ) -> None:
         self.environment = environment
         self.sampling = find(SAMPLINGS, args.sampling)
+        if isinstance(self.sampling, Diverse) and model.config.distance_weight != diverse.WEIGHT:
+            raise ScoreError(
+                f"distance_weight of the policy must be {diverse.WEIGHT}, by which sampling 'diverse' draws, "
+                f"got {model.config.distance_weight}"
+            )
         self.advantage = find(ADVANTAGES, args.advantage)
         self.compression_reward = (
             None if args.compression_reward is None else find(COMPRESSIONS, args.compression_reward)
@@ -155,6 +161,7 @@ class ScoreTrainer(ResumableTrainer):
             )
             for batch, encoded in ((batch, self._encode(batch)) for batch in drawn)
         ]
+        self._wait()
         if self.args.skip_broken:  # every process knows what all have found
             from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
@@ -174,6 +181,11 @@ class ScoreTrainer(ResumableTrainer):
             return self._broken.encode(self.environment, drawn)
         except ValueError as error:
             raise ScoreError(f"step {self.state.global_step + 1}: {error}") from error
+
+    def _wait(self) -> None:
+        """Before the processes meet: those that are done may still be needed, where they share the frozen model."""
+        if (wait := getattr(self.environment, "wait", None)) is not None:
+            wait()
 
     def _gather(self, results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """[G, B] of each batch of this process -> [G, all videos of the step], process by process."""
@@ -286,6 +298,7 @@ class ScoreTrainer(ResumableTrainer):
             values = (self.reward(outcome), outcome.correct, ratio)
             sums[:4] += torch.stack([*(value.double().sum() for value in values), sums.new_tensor(len(values[0][0]))])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        self._wait()
         reward, accuracy, kept, count, skipped = self.accelerator.gather(sums[None]).sum(0).tolist()
         if count == 0:
             unread = f" that can be read (of {int(skipped)})" if skipped else ""
@@ -366,13 +379,11 @@ class ScoreTrainer(ResumableTrainer):
 
     def _restored(self, drawn: Sequence[Drawn]) -> list[Prepared]:
         """The rollouts that a checkpoint held; their videos are encoded again."""
+        encoded = [self._encode(batch) for batch in drawn]
+        self._wait()
         return [
-            Prepared.restore(
-                *seen_by_policy(self._encode(batch), self.model.device),
-                self._saved_rollouts,
-                str(number),
-            )
-            for number, batch in enumerate(drawn)
+            Prepared.restore(*seen_by_policy(batch, self.model.device), self._saved_rollouts, str(number))
+            for number, batch in enumerate(encoded)
         ]
 
 

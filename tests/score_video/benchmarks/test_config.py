@@ -29,6 +29,23 @@ def test_plan() -> None:
             plan(["a"], compressors, [0.1])
 
 
+def test_what_has_changed_under_a_name_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy that was trained further in its folder, a rule that was edited: what was run before is not theirs."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policy").mkdir()
+    weights, rules = tmp_path / "policy" / "model.safetensors", tmp_path / "my_own_rules.py"
+    weights.write_bytes(b"first")
+    rules.write_text("mine = 1")
+    runs = plan(["m"], ["policy", "my_own_rules:mine", "evs"], [0.1])[1:]
+    before = [run.folder(SETTINGS, tmp_path) for run in runs]
+    assert before == [run.folder(SETTINGS, tmp_path) for run in runs]
+    weights.write_bytes(b"second")
+    rules.write_text("mine = 22")
+    changed = [run.folder(SETTINGS, tmp_path) != folder for run, folder in zip(runs, before, strict=True)]
+    assert changed == [True, True, False]
+
+
 def test_file(tmp_path: Path) -> None:
     file = tmp_path / "bench.yaml"
     file.write_text("model: m\ntask: [own, other]\nretention: [0.1, 1]\nlimit: 3\ncompressor:\n", encoding="utf-8")

@@ -62,6 +62,12 @@ def test_half_written_results(text: str, tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
+def test_results_of_no_task(tmp_path: Path) -> None:
+    write_results(tmp_path, [1]).write_text('{"results": {}, "n-samples": {}}', encoding="utf-8")
+    with pytest.raises(ScoreError, match="results of no task"):
+        read_results(tmp_path)
+
+
 def test_half_a_line_of_samples(tmp_path: Path) -> None:
     log = write_results(tmp_path, [1, 0]).with_name("20261126_1_samples_own.jsonl")
     log.write_text(log.read_text(encoding="utf-8")[:-20], encoding="utf-8")

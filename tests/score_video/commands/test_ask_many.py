@@ -90,6 +90,22 @@ def test_files_of_questions(model: Path, video: Path, capfd: pytest.CaptureFixtu
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["asked.jsonl", "one.json", "said.jsonl"]
 
 
+@pytest.mark.parametrize("name", ["mme.json", "mme.jsonl"])
+def test_what_the_fields_files_ask_about_the_video(
+    model: Path, video: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    row = {"question": "Which?", "options": ["A. a dog", "B. a cat"], "answer": "B"}
+    rows = [{"videoID": videoID, "question_id": videoID, **row} for videoID in ("another", video.stem)]
+    Path(name).write_text(json.dumps(rows) if name.endswith("json") else "\n".join(map(json.dumps, rows)))
+    arguments = (video, "--model", model, *OPTIONS, "--questions", name)
+    assert "asks nothing about" in refused(capfd, *arguments)
+    assert ask(*arguments, "--media", video.parent, "--output", "said.jsonl") == 0
+    (line,) = [json.loads(line) for line in Path("said.jsonl").read_text().splitlines()]
+    assert (line["id"], line["expected"], line["options"]) == (video.stem, "B", ["A", "B"])
+    assert line["answer"] == singly(video, model, line["question"])["answer"]
+    assert "--media needs --questions" in refused(capfd, video, "What?", "--model", model, "--media", ".")
+
+
 def test_from_the_standard_input(
     model: Path, video: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

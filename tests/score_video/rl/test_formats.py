@@ -257,9 +257,22 @@ def test_missing_videos_are_told_with_their_row_or_left_out_if_asked(media: Path
     (media / "data.json").write_text(json.dumps(rows))
     with pytest.raises(FileNotFoundError, match=r"data\.json, row 2 \(Video-MME\): video .*gone: no such file"):
         load_examples(media / "data.json")
-    with pytest.warns(UserWarning, match=r"2 rows are left out, whose files are missing; the first: .*row 2"):
+    with pytest.warns(
+        UserWarning, match=r"2 rows are left out, without a video or image that is there; the first: .*row 2"
+    ):
         left = load_examples(media / "data.json", skip_missing=True)
     assert [example["id"] for example in left] == ["7-1", "4"]
+
+
+def test_text_alone_of_llavas_mix_is_left_out_if_asked(media: Path) -> None:
+    talk = ROWS[0][1]["conversations"]
+    rows = [{"id": "1", "conversations": talk}, {"id": "2", "image": "red.png", "conversations": talk}]
+    (media / "data.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=r"row 1 \(LLaVA-Video-178K.*\): must have either 'video' or 'image'"):
+        load_examples(media / "data.json")
+    with pytest.warns(UserWarning, match="1 rows are left out"):
+        (left,) = load_examples(media / "data.json", skip_missing=True)
+    assert left["id"] == "2"
 
 
 def test_media_may_lie_elsewhere(media: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

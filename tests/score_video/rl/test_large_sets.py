@@ -139,7 +139,9 @@ def test_a_video_that_is_missing_names_its_row_and_leaves_no_file(tmp_path: Path
     with pytest.raises(FileNotFoundError, match=r"train\.jsonl, line 18: video .*gone\.mp4: no such file"):
         load_examples(path)
     assert list(on_disk.iterdir()) == []
-    with pytest.warns(UserWarning, match=r"2 rows are left out, whose files are missing; the first: .*line 18: video"):
+    with pytest.warns(
+        UserWarning, match=r"2 rows are left out, without a video or image that is there; the first: .*line 18: video"
+    ):
         assert len(load_examples(path, skip_missing=True)) == 21
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,17 @@ def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all((advantage.sum(0).abs() < 1e-6).all() for advantage in names["advantage"].values())
     kept = names["rollout"].selection.index.view(-1, 4)
     assert torch.equal(kept[:, 0] % 4, torch.zeros(len(kept), dtype=torch.int64))
+
+
+def test_a_module_may_lie_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is not on the path of the command ``score``; what is installed goes before it."""
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rewards_of_mine.py").write_text("mine = abs")
+    (tmp_path / "rewards_that_fail.py").write_text("mine = nothing")
+    (tmp_path / "statistics.py").write_text("mine = abs")
+    assert find(REWARDS, "rewards_of_mine:mine") is abs  # type: ignore[comparison-overlap]
+    with pytest.raises(ValueError, match=r"cannot be imported \(NameError: name 'nothing' is not defined\)"):
+        find(REWARDS, "rewards_that_fail:mine")
+    with pytest.raises(ValueError, match="'statistics' has no attribute 'mine'"):
+        find(REWARDS, "statistics:mine")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from score_ext.budget import keep_count
+from score_video.errors import ScoreError
 from score_video.policy import SurprisePolicy
 from score_video.rl.advantages import ADVANTAGES, Rewards, leave_one_out
 from score_video.rl.config import ScoreConfig
@@ -124,6 +125,13 @@ def test_every_sampling_and_what_is_logged_of_it(tmp_path: Path, sampling: str, 
     assert metrics == run.evaluate()
     if given:
         assert metrics["eval_kept_ratio"] == pytest.approx(7 / 36)
+
+
+def test_diverse_draws_by_the_weight_that_is_selected_by(tmp_path: Path) -> None:
+    model = policy()
+    model.config.distance_weight = 8.0
+    with pytest.raises(ScoreError, match=r"distance_weight of the policy must be 2\.0, .* got 8\.0"):
+        ScoreTrainer(model, ToyEnvironment(), config(tmp_path, sampling="diverse"), examples())
 
 
 def test_two_steps_of_a_rollout_share_its_samples(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from score_video.mllm.environment.encoded_video import EncodedVideo, encode_vide
 from score_video.mllm.environment.feature_cache import FeatureCache, model_identity, processor_identity
 from score_video.mllm.environment.scoring import VideoFeatures
 from score_video.mllm.gated import check_gate
+from score_video.mllm.sharding import Sharding
 from score_video.packed import PackedVideos
 from score_video.rl.curriculum import as_pseudo_video
 from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection, UnreadableError
@@ -85,6 +86,8 @@ class MllmEnvironment:
         max_tokens_per_forward: how many all prompts read at once may have, with padding. Memory grows with it.
         one_question: for a policy that sees the question: each example must ask one, whose embedding it gets,
             :meth:`score_video.mllm.compress.EncodedInputs.question`.
+        sharding: shares the model out over the processes of a training, :mod:`score_video.mllm.sharding`; None: each
+            has the whole model.
 
     Raises:
         TypeError: a model that is not supported.
@@ -102,6 +105,7 @@ class MllmEnvironment:
         max_pixels: int = MAX_PIXELS,
         max_tokens_per_forward: int = 16384,
         one_question: bool = False,
+        sharding: Sharding | None = None,
     ) -> None:
         numbers = {"num_frames": num_frames, "max_pixels": max_pixels, "max_tokens_per_forward": max_tokens_per_forward}
         check_options({**numbers, "cache_dir": cache_dir, "one_question": one_question})
@@ -116,9 +120,20 @@ class MllmEnvironment:
         self._full: dict[str, Tensor] = {}  # log_prob on all tokens, by _Payload.keys
         self._cache: FeatureCache | None = None
         if cache_dir is not None:
-            identity = {"num_frames": num_frames, "max_pixels": max_pixels}
-            models = {"model": model_identity(model), "processor": processor_identity(processor)}
-            self._cache = FeatureCache(cache_dir, {**identity, **models})
+            self._cache = FeatureCache(cache_dir, self.identity())
+        self._sharding = sharding
+        if sharding is not None:  # the weights have been looked at
+            sharding.share_out(self.model)
+
+    def identity(self) -> dict[str, Any]:
+        """What the vision side's outputs follow from beside the video and the gate, as JSON can hold it."""
+        sizes = {"num_frames": self.num_frames, "max_pixels": self.max_pixels}
+        return {**sizes, "model": model_identity(self.model), "processor": processor_identity(self.processor)}
+
+    def wait(self) -> None:
+        """See :class:`score_video.rl.environment.Environment`."""
+        if self._sharding is not None:
+            self._sharding.wait()
 
     def behind(self, gate: Gate) -> MllmEnvironment:
         """The same, but that a gate chooses what of each video the vision tower sees.
