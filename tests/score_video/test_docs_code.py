@@ -41,3 +41,22 @@ def test_blocks_run_in_order(path: Path, tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_readme_begins_with_what_a_newcomer_needs() -> None:
+    """What it does, a picture, imports, two commands, the status, what differs from the paper; then the rest."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = (
+        "](docs/contact.jpg)",
+        "make demo",
+        "from score_video import",
+        "## Status",
+        "## What differs",
+        "## Install",
+    )
+    places = [text.index(part) for part in first]
+    assert places == sorted(places)
+    status = text[: text.index("## Status")]
+    assert status.count("\n") < 60
+    for part in ("split advantage and the curriculum", "off by default"):
+        assert part in text[text.index("## What differs") : text.index("## Install")]

@@ -31,7 +31,7 @@ class Medium:
         name: what it is called in the folder of media.
         package: the release that has it: of PyPI, "name==version", or of Debian, "name" (with ``debian``).
         member: its path inside the package.
-        sha256: of its content.
+        sha256: hash of its content, 64 hexadecimal digits.
         licence: as its package states it.
         group: which videos it may be behind; None for what all share.
         debian: whether the package is Debian's.

@@ -86,7 +86,7 @@ def evaluate(
     """Accuracy of the reader on what ``choose`` keeps; on all tokens where it is None.
 
     Args:
-        environment: whose reader answers.
+        environment: has the reader that answers.
         batches: that it encoded, at least one; looked at one after another, and once.
         choose: what picks.
         retention: fraction of the tokens of each video that it keeps.
