@@ -21,6 +21,9 @@ FULL = "none"
 """The compressor of the runs on all tokens."""
 
 
+_ERROR = re.compile(r"Error during evaluation: (.+?)(?:\. Please set `--verbosity|$)", re.MULTILINE)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What all runs share.
@@ -126,6 +129,12 @@ def run_all(
         try:
             results[run] = read_results(folder)
         except ScoreError as error:
-            errors[run] = f"{error}; see {folder / 'log.txt'}"
+            errors[run] = f"{error}{_reason(folder / 'log.txt')}; see {folder / 'log.txt'}"
             say(f"{name}: {errors[run]}")
     return results, errors
+
+
+def _reason(log: Path) -> str:
+    """What lmms-eval's output says that ended the run, in brackets; nothing where it does not say."""
+    found = _ERROR.findall(log.read_text(encoding="utf-8", errors="replace"))
+    return f" ({found[-1][:300]})" if found else ""

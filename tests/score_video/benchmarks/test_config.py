@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -135,8 +136,9 @@ def test_a_half_written_run_is_run_again(tmp_path: Path, monkeypatch: pytest.Mon
     (folder / "m" / "1_results.json").write_text('{"results": ', encoding="utf-8")
     began = []
 
-    def write_half_again(command: list[str], **options: object) -> None:
+    def write_half_again(command: list[str], stdout: TextIO, **options: object) -> None:
         began.append(command)
+        stdout.write("| ERROR | Error during evaluation: the disk is full. Please set `--verbosity=DEBUG` to get more.")
         assert not (folder / "m").exists()
         (folder / "m").mkdir()
         (folder / "m" / "1_results.json").write_text('{"results": ', encoding="utf-8")
@@ -146,3 +148,4 @@ def test_a_half_written_run_is_run_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(began) == 1
     assert results == {}
     assert "results are not whole" in errors[run]
+    assert "(the disk is full); see " in errors[run]
