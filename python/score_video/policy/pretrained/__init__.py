@@ -15,6 +15,7 @@ def pretrained_policy() -> SurprisePolicy:
 
     Its state is "relative". It learned by RL on miniature readers with several vision towers, and was tested on towers
     that it never saw (docs/results.md); no model of useful size was among them. Best selected by
-    "systematic". ``python -m score_video.miniature.train_policy READERS`` makes it.
+    "diverse" (docs/composite-results.md), for the quickest by "systematic".
+    ``python -m score_video.miniature.train_policy READERS`` makes it.
     """
     return SurprisePolicy.from_pretrained(PRETRAINED).requires_grad_(False)
