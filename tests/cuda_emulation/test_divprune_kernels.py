@@ -56,3 +56,20 @@ def test_many_tokens_equal_cpu(ops: Ops, lengths: list[int], kind: str) -> None:
 def test_wrong_values_stay_within_the_tensors(ops: Ops, cu_seqlens: list[int], keep: list[int]) -> None:
     index = ops.divprune(torch.randn(30, 8), int32(*cu_seqlens), int32(*keep), 10)
     assert bool(((index >= 0) & (index < 30)).all())
+
+
+def test_teams_of_several_videos_equal_cpu(ops: Ops) -> None:
+    """One is shorter than a block's share, one is empty; the other two have blocks of their own number."""
+    lengths, ops.resident_blocks = [8195, 0, 33, 3100], 12
+    tokens, keep = torch.randn(sum(lengths), 5), int32(3, 0, 9, 4)
+    weights = torch.randn(len(tokens)).exp()
+    arguments = tokens, offsets(lengths), keep, int(keep.sum()), True, weights
+    assert torch.equal(ops.divprune(*arguments), score_ext.divprune(*arguments))
+
+
+@pytest.mark.parametrize("cu_seqlens", [[0, 9000, 20, 10_300], [-5, 7, 2_000_000_000, 60]], ids=str)
+def test_wrong_offsets_stay_within_the_tensors_for_teams(ops: Ops, cu_seqlens: list[int]) -> None:
+    """Nor do blocks wait for others that never come."""
+    ops.resident_blocks = 7
+    index = ops.divprune(torch.randn(10_300, 3), int32(*cu_seqlens), int32(3, 4, -4), 9)
+    assert bool(((index >= 0) & (index < 10_300)).all())
