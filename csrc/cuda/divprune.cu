@@ -198,9 +198,9 @@ class Traversal {
         warp_(team.rank() * kWarps + static_cast<int>(threadIdx.x) / 32),
         warps_(team.size() * kWarps) {}
 
-  __device__ void run(int64_t keep, const float* mean) {
+  __device__ void run(int keep, const float* mean) {
     int64_t latest = elect(furthest_from(mean));
-    for (int64_t taken = 1;; ++taken) {
+    for (int taken = 1;; ++taken) {
       take(latest, taken - 1);
       if (taken == keep) return;
       latest = elect(furthest_own(latest, taken));
@@ -237,8 +237,8 @@ class Traversal {
 
   // The key of this warp's row whose nearest taken one is furthest; 0 where it has none left, or where another warp of
   // the block has one that is further. When that one is found decides how much is compared, and nothing else.
-  __device__ uint64_t furthest_own(int64_t latest, int64_t taken) const {
-    for (int64_t rounds = 0;;) {
+  __device__ uint64_t furthest_own(int64_t latest, int taken) const {
+    for (int rounds = 0;;) {
       uint64_t first = 0, first_late = 0;  // of all, and of those that are out of date
       for (int64_t row = warp_ + lane() * warps_; row < range_.length(); row += 32 * warps_) {
         const int64_t at = range_.begin + row;
@@ -257,15 +257,15 @@ class Traversal {
       const bool needed = leads && !known;
       if (!needed && (first_late == 0 || rounds >= kSpareRounds)) return leads ? first : 0;
       const int64_t row = row_of_key(first_late), at = range_.begin + row;
-      const int64_t compared = rows_.facts.compared[at], left = taken - compared;
-      const int64_t most = needed ? kBatch : 2 * (kSpareRounds - rounds);
-      const int64_t to = compared + (left < most || rows_.facts.squares[at] == 0.0f ? left : most);
+      const int compared = rows_.facts.compared[at], left = taken - compared;
+      const int most = needed ? kBatch : 2 * (kSpareRounds - rounds);
+      const int to = compared + (left < most || rows_.facts.squares[at] == 0.0f ? left : most);
       const float now = nearest_of(at, compared, to, rows_.facts.nearest[at], latest, taken);
       rounds += (to - compared + 1) / 2;
       __syncwarp();  // all lanes have read what its lane now changes
       if (lane() == row / warps_ % 32) {
         rows_.facts.nearest[at] = now;
-        rows_.facts.compared[at] = static_cast<int32_t>(to);
+        rows_.facts.compared[at] = to;
       }
       __syncwarp();
     }
@@ -273,13 +273,12 @@ class Traversal {
 
   // The distance to the nearest of the first `to` taken ones, of which a row has been compared with the first. Each
   // half of the warp compares it with every second one.
-  __device__ float nearest_of(
-      int64_t at, int64_t compared, int64_t to, float nearest, int64_t latest, int64_t taken) const {
+  __device__ float nearest_of(int64_t at, int compared, int to, float nearest, int64_t latest, int taken) const {
     const float square = rows_.facts.squares[at];
     if (square == 0.0f) return nearest < 1.0f ? nearest : 1.0f;
     const int exponent = rows_.facts.exponents[at];
-    for (int64_t next = compared; next < to; next += 2) {
-      const int64_t half = next + lane() / kSumLanes, number = half < to ? half : to - 1;
+    for (int next = compared; next < to; next += 2) {
+      const int half = next + lane() / kSumLanes, number = half < to ? half : to - 1;
       const int64_t other = range_.begin + (number == taken - 1 ? latest : order_[number]);
       const int other_exponent = rows_.facts.exponents[other];
       const float product = half_product(
@@ -311,7 +310,7 @@ class Traversal {
     return best == 0 ? 0 : row_of_key(best);  // 0 only where videos overlap
   }
 
-  __device__ void take(int64_t row, int64_t place) const {
+  __device__ void take(int64_t row, int place) const {
     if (row % warps_ == warp_ && row / warps_ % 32 == lane()) rows_.facts.nearest[range_.begin + row] = kTaken;
     __syncwarp();
     if (team_.rank() == 0 && threadIdx.x == 0) order_[place] = static_cast<int32_t>(row);
@@ -343,7 +342,8 @@ __global__ void __launch_bounds__(kTeamThreads) traverse_by_block(
   const KeptRange kept = kept_range<kTeamThreads>(batch, keep, total_keep, video, kept_storage);
   if (is_decided(range, kept.size, ordered)) return;
   Team team;
-  Traversal<T>(rows, range, team, nullptr, storage, order + kept.begin).run(kept.size, means + video * rows.width);
+  Traversal<T>(rows, range, team, nullptr, storage, order + kept.begin)
+      .run(static_cast<int>(kept.size), means + video * rows.width);
 }
 
 // keys [2 * blocks of the grid].
