@@ -63,10 +63,10 @@ Goals were set for the AMD EPYC before the work on them.
 
 - **The policy over tokens**, goal half of what 0.1 took: 1,960 tokens of 3,584, one thread, float32 weights, 25.4 ms
   where 0.1 took 39.6 to 41.7, 1.6x (`score_ext.policy_logits` of both versions in turn, on 2026-11-26;
-  `bench/residual_policy.py` has the commands). Its products alone need 18.2 ms at the processor's peak of multiply-adds, so half would leave 2 ms for reading and normalising the
-  tokens. Tried and kept: LayerNorm taken of the products, so that no state is in memory; tokens fetched while the slice
-  before is multiplied; the sums in four registers; no products where there is no residual. With bfloat16 weights it is
-  26 ms where 0.1 took 189.
+  `bench/residual_policy.py` has the commands). Its products alone need 18.2 ms at the processor's peak of
+  multiply-adds, so half would leave 2 ms for reading and normalising the tokens. Tried and kept: LayerNorm taken of the
+  products, so that no state is in memory; tokens fetched while the slice before is multiplied; the sums in four
+  registers; no products where there is no residual. With bfloat16 weights it is 26 ms where 0.1 took 189.
 - **relative_logits at 8,192 x 512**, goal 1.15x of the state alone: see its table above. The products are as much of so
   narrow a state's time that the speed of a square product already makes it 1.28x, and the peak of multiply-adds 1.19x.
   Tried and kept: the tiles of policy_logits, which take two thirds of what torch's products and GELU did. At 40,000 x
