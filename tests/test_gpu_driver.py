@@ -168,6 +168,28 @@ def test_the_rival_of_the_state_has_its_cosines() -> None:
     torch.testing.assert_close(rivals.cosines(video), rivals.cosines_of(state))
 
 
+def test_the_rivals_of_divprune_and_thumbnails_do_the_same() -> None:
+    from bench.gpu import rivals
+
+    torch.manual_seed(0)
+    tokens, pixels = torch.randn(400, 32), torch.rand(5, 3, 2, 14, 14)
+    sizes = torch.tensor([0, 400], dtype=torch.int32), torch.tensor([40], dtype=torch.int32)
+    rivals.nearly_the_same_indices(rivals.divprune(tokens), score_ext.divprune(tokens, *sizes, 40))
+    with pytest.raises(AssertionError, match="other rows"):
+        rivals.nearly_the_same_indices(torch.arange(40), score_ext.divprune(tokens, *sizes, 40))
+    rivals.close(rivals.thumbnails(pixels), score_ext.thumbnails(pixels, 2, 2))
+
+
+def test_every_prediction_is_of_a_job_that_is_timed() -> None:
+    """As it is measured, or in the sources of what is to be: a job that is renamed would lose its prediction."""
+    from bench.gpu.report import read_predictions
+
+    measured = json.loads((ROOT / "bench/results/gpu-nvidia-h200.json").read_text())["rows"]
+    jobs = {(row["job"], row["variant"]) for row in measured}
+    later = {("divprune, 1296 x 384", "ours"), ("divprune, 8192 x 512", "ours"), ("thumbnails, 40000 patches", "ours")}
+    assert {(each["job"], each["variant"]) for each in read_predictions()} <= jobs | later
+
+
 def test_bench_without_a_gpu_says_so() -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "bench.gpu", "unwritten.json"]

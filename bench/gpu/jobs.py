@@ -151,4 +151,34 @@ def _measure_scores(to: Measurements, length: int) -> None:
     to.add(job, "eager rand < sigmoid", rivals.sample_bernoulli, few)
 
 
-JOBS = (measure_copy, measure_tokens, measure_policies, measure_scores)
+def measure_divprune(to: Measurements) -> None:
+    """A tenth of one video kept: as long as the kernels' steps take, so inputs need not be larger than the cache."""
+    for frames, per_frame, width in ((4, 324, 384), (32, 256, 512)):
+        length = frames * per_frame
+        count = length // 10
+        cu, keep = int32(0, length), int32(count)
+
+        def ours(tokens: Tensor, cu: Tensor = cu, keep: Tensor = keep, count: int = count) -> Tensor:
+            return score_ext.divprune(tokens, cu, keep, count)
+
+        videos = [(video(seed, frames, per_frame, width),) for seed in range(2)]
+        job = f"divprune, {length} x {width}"
+        to.add(job, "ours", ours, videos)
+        to.add(job, "eager traversal", rivals.divprune, videos, like=(ours, rivals.nearly_the_same_indices))
+
+
+def measure_thumbnails(to: Measurements) -> None:
+    """Patches as a processor leaves them, 14 x 14 pixels of two frames, of 10,000 tokens."""
+    patches = [(torch.rand(40_000, 3, 2, 14, 14, device="cuda"),) for _ in range(4)]
+
+    def ours(pixels: Tensor) -> Tensor:
+        return score_ext.thumbnails(pixels, 2, 2)
+
+    moved = sum(4 * pixels.numel() for pixels in (patches[0][0], ours(patches[0][0])))
+    job, like = "thumbnails, 40000 patches", (ours, rivals.close)
+    to.add(job, "ours", ours, patches, moved)
+    to.add(job, "eager adaptive_avg_pool2d", rivals.thumbnails, patches, moved, like=like)
+    to.add_compiled(job, "adaptive_avg_pool2d", rivals.thumbnails, patches, moved, like)
+
+
+JOBS = (measure_copy, measure_tokens, measure_policies, measure_scores, measure_divprune, measure_thumbnails)

@@ -39,9 +39,44 @@ Made by `make gpu`; do not edit.
 Medians in milliseconds. **graph** is the same calls replayed from a CUDA graph, without what Python and the launches
 cost; **floor** how many times longer that is than a copy of the bytes that the job cannot do without moving, at the
 speed of `copy_` in the same run. Inputs rotate and are together larger than the L2 cache. What ours is compared with
-was checked first to do the same (drawings aside: other random numbers). **predicted** is what the review of the kernels
-counted on before any had run, for an H100. Torch's own rows are called as torch ships them; `compile` is the mode in
-its name.
+was checked first to do the same (drawings aside: other random numbers). **predicted** is what was counted on before a
+kernel had run, for an H100; all predictions are at the end. Torch's own rows are called as torch ships them; `compile`
+is the mode in its name.
+"""
+
+PREDICTED = """
+## Predictions
+
+For an H100, made before the kernels had run on any GPU and kept as they were made; where the last column is empty, no
+GPU has run the job yet. **MB** is what must move at the least, **at 3 TB/s** the time that takes, **Gflop** the
+arithmetic of floats. What each prediction is made of:
+
+- review: instructions counted by an interpreter of the kernels' PTX, divided by what a multiprocessor issues, or the
+  bytes where they take longer;
+- launches: 3 us for a kernel that others depend on;
+- steps: one for each token that is kept. A step is an election, 3 us (a barrier of the grid took 1.05 on the H200),
+  1.3 us of looking through a warp's tokens and a microsecond for each round of products of the busiest warp, of which
+  `python -m bench.gpu.divprune_steps` counts two;
+- lines: a warp's load of one float from each of 32 cells touches some 16 lines of 128 bytes, one of which the L1 cache
+  serves in a cycle.
+
+"""
+
+
+SHORT_OF_GOALS = """
+## What falls short of its goal
+
+On the H200:
+
+- **compress** is `surprise`, `select`, `gather` and `kept_offsets`, one after the other. The first alone takes 0.94 of
+  the floor of all, since the tokens are most of the bytes; the others wait for it. Tried and kept: rows of `surprise`
+  straight into registers, not through shared memory (89 us to 71); seats without a plan for one video. Not tried: a
+  first histogram in `surprise`'s own pass.
+- **select**, 40,000: a launch that seats the blocks, and 3 or 4 barriers of the grid for topk, one for each step of the
+  solver for systematic, 1.05 us each. One block on its own took 87 and 185 us. Tried and kept: histograms of 11 bits in
+  shared memory, scores read once, sums of warps added up by a warp. Not tried: clusters of blocks, whose barriers are
+  shorter.
+- **select**, a million: reached several times over.
 """
 
 
@@ -65,7 +100,7 @@ def with_ratios(measurements: list[Row]) -> list[Row]:
     copy = next(row for row in measurements if row["job"] == "copy")
     # a graph's copy is made by other hardware than a kernel's, and can be the slower one
     copy_bytes_per_ms = copy["bytes"] / min(copy["ms"], time_of(copy))
-    predictions = json.loads(PREDICTIONS.read_text())
+    predictions = {(each["job"], each["variant"]): each["ms"] for each in read_predictions()}
     rows = []
     for measurement in measurements:
         row = dict(measurement)
@@ -73,7 +108,7 @@ def with_ratios(measurements: list[Row]) -> list[Row]:
             bytes_per_ms = row["bytes"] / (min(row["ms"], time_of(row)) if row["job"] == "copy" else time_of(row))
             row["gb_per_s"] = bytes_per_ms / 1e6
             row["floor_ratio"] = copy_bytes_per_ms / bytes_per_ms
-        if (predicted := predictions.get(f"{row['job']} | {row['variant']}")) is not None:
+        if (predicted := predictions.get((row["job"], row["variant"]))) is not None:
             row["predicted_ms"] = predicted
         if row["variant"].startswith("ours"):
             for rival in ("eager", "compile", "engine", "torch"):
@@ -83,6 +118,27 @@ def with_ratios(measurements: list[Row]) -> list[Row]:
                     row[f"faster_than_{rival}"] = ratio
         rows.append(row)
     return rows
+
+
+def read_predictions() -> list[Row]:
+    found: list[Row] = json.loads(PREDICTIONS.read_text())
+    return found
+
+
+def predictions_table(runs: list[Row]) -> list[str]:
+    """Each prediction, and what the GPUs showed where one has run the job."""
+    gpus = [run["gpu"] for run in runs]
+    head = ("job", "variant", "launches", "MB", "Gflop", "at 3 TB/s, us", "predicted, us", "from")
+    lines = [(*head, *(f"{gpu}, us" for gpu in gpus)), ("---", "---", *["---:"] * 5, "---", *["---:"] * len(gpus))]
+    for each in read_predictions():
+        measured = []
+        for run in runs:
+            rows = [row for row in run["rows"] if (row["job"], row["variant"]) == (each["job"], each["variant"])]
+            measured.append(f"{time_of(rows[0]) * 1e3:,.1f}" if rows else "")
+        flops = f"{each['gflop']:.2g}" if each["gflop"] else ""
+        numbers = (str(each["launches"]), f"{each['megabytes']:.3g}", flops, f"{each['megabytes'] / 3:.1f}")
+        lines.append((each["job"], each["variant"], *numbers, f"{each['ms'] * 1e3:,.0f}", each["basis"], *measured))
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def goals(rows: list[Row]) -> list[Row]:
@@ -141,8 +197,8 @@ def save(measurements: Row, steps: list[Row], folder: Path) -> Path:
 def document(folder: Path) -> str:
     """Of every results file in the folder, a section."""
     parts = [INTRO]
-    for path in sorted(folder.glob("gpu-*.json")):
-        run = json.loads(path.read_text())
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("gpu-*.json"))]
+    for run in runs:
         build = run["build"]
         machine = (
             f"{run['multiprocessors']} multiprocessors, compute capability {run['compute_capability']}; {run['date']}; "
@@ -153,7 +209,7 @@ def document(folder: Path) -> str:
         steps = [f"- {step['step']}: {step['outcome']} ({step['detail']})" for step in run["steps"]]
         lines = [f"\n## {run['gpu']}\n", machine, "", *steps, "", *table(run["rows"]), ""]
         parts.append("\n".join([*lines, *(f"- {said(goal)}" for goal in goals(run["rows"]))]) + "\n")
-    return "".join(parts)
+    return "".join([*parts, SHORT_OF_GOALS, PREDICTED, "\n".join(predictions_table(runs)), "\n"])
 
 
 def main() -> None:

@@ -35,6 +35,25 @@ def select(scores: Tensor) -> Tensor:
     return scores.topk(len(scores) // 10, sorted=False).indices.sort().values
 
 
+def divprune(tokens: Tensor) -> Tensor:
+    """A tenth of the tokens by farthest-first traversal, ascending."""
+    units = torch.nn.functional.normalize(tokens.float(), dim=1)
+    latest = (units @ units.mean(0)).argmin()
+    nearest = torch.full((len(units),), torch.inf, device=tokens.device)
+    taken = [latest]
+    for _ in range(len(tokens) // 10 - 1):
+        nearest = torch.minimum(nearest, 1 - units @ units.index_select(0, latest[None])[0])
+        nearest = nearest.index_fill(0, latest[None], -torch.inf)
+        latest = nearest.argmax()
+        taken.append(latest)
+    return torch.stack(taken).sort().values
+
+
+def thumbnails(pixels: Tensor) -> Tensor:
+    """Means of 2 x 2 cells of pictures [N, C, F, H, W], over their frames too."""
+    return torch.nn.functional.adaptive_avg_pool2d(pixels.mean(2), 2)
+
+
 def gumbel_topk(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Gumbel top-k, SAMPLES times."""
     gumbel = -torch.log(torch.empty(SAMPLES, len(logits), device=logits.device).exponential_())
@@ -124,3 +143,9 @@ def nearly_the_same_rows(found: Tensor, ours: Tensor) -> None:
     assert found.shape == ours.shape
     rows = [{row.tobytes() for row in kept.float().cpu().numpy()} for kept in (found, ours)]
     assert len(rows[0] ^ rows[1]) <= len(found) // 100, "they keep other rows"
+
+
+def nearly_the_same_indices(found: Tensor, ours: Tensor) -> None:
+    """But for one in a hundred: once a distance has been rounded to the other side, others follow."""
+    assert found.shape == ours.shape
+    assert torch.isin(found, ours).float().mean() > 0.99, "they take other rows"

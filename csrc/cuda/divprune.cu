@@ -1,9 +1,11 @@
 // divprune: farthest-first traversal of each video's tokens by cosine distance. A team per video.
 //
 // A token's distance to the nearest taken one only falls, so one that is out of date is a bound: each warp has tokens
-// of its own, and brings only those up to date that lead among them. For each token taken the blocks of a team meet
-// once. Sums run as score/cosines.h says, a half of a warp to a row. Compiled, and run in tests/cuda_emulation; not on
-// a GPU.
+// of its own, and must bring only those up to date that lead among them and are ahead of the best that the block knows.
+// For each token taken the blocks of a team meet once, so what counts is the warp that is busy longest. Hence few
+// tokens to a warp, and a few products for all warps while one has more: without those, a warp falls behind by
+// hundreds. Sums run as score/cosines.h says, a half of a warp to a row. Compiled, and run in tests/cuda_emulation and
+// tests/ptx; not on a GPU.
 #include <cub/block/block_reduce.cuh>
 #include <cub/block/block_scan.cuh>
 
@@ -22,6 +24,9 @@ constexpr int kWarps = kTeamThreads / 32;
 constexpr int kRowThreads = 256;
 constexpr float kFurther = 3.0f;  // than any distance
 constexpr float kTaken = -1.0f;   // nearer than any distance
+constexpr int kBatch = 16;        // taken tokens that a row is compared with before it is looked at again
+constexpr int kSpareRounds = 4;   // of two products, for each token taken and warp, whether they are needed yet or not
+constexpr TeamWork kWork{.min_tokens = 1024, .min_tokens_per_video = 128, .tokens_per_block = 64};
 
 __device__ inline uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
@@ -173,6 +178,7 @@ struct TraversalStorage {
   using KeyReduce = cub::BlockReduce<uint64_t, kTeamThreads>;
   KeyReduce::TempStorage reduce;
   uint64_t best;
+  unsigned long long bound;  // the largest key that a warp of the block found since the last election
 };
 
 // One video's traversal by a team. Row numbers are counted from its first.
@@ -192,9 +198,9 @@ class Traversal {
         warp_(team.rank() * kWarps + static_cast<int>(threadIdx.x) / 32),
         warps_(team.size() * kWarps) {}
 
-  __device__ void run(int64_t keep, const float* mean) {
+  __device__ void run(int keep, const float* mean) {
     int64_t latest = elect(furthest_from(mean));
-    for (int64_t taken = 1;; ++taken) {
+    for (int taken = 1;; ++taken) {
       take(latest, taken - 1);
       if (taken == keep) return;
       latest = elect(furthest_own(latest, taken));
@@ -224,39 +230,55 @@ class Traversal {
     return best;
   }
 
-  // The key of this warp's row whose nearest taken one is furthest; 0 where it has none left.
-  __device__ uint64_t furthest_own(int64_t latest, int64_t taken) const {
-    for (;;) {
-      uint64_t key = 0;
+  // The largest key of those that the block's warps have found since the last election, and of `key`.
+  __device__ uint64_t bound_with(uint64_t key) const {
+    return warp_max(lane() == 0 ? larger(atomicMax(&storage_.bound, key), key) : 0);
+  }
+
+  // The key of this warp's row whose nearest taken one is furthest; 0 where it has none left, or where another warp of
+  // the block has one that is further. When that one is found decides how much is compared, and nothing else.
+  __device__ uint64_t furthest_own(int64_t latest, int taken) const {
+    for (int rounds = 0;;) {
+      uint64_t first = 0, first_late = 0;  // of all, and of those that are out of date
       for (int64_t row = warp_ + lane() * warps_; row < range_.length(); row += 32 * warps_) {
-        const float nearest = rows_.facts.nearest[range_.begin + row];
+        const int64_t at = range_.begin + row;
+        const float nearest = rows_.facts.nearest[at];
         if (nearest == kTaken) continue;
-        key = larger(key, distance_key(rows_.score(range_.begin + row, nearest), static_cast<uint32_t>(row)));
+        const float score = rows_.score(at, nearest);
+        const uint64_t key = distance_key(score, static_cast<uint32_t>(row));
+        first = larger(first, key);
+        // what is 0 stays 0
+        if (score != 0.0f && rows_.facts.compared[at] < taken) first_late = larger(first_late, key);
       }
-      key = warp_max(key);
-      if (key == 0) return 0;
-      const int64_t row = row_of_key(key), at = range_.begin + row;
-      const int64_t compared = rows_.facts.compared[at];
-      const float nearest = rows_.facts.nearest[at];
-      if (compared == taken || rows_.score(at, nearest) == 0.0f) return key;
-      const float now = nearest_of(at, compared, nearest, latest, taken);
+      first = warp_max(first);
+      first_late = warp_max(first_late);
+      if (first == 0) return 0;
+      const bool known = first != first_late, leads = first >= bound_with(known ? first : 0);
+      const bool needed = leads && !known;
+      if (!needed && (first_late == 0 || rounds >= kSpareRounds)) return leads ? first : 0;
+      const int64_t row = row_of_key(first_late), at = range_.begin + row;
+      const int compared = rows_.facts.compared[at], left = taken - compared;
+      const int most = needed ? kBatch : 2 * (kSpareRounds - rounds);
+      const int to = compared + (left < most || rows_.facts.squares[at] == 0.0f ? left : most);
+      const float now = nearest_of(at, compared, to, rows_.facts.nearest[at], latest, taken);
+      rounds += (to - compared + 1) / 2;
       __syncwarp();  // all lanes have read what its lane now changes
       if (lane() == row / warps_ % 32) {
         rows_.facts.nearest[at] = now;
-        rows_.facts.compared[at] = static_cast<int32_t>(taken);
+        rows_.facts.compared[at] = to;
       }
       __syncwarp();
     }
   }
 
-  // The distance to the nearest of all taken ones, of which a row has been compared with the first. Each half of the
-  // warp compares it with every second one.
-  __device__ float nearest_of(int64_t at, int64_t compared, float nearest, int64_t latest, int64_t taken) const {
+  // The distance to the nearest of the first `to` taken ones, of which a row has been compared with the first. Each
+  // half of the warp compares it with every second one.
+  __device__ float nearest_of(int64_t at, int compared, int to, float nearest, int64_t latest, int taken) const {
     const float square = rows_.facts.squares[at];
     if (square == 0.0f) return nearest < 1.0f ? nearest : 1.0f;
     const int exponent = rows_.facts.exponents[at];
-    for (int64_t next = compared; next < taken; next += 2) {
-      const int64_t half = next + lane() / kSumLanes, number = half < taken ? half : taken - 1;
+    for (int next = compared; next < to; next += 2) {
+      const int half = next + lane() / kSumLanes, number = half < to ? half : to - 1;
       const int64_t other = range_.begin + (number == taken - 1 ? latest : order_[number]);
       const int other_exponent = rows_.facts.exponents[other];
       const float product = half_product(
@@ -278,14 +300,17 @@ class Traversal {
       team_.sync();
       best = combine<TraversalStorage::KeyReduce>(keys, team_.size(), uint64_t{0}, MaxKey(), storage_.reduce);
     }
-    if (threadIdx.x == 0) storage_.best = best;
+    if (threadIdx.x == 0) {
+      storage_.best = best;
+      storage_.bound = 0;
+    }
     __syncthreads();
     best = storage_.best;
     __syncthreads();
     return best == 0 ? 0 : row_of_key(best);  // 0 only where videos overlap
   }
 
-  __device__ void take(int64_t row, int64_t place) const {
+  __device__ void take(int64_t row, int place) const {
     if (row % warps_ == warp_ && row / warps_ % 32 == lane()) rows_.facts.nearest[range_.begin + row] = kTaken;
     __syncwarp();
     if (team_.rank() == 0 && threadIdx.x == 0) order_[place] = static_cast<int32_t>(row);
@@ -317,7 +342,8 @@ __global__ void __launch_bounds__(kTeamThreads) traverse_by_block(
   const KeptRange kept = kept_range<kTeamThreads>(batch, keep, total_keep, video, kept_storage);
   if (is_decided(range, kept.size, ordered)) return;
   Team team;
-  Traversal<T>(rows, range, team, nullptr, storage, order + kept.begin).run(kept.size, means + video * rows.width);
+  Traversal<T>(rows, range, team, nullptr, storage, order + kept.begin)
+      .run(static_cast<int>(kept.size), means + video * rows.width);
 }
 
 // keys [2 * blocks of the grid].
@@ -385,7 +411,7 @@ struct Shared {
     sums = workspace.take<float>((batch.num_tokens / kMeanRows + batch.num_videos) * batch.width);
     means = workspace.take<float>(batch.num_videos * batch.width);
     order = workspace.take<int32_t>(total_keep);
-    grid = workspace.take_grid(1, batch.num_videos, num_seats);
+    grid = workspace.take_grid(1, batch.num_videos, num_seats, kWork);
     keys = workspace.take<uint64_t>(2 * static_cast<int64_t>(num_seats));
   }
 };
@@ -434,7 +460,7 @@ cudaError_t divprune(
     int64_t* index, void* workspace, size_t* workspace_bytes, cudaStream_t stream) {
   const PackedBatch batch{tokens.cu_seqlens, tokens.num_videos, tokens.num_tokens};
   int num_seats = 0;
-  if (cudaError_t error = count_seats(batch, 1, &num_seats)) return error;
+  if (cudaError_t error = count_seats(batch, 1, &num_seats, kWork)) return error;
   const Shared shared(workspace, tokens, total_keep, num_seats);
   if (workspace == nullptr) {
     *workspace_bytes = shared.workspace.bytes();

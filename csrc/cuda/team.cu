@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) seat_teams(
   if (blockIdx.x > 0) return;
   if (batch.num_videos == 1) {  // all of the grid; most calls are such, and what follows takes longer than they need
     const VideoRange range = video_range(batch, 0);
-    const int64_t kept = video_keep(keep, 0, range), most = ceil_div(range.length(), kTokensPerBlock);
+    const int64_t kept = video_keep(keep, 0, range), most = ceil_div(range.length(), grid.tokens_per_block);
     const int size = static_cast<int>(most < 1 ? 1 : (most < grid.num_seats ? most : grid.num_seats));
     if (thread < grid.num_seats) {
       grid.seats[thread] = {
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kThreads) seat_teams(
   // One block for each video and a share of the rest: never more than there are, whatever the offsets are.
   int64_t size = 0;
   if (exists) {
-    const int64_t most = (range.length() + kTokensPerBlock - 1) / kTokensPerBlock;
+    const int64_t most = ceil_div(range.length(), grid.tokens_per_block);
     size = 1 + range.length() * (grid.num_seats - batch.num_videos) / (all > 0 ? all : 1);
     size = size < most ? size : (most > 1 ? most : 1);
   }
@@ -97,14 +97,11 @@ __global__ void __launch_bounds__(kThreads) seat_teams(
   }
 }
 
-// From this many tokens on, and for each video beside the first so many more, a grid gains more than planning it costs.
-constexpr int64_t kMinTokens = 8192, kMinTokensPerVideo = 1024;
-
 }  // namespace
 
-cudaError_t count_seats(const PackedBatch& batch, int64_t num_samples, int* num_seats) {
+cudaError_t count_seats(const PackedBatch& batch, int64_t num_samples, int* num_seats, const TeamWork& work) {
   *num_seats = 0;
-  if (batch.num_tokens < kMinTokens + kMinTokensPerVideo * (batch.num_videos - 1)) return cudaSuccess;
+  if (batch.num_tokens < work.min_tokens + work.min_tokens_per_video * (batch.num_videos - 1)) return cudaSuccess;
   int device = 0, cooperative = 0, multiprocessors = 0;
   if (cudaError_t error = cudaGetDevice(&device)) return error;
   if (cudaError_t error = cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device)) return error;
@@ -113,7 +110,7 @@ cudaError_t count_seats(const PackedBatch& batch, int64_t num_samples, int* num_
   }
   // A block on each multiprocessor: kernels for teams are made so that one always fits.
   const int64_t most = std::min<int64_t>(kMaxSeats, multiprocessors / num_samples);
-  const int64_t seats = std::min(most, batch.num_videos + ceil_div(batch.num_tokens, kTokensPerBlock));
+  const int64_t seats = std::min(most, batch.num_videos + ceil_div(batch.num_tokens, work.tokens_per_block));
   if (cooperative != 0 && seats >= 2 * batch.num_videos) *num_seats = static_cast<int>(seats);
   return cudaSuccess;
 }

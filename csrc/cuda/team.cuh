@@ -15,8 +15,14 @@
 namespace score::cuda {
 
 constexpr int kTeamThreads = 1024;
-constexpr int kTokensPerBlock = 1024;  // fewer are not worth a block of a team
 constexpr int kMaxSeats = 512;
+
+// When a grid shares videos, and into how small parts. Of what reads every token a few times, fewer tokens are not
+// worth a block, nor so few in all the planning.
+struct TeamWork {
+  int64_t min_tokens = 8192, min_tokens_per_video = 1024;  // in all, and more for each video beside the first
+  int tokens_per_block = 1024;
+};
 
 // What a block of a cooperative grid works on; video < 0: on nothing.
 struct alignas(16) TeamSeat {
@@ -80,7 +86,7 @@ struct TeamGrid {
   static constexpr int kCounterStride = 32;  // in words: a cache line for each
 
   int64_t num_samples;
-  int num_seats;
+  int num_seats, tokens_per_block;
   TeamSeat* seats;
   uint32_t* counters;
 
@@ -92,7 +98,7 @@ struct TeamGrid {
 };
 
 // How many seats there are for the videos of each sample; 0 where a block per task serves as well or better.
-cudaError_t count_seats(const PackedBatch& batch, int64_t num_samples, int* num_seats);
+cudaError_t count_seats(const PackedBatch& batch, int64_t num_samples, int* num_seats, const TeamWork& work = {});
 
 // Fills `grid`, and clears the first `words` of each team's cleared [num_teams, stride].
 cudaError_t plan_teams(
@@ -112,8 +118,8 @@ class Workspace {
     return array;
   }
 
-  TeamGrid take_grid(int64_t num_samples, int64_t num_videos, int num_seats) {
-    TeamGrid grid{num_samples, num_seats, take<TeamSeat>(num_seats), nullptr};
+  TeamGrid take_grid(int64_t num_samples, int64_t num_videos, int num_seats, const TeamWork& work = {}) {
+    TeamGrid grid{num_samples, num_seats, work.tokens_per_block, take<TeamSeat>(num_seats), nullptr};
     grid.counters = take<uint32_t>(num_seats > 0 ? num_samples * num_videos * TeamGrid::kCounterStride : 0);
     return grid;
   }

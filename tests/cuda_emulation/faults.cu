@@ -102,6 +102,13 @@ cudaError_t fault(int number, int* out, int size, cudaStream_t stream) {
     case 9:
       SCORE_LAUNCH(missed_barrier, 1, kThreads, 0, nullptr, out);
       break;
+    case 11:
+      for (const int bytes : {2048, 1024}) {
+        if (cudaError_t error = cudaFuncSetAttribute(race, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) {
+          return error;
+        }
+      }
+      break;
     default:
       SCORE_LAUNCH(missed_barrier, 1, 2048, 0, stream, out);
   }

@@ -28,6 +28,7 @@ def run(number: int, backwards: bool = False, value: int = 0) -> tuple[int, int]
         (6, "used again without a barrier"),
         (7, "without waiting for its asynchronous copies"),
         (9, "on another stream"),
+        (11, "lowers a kernel's shared memory"),
     ],
 )
 def test_planted_fault_is_found(number: int, said: str) -> None:

@@ -159,3 +159,9 @@ inline int atomicAdd(int* address, int value) {
   *address += value;
   return before;
 }
+
+inline unsigned long long atomicMax(unsigned long long* address, unsigned long long value) {
+  const unsigned long long before = *address;
+  *address = before > value ? before : value;
+  return before;
+}
