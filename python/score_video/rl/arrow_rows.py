@@ -25,7 +25,7 @@ def to_dataset(examples: Iterable[Mapping[str, Any]], source: str, identity: obj
 
     Args:
         examples: read one by one.
-        source: for errors.
+        source: name of the file, which errors say.
         identity: text of it names the file; the same one replaces it.
 
     Raises:

@@ -26,7 +26,7 @@ class Format(NamedTuple):
     """A shape of rows.
 
     Attributes:
-        name: for people.
+        name: what people call the format, for messages.
         keys: which a row must have to be of it; of several sets one.
         convert: row -> row of ours: ``video`` or ``image``, ``question``, ``answer`` and ``options`` or ``questions``,
             and ``id`` where there is one. Raises ScoreError for what is wrong, without saying where.
