@@ -305,14 +305,14 @@ class Traversal {
       storage_.bound = 0;
     }
     __syncthreads();
+    // The next election writes it only behind barriers of its own.
     best = storage_.best;
-    __syncthreads();
     return best == 0 ? 0 : row_of_key(best);  // 0 only where videos overlap
   }
 
   __device__ void take(int64_t row, int place) const {
+    // No other lane looks at it again.
     if (row % warps_ == warp_ && row / warps_ % 32 == lane()) rows_.facts.nearest[range_.begin + row] = kTaken;
-    __syncwarp();
     if (team_.rank() == 0 && threadIdx.x == 0) order_[place] = static_cast<int32_t>(row);
   }
 

@@ -49,6 +49,7 @@ def test_equals_cpu(ops: Ops, width: int, dtype: torch.dtype, lengths: list[int]
         (LENGTHS[2], "still", 4, 11),  # of nine different tokens
         (LENGTHS[2], "special", 4, 7),
         (LENGTHS[2], "normal", 1, 10),
+        ([1100], "apart", 1, 36),
         (LENGTHS[3], "special", 3, 3),
     ],
     ids=str,
@@ -59,6 +60,9 @@ def test_many_tokens_equal_cpu(ops: Ops, lengths: list[int], kind: str, blocks: 
     tokens = torch.randn(sum(lengths), 5)
     if kind == "still":
         tokens = tokens[:9][torch.arange(len(tokens)) % 9]
+    elif kind == "apart":  # few are near to the first; when they lead they are behind by more than two batches
+        tokens = torch.eye(48)[torch.arange(len(tokens)) % 30]
+        tokens[7::100] = torch.eye(48)[30] + 0.9 * torch.eye(48)[31:42]
     elif kind == "special":  # zero tokens, NaN, squares that are no floats
         tokens[::5] = 0.0
         tokens[1::50, 2] = math.nan

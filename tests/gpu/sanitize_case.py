@@ -42,6 +42,20 @@ def run_widths() -> None:
             score_ext.policy_state(*batch, None, 0, layout.length, dtype)
 
 
+def run_teams() -> None:
+    """Blocks that wait for each other: a video that is long enough for it, beside one that is not."""
+    layout = Layout(((90, 100), (2, 700)))
+    tokens, scores = layout.tokens(16, torch.bfloat16), layout.scores(0)
+    packed = layout.cu_seqlens, int32(30, 5), 35
+    for selection in ("topk", "systematic"):
+        arguments = scores, *packed, selection
+        assert_agree("select", (score_ext.select(*moved(arguments)),), (score_ext.select(*arguments),))
+    arguments = scores, *packed[:2], 2, int64(1), 35
+    assert_agree("gumbel_topk", score_ext.gumbel_topk(*moved(arguments)), score_ext.gumbel_topk(*arguments))
+    arguments = tokens, *packed, True, scores.exp()
+    assert_agree("divprune", (score_ext.divprune(*moved(arguments)),), (score_ext.divprune(*arguments),))
+
+
 def run_wrong_values() -> None:
     tokens, scores = torch.randn(1000, 64, generator=generator(0)), torch.randn(1000, generator=generator(1))
     on_gpu, seed = moved((tokens, scores)), moved(int64(1))
@@ -54,6 +68,7 @@ def run_wrong_values() -> None:
         score_ext.plackett_luce_log_prob(on_gpu[1], *packed, order)
         torch.ops.score.plackett_luce_log_prob_backward(moved(torch.ones(2, 3)), on_gpu[1], *packed, order)
         score_ext.sample_bernoulli(on_gpu[1], packed[0], 2, seed)
+        score_ext.divprune(on_gpu[0], *packed, 20)
         score_ext.policy_state(on_gpu[0], packed[0], frames, None, 0, 1000, torch.float32)
     score_ext.gather(on_gpu[0], moved(int64(-1, 1000, 2**62, 5)))
 
@@ -63,6 +78,7 @@ if __name__ == "__main__":
         sys.exit("sanitize_case.py needs a GPU and the CUDA kernels")
     run_every_op()
     run_widths()
+    run_teams()
     run_wrong_values()
     torch.cuda.synchronize()
     print("sanitize_case.py: every op ran")

@@ -31,7 +31,7 @@ sys.path.append(str(ptx_build.ROOT / "tools"))
 from cuda_lint import family, plain_names
 
 BARRIER = re.compile(r"\b(bar|barrier)\.(cta\.)?(warp\.)?sync\b[^;]*;")
-MOST_TESTS = 6  # for one barrier: the quickest of those that run it
+MOST_TESTS = 6  # for one barrier: the quickest of those that run it, and the one that runs it most often
 MOST_TWINS = 3  # instantiations that are tried for a barrier
 
 
@@ -92,8 +92,8 @@ def without_hash(mangled: str) -> str:
 
 
 def what_tests_run(folder: Path) -> tuple[dict[tuple[str, int], list[str]], collections.Counter[str]]:
-    """From what each test left: which tests run a line of a kernel, the quickest first; instructions by kernel."""
-    runs: dict[tuple[str, int], list[tuple[int, str]]] = collections.defaultdict(list)
+    """From what each test left: which tests to run for a line of a kernel; instructions by kernel."""
+    runs: dict[tuple[str, int], list[tuple[int, str, int]]] = collections.defaultdict(list)
     ran = collections.Counter[str]()
     for left in folder.glob("*.coverage"):
         test = left.with_suffix(".test").read_text()
@@ -103,8 +103,12 @@ def what_tests_run(folder: Path) -> tuple[dict[tuple[str, int], list[str]], coll
             kernel, line = place.rsplit(":", 1)
             ran[kernel] += int(count)
             if int(count) > 0:
-                runs[kernel, int(line)].append((total, test))
-    tests = collections.defaultdict(list, {site: [name for _, name in sorted(some)] for site, some in runs.items()})
+                runs[kernel, int(line)].append((total, test, int(count)))
+    tests = collections.defaultdict(list)
+    for site, some in runs.items():
+        quickest = [test for _, test, _ in sorted(some)[:MOST_TESTS]]
+        often = max(some, key=lambda run: run[2])[1]
+        tests[site] = quickest if often in quickest else [*quickest, often]
     return tests, ran
 
 
@@ -146,7 +150,7 @@ def main(wanted: list[str], expression: str) -> int:
         tests, ran = what_tests_run(folder)
         missed, unmissed, never_run = 0, [], []
         for twins in same_barriers(sites, ran, wanted):
-            run = [(twin, tests[twin.kernel, twin.line][:MOST_TESTS]) for twin in twins]
+            run = [(twin, tests[twin.kernel, twin.line]) for twin in twins]
             run = [(twin, names) for twin, names in run if names]
             if not run:
                 never_run.append(twins[0])
