@@ -112,20 +112,18 @@ def asked_by_accelerate() -> bool:
     Raises:
         ScoreError: a configuration that cannot be followed.
     """
+    from accelerate.utils import parse_flag_from_env  # type: ignore[import-untyped]
+
     for name, other in (("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM")):
-        if _is_set(f"ACCELERATE_USE_{name}"):
+        if parse_flag_from_env(f"ACCELERATE_USE_{name}"):
             raise ScoreError(
                 f"accelerate is configured with {other}, which cannot share out the frozen model: take FSDP (version 2)"
             )
-    if not _is_set("ACCELERATE_USE_FSDP"):
+    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return False
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
         raise ScoreError(f"accelerate's fsdp_version must be 2, got {version}")
-    if _is_set("FSDP_OFFLOAD_PARAMS"):
+    if parse_flag_from_env("FSDP_OFFLOAD_PARAMS"):
         raise ScoreError("accelerate's fsdp_offload_params must be false: the frozen model's parts stay on the devices")
     del os.environ["ACCELERATE_USE_FSDP"]
     return True
-
-
-def _is_set(name: str) -> bool:
-    return os.environ.get(name, "false").lower() in ("true", "1", "yes")

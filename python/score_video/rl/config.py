@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import Any
@@ -215,7 +214,9 @@ class ScoreConfig(TrainingArguments):
         for name in ("deepspeed", "fsdp"):
             if getattr(self, name):
                 raise ScoreError(f"{name} is not for policies: {_SMALL}")
-        if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":  # accelerate launch
+        from accelerate.utils import parse_flag_from_env  # type: ignore[import-untyped]
+
+        if parse_flag_from_env("ACCELERATE_USE_FSDP"):  # accelerate launch
             raise ScoreError(f"accelerate's FSDP is not for policies: {_SMALL}")
 
     def _check_reporters(self) -> None:
