@@ -2,11 +2,13 @@
 
     git worktree add ../old 0ef8826   # 0.1.0, before the kernels of 0.2
     pip install --no-build-isolation --no-deps --target ../old/site ../old
-    for round in 1 2 3; do
-      PYTHONSAFEPATH=1 PYTHONPATH=../old/site python bench/residual_policy.py
+    packages=$(python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+    for round in 1 2 3 4 5; do
+      PYTHONSAFEPATH=1 PYTHONPATH=../old/site:$packages python -S bench/residual_policy.py
       PYTHONSAFEPATH=1 python bench/residual_policy.py
     done
 
+With -S an editable install of today's version does not go before the old one; each line says which version it is of.
 Prints the median, which is a figure only on a machine that does nothing else.
 """
 

@@ -61,21 +61,23 @@ SHORT_OF_GOALS = """## What falls short of its goal
 
 Goals were set for the AMD EPYC before the work on them.
 
-- **The policy over tokens**, goal half of what 0.1 took: 1,960 tokens of 3,584, one thread, float32 weights, 25.4 ms
-  where 0.1 took 39.6 to 41.7, 1.6x (`score_ext.policy_logits` of both versions in turn, on 2026-11-26;
-  `bench/residual_policy.py` has the commands). Its products alone need 18.2 ms at the processor's peak of
-  multiply-adds, so half would leave 2 ms for reading and normalising the tokens. Tried and kept: LayerNorm taken of the
-  products, so that no state is in memory; tokens fetched while the slice before is multiplied; the sums in four
-  registers; no products where there is no residual. With bfloat16 weights it is 26 ms where 0.1 took 189.
+- **The policy over tokens**, goal half of what 0.1 took: 1,960 tokens of 3,584, one thread, float32 weights, 25.5 to
+  26.8 ms where 0.1 took 40.3 to 48.2, 1.6x (five rounds of both in turn, by the commands in
+  `bench/residual_policy.py`). Its products alone would take longer than all of it at the speed of torch's square
+  product (tables of policy_logits above). Tried and kept: LayerNorm taken of the products, so that no state is in
+  memory; tokens fetched while the slice before is multiplied; the sums in four registers; no products where there is no
+  residual. With bfloat16 weights it is 26.0 to 27.6 ms where 0.1 took 193 to 197.
 - **relative_logits at 8,192 x 512**, goal 1.15x of the state alone: see its table above. The products are as much of so
-  narrow a state's time that the speed of a square product already makes it 1.28x, and the peak of multiply-adds 1.19x.
-  Tried and kept: the tiles of policy_logits, which take two thirds of what torch's products and GELU did. At 40,000 x
-  3,584 the goal is reached.
-- **relative_state on two threads at 8,192 x 512**, goal 1.8x: see above; a copy of as many bytes gains less there.
-- **`score compress`** of a clip of ten seconds, 32 frames, defaults, goal 2.5 s of wall time on two quiet cores: 2.75
-  to 3.1 s (`time score compress CLIP --frames 32 --out kept`). `import torch` is 1.5 s of it; its last lines say what
-  the rest is. Tried and kept: no garbage collections over what torch's import makes, one encoding for each frame of the
-  overlay, the sheet and the video drawn side by side."""
+  narrow a state's time that the speed of a square product already makes it 1.28x. Tried and kept: the tiles of
+  policy_logits in place of torch's products and GELU. At 40,000 x 3,584 the goal is reached.
+- **relative_state on two threads at 8,192 x 512**, goal 1.8x: see above, where copies gain 1.4x.
+- **surprise in float32**, goal no further from its floor than on the Xeon: see its table above. In
+  bfloat16 it is nearer than the Xeon is. Not mended, and why is not known.
+- **`score compress`** of a clip of ten seconds, 32 frames, defaults, goal 2.5 s of wall time on two quiet cores: 3.3 to
+  3.8 s in six runs, 2.9 to 3.4 in five earlier that day (`time score compress CLIP --frames 32 --out kept`). Loading
+  torch and the policy is 1.5 to 2.2 s of it, as the last lines of each run say. Tried and kept: no garbage collections
+  over what torch's import makes, one encoding for each frame of the overlay, the sheet and the video drawn side by
+  side."""
 
 
 def label(name: str) -> str:
