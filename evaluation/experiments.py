@@ -28,6 +28,10 @@ SAME_WHEN_COUNTED = {
 """Strategies (and whether they divide) that are another one by definition where the policy chooses the count."""
 
 
+SELECTIONS = ("diverse", "systematic", "topk")
+"""By which logits and scores are tested; the first is what a policy is deployed with."""
+
+
 def load_recipe(world: str = "miniature", quick: bool = False) -> Recipe:
     """What is run in a world, "miniature" or "composite"; ``quick``: everything once and tiny."""
     text = Path(__file__).with_name(f"{world}.yaml").read_text(encoding="utf-8")
@@ -79,7 +83,7 @@ class Plan:
                 own_rule = name == "oracle" or (name != "pretrained" and isinstance(find_method(name), IndexMethod))
                 how = {
                     "method": name,
-                    "selections": [None] if own_rule else group.get("selections", ["topk", "systematic"]),
+                    "selections": [None] if own_rule else group.get("selections", list(SELECTIONS)),
                     "seeds": self.recipe["seeds"] if name == "random" else [0],
                     "retentions": self.recipe["retentions"],
                 }
@@ -114,7 +118,7 @@ class Plan:
         """Policies of every arm and seed."""
         few, tests = group.get("few", False), [test for _, test in self._tests(group)]
         retentions = group.get("retentions", self.recipe["few_retentions" if few else "retentions"])
-        selections = group.get("selections", ["systematic"] if few else ["systematic", "topk"])
+        selections = group.get("selections", list(SELECTIONS[:1] if few else SELECTIONS))
         for (tags, arm), seed in product(_arms(group), group.get("seeds", self.recipe["seeds"])):
             how: dict[str, Any] = {"training": self._training(group, arm, seed), "retentions": retentions}
             if group["jobs"] == "policy":

@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from evaluation.experiments import SELECTIONS
 from evaluation.figures import draw_figures
 from evaluation.jobs import Code
 from evaluation.results import LEAST_TOKENS, MOST_RATIO, Results, gains
@@ -85,6 +86,7 @@ _TEMPLATES.globals.update(
     COMPOSITE_TASKS=COMPOSITE_TASKS,
     LEAST_TOKENS=LEAST_TOKENS,
     MOST_RATIO=MOST_RATIO,
+    SELECTIONS=SELECTIONS,
     ScoreConfig=ScoreConfig,
 )
 

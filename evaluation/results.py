@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.experiments import Plan, advantage_of
+from evaluation.experiments import SELECTIONS, Plan, advantage_of
 from evaluation.statistics import unpack
 from score_video.miniature.world import TASKS
 from score_video.statistics import Answers, Difference, Marks, Needed
@@ -81,7 +81,7 @@ class Results:
         return self._answers(every.head(1), split, reader)
 
     def policy(
-        self, experiment: str, split: str, selection: str = "systematic", reader: str = "shipped", **tags: str
+        self, experiment: str, split: str, selection: str = SELECTIONS[0], reader: str = "shipped", **tags: str
     ) -> Cells:
         """The policies with these tags, over their seeds."""
         wanted = {"experiment": experiment, "function": "policy", "selection": selection, **tags}
@@ -102,8 +102,8 @@ class Results:
         return dict(sorted(series.items(), key=lambda one: -one[1][at].accuracy))
 
     def series(self, split: str) -> dict[str, Cells]:
-        """Everything tested on a split: the policy by both selections, methods without training, the oracle."""
-        by = {f"**{self.main}, {by}**": self.policy("policy", split, by) for by in ("systematic", "topk")}
+        """Everything tested on a split: the policy by every selection, methods without training, the oracle."""
+        by = {f"**{self.main}, {by}**": self.policy("policy", split, by) for by in SELECTIONS}
         return by | self.methods(split) | self.methods(split, oracle=True)
 
     def best_method(

@@ -59,8 +59,8 @@ Retention = Annotated[
 Selection = Annotated[
     str | None,
     typer.Option(
-        help="How logits or a score pick: systematic, topk or diverse. "
-        "[default: systematic for a policy, topk for a score]",
+        help="How logits or a score pick: diverse, systematic or topk. "
+        "[default: diverse for a policy, topk for a score]",
         callback=_text,
     ),
 ]

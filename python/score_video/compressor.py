@@ -76,10 +76,10 @@ class Compressor:
             nothing it is :func:`score_video.policy.pretrained_policy`, for tokens of any vision tower.
         retention: the fraction of tokens kept, in (0, 1], exactly ``keep_count`` of each video; or
             :class:`AdaptiveRetention`, which needs a policy.
-        selection: how logits or scores pick: "systematic" and "topk" of :func:`score_ext.select`, or "diverse"
-            (:mod:`score_video.diverse`), which looks at the tokens too and takes as many passes over them as it keeps.
-            None: "systematic" for a policy, "topk" for a score (what did better for each, docs/results.md), nothing for
-            a method that selects by a rule of its own.
+        selection: how logits or scores pick: "diverse" (:mod:`score_video.diverse`), which looks at the tokens too, so
+            that none is kept twice; or "systematic" and "topk" of :func:`score_ext.select`, which do not, and are
+            quicker. None: "diverse" for a policy, "topk" for a score, nothing for a method that selects by a rule of
+            its own.
         before_tower: another compressor, which chooses from small pictures of the tokens what the vision tower sees, so
             that the tower does only that; this one then chooses among what is left (docs/before_the_tower.md). None:
             the tower sees everything. Its retention is a fraction, and at least this one's, which has to be one too.
@@ -167,7 +167,7 @@ class Compressor:
     def selection_used(self) -> AnySelection | None:
         """``selection``, or what it stands for where that is None; None for a method that selects by its own rule."""
         if isinstance(self.method, SurprisePolicy):
-            return self.selection or "systematic"
+            return self.selection or "diverse"
         return None if self._selects else self.selection or "topk"
 
     @property
@@ -248,18 +248,29 @@ class Compressor:
             counts = [min(count, left) for count, left in zip(counts, seen.kept.keep.tolist(), strict=True)]
         kept = torch.tensor(counts, dtype=torch.int32, device="cpu").to(videos.tokens.device, non_blocking=True)
         left = videos if seen is None else only(videos, seen.kept)
-        how = self.selection_used
         if isinstance(rule, IndexMethod):
             index = rule.index(left.tokens, left.cu_seqlens, left.tokens_per_frame, kept)
         else:
             scores = self._scores(videos, kept) if logits is None else logits
             scores = scores if seen is None else scores[seen.kept.index]
-            if how == "diverse":
-                weight = method.config.distance_weight if isinstance(method, SurprisePolicy) else diverse.WEIGHT
-                index = diverse.select(left, scores, counts, weight)
-            else:
-                index = score_ext.select(scores, left.cu_seqlens, kept, sum(counts), how or "topk")
+            index = self.pick(left, scores, counts)
         return Selection(index if seen is None else seen.kept.index[index], kept)
+
+    def pick(self, videos: PackedVideos, scores: Tensor, keep: Sequence[int]) -> Tensor:
+        """int64 [K], ascending: the rows that the selection picks by logits, or by scores that are there already.
+
+        Args:
+            videos: B videos of L tokens.
+            scores: float32 [L], a policy's :meth:`logits`, or a method's scores (for "systematic" and "diverse" their
+                logarithms).
+            keep: B counts, 0 to each video's length.
+        """
+        if self.selection_used == "diverse":
+            policy = self.method if isinstance(self.method, SurprisePolicy) else None
+            weight = diverse.WEIGHT if policy is None else policy.config.distance_weight
+            return diverse.select(videos, scores, keep, weight)
+        budgets = torch.tensor(keep, dtype=torch.int32, device="cpu").to(scores.device, non_blocking=True)
+        return score_ext.select(scores, videos.cu_seqlens, budgets, sum(keep), self.selection_used or "topk")
 
     def _scores(self, videos: PackedVideos, kept: Tensor) -> Tensor:
         """float32 [L], what the selection goes by, of a method that is no policy and does not select by itself."""

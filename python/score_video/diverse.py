@@ -5,8 +5,13 @@ nearest token kept so far (for the first: to the mean direction of its video). W
 (arXiv 2503.02175); with logits it is maximal marginal relevance (Carbonell and Goldstein 1998) in products. A policy
 that scores each token by itself keeps the same thing sixteen times, or misses what is seen once: here it need not.
 
+Each token is compared with those that are kept, so a video is cut into windows of at most :data:`WINDOW` tokens, as
+equal as can be, which are selected one by one: the work then grows with the tokens and not with their square, and
+windows are selected side by side. A window keeps as many as systematic selection would take there. On a real tower
+windows of half a video read no worse than the whole (docs/method.md).
+
 What is selected comes from :func:`score_ext.divprune`, whose weights are exp(l_i / w); what is sampled is drawn in
-torch, because each draw of each sample wants random numbers of its own.
+torch, from the whole video, because each draw of each sample wants random numbers of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +31,9 @@ from score_video.packed import PackedVideos
 WEIGHT = 2.0
 """w, where a policy's config says nothing else (``distance_weight``), and while it is trained; our choice."""
 
+WINDOW = 1024
+"""The most tokens that are compared with each other; our choice."""
+
 _SPAN = 25.0
 """A finite logit further below the largest of its video than so much times w counts as so far below it; +inf and -inf
 count as so much more than the largest, and less than the least, which is more than distances between float32 tokens can
@@ -36,12 +44,12 @@ _FLOATS_AT_ONCE = 1 << 22  # distances that are held while probabilities are com
 
 
 def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int], weight: float = WEIGHT) -> Tensor:
-    """The rows that are kept.
+    """The rows that are kept. Does not wait for the device.
 
     Args:
         videos: B of them.
-        logits: float32 [L]. +inf comes first, -inf and NaN last, and among these distances decide; but an exact copy of
-            a kept token comes after all others, in order of rows.
+        logits: float32 [L]. +inf comes first, -inf and NaN last, and within a window distances decide among these; but
+            an exact copy of a kept token comes after all others of its window, in order of rows.
         keep: B counts, 0 to each video's length.
         weight: of the distance's logarithm beside a logit, above 0.
 
@@ -49,12 +57,15 @@ def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int], weight: fl
         int64 [K], ascending.
 
     Raises:
-        ScoreError: a count exceeds its video.
+        ValueError: a count exceeds its video, where the videos are on the CPU.
     """
-    _budgeted(videos, keep)
-    budgets = torch.tensor(keep, dtype=torch.int32, device=logits.device)
+    total = sum(keep)
+    budgets = torch.tensor(keep, dtype=torch.int32, device="cpu").to(logits.device, non_blocking=True)
+    spread = score_ext.select(logits, videos.cu_seqlens, budgets, total, "systematic")
+    ends = _windows(videos)
+    of_windows = torch.searchsorted(spread, ends).diff().int()
     weights = (_relative(logits, videos, weight) / weight).exp()
-    return score_ext.divprune(videos.tokens, videos.cu_seqlens, budgets, sum(keep), weights=weights)
+    return score_ext.divprune(videos.tokens, ends.int(), of_windows, total, weights=weights)
 
 
 def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: int, seeds: Sequence[int]) -> Tensor:
@@ -151,6 +162,20 @@ def _probabilities(tokens: Tensor, weights: Tensor, rows: Tensor) -> Iterator[tu
         worth = weights * _preference(nearest) * (nearest >= 0)
         yield worth / worth.sum(2, keepdim=True), taken
         before = after[-1:]
+
+
+def _windows(videos: PackedVideos) -> Tensor:
+    """int64 [n + 1], ``cu_seqlens`` of the windows of all videos, and of empty ones after the last.
+
+    How many there are is known to the device alone where the lengths are there, so n is the most it can be.
+    """
+    count = videos.lengths.add(WINDOW - 1).div(WINDOW, rounding_mode="floor")  # windows of each video, int32 [B]
+    last = count.cumsum(0)
+    windows = torch.arange(len(videos.tokens) // WINDOW + videos.num_videos, device=last.device)
+    video = torch.searchsorted(last, windows, right=True).clamp(max=videos.num_videos - 1)
+    place = torch.minimum(windows - (last - count)[video], count[video])
+    begins = videos.cu_seqlens[video] + place * videos.lengths[video] // count[video].clamp(min=1)
+    return torch.cat([begins, videos.cu_seqlens[-1:].long()])
 
 
 def _directions(tokens: Tensor) -> tuple[Tensor, Tensor]:

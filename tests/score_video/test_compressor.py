@@ -89,7 +89,8 @@ def test_picks_by_the_law(law: Any) -> None:
 @pytest.mark.parametrize(
     ("compressor", "law"),
     [
-        (Compressor(), "systematic"),
+        (Compressor(), "diverse"),
+        (Compressor(selection="systematic"), "systematic"),
         (Compressor(selection="topk"), "topk"),
         (Compressor("norm"), "topk"),
         (Compressor("norm", selection="systematic"), "systematic"),
@@ -103,10 +104,10 @@ def test_selection_used(compressor: Compressor, law: str | None) -> None:
 @pytest.mark.parametrize("kind", ["policy", *(name for name, m in METHODS.items() if isinstance(m, ScoreMethod))])
 def test_law_by_default(kind: str) -> None:
     videos = random_videos()
-    laws: tuple[Any, ...] = (None, "systematic", "topk")
-    default, systematic, topk = (make(kind, retention=0.3, selection=law).select(videos).index for law in laws)
-    assert torch.equal(default, systematic if kind == "policy" else topk)
-    assert not torch.equal(systematic, topk)
+    laws: tuple[Any, ...] = (None, "diverse", "systematic", "topk")
+    default, diverse, systematic, topk = (make(kind, retention=0.3, selection=law).select(videos).index for law in laws)
+    assert torch.equal(default, diverse if kind == "policy" else topk)
+    assert not torch.equal(systematic, topk) and not torch.equal(systematic, diverse)
 
 
 @pytest.mark.parametrize("width", [1, 6, 40])

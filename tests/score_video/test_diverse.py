@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import score_ext
 from score_video import Compressor, diverse
 from score_video.errors import ScoreError
 from score_video.methods import find_method
@@ -55,6 +57,34 @@ def test_keeps_what_the_rule_says(seed: int, frames: list[int], share: float, we
         for begin, end, count in zip(ends[:-1], ends[1:], keep, strict=True)
         for row in written_out(videos.tokens[begin:end], logits[begin:end], count, weight)
     ]
+    assert index.tolist() == wanted
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.integers(0, 9), min_size=1, max_size=4),
+    st.floats(0, 1),
+    st.sampled_from([1, 5, 7, 18, 1000]),
+)
+def test_long_videos_are_selected_by_windows(seed: int, frames: list[int], share: float, most: int) -> None:
+    """Windows of a video have at most so many tokens, are as equal as can be, and are selected each by itself."""
+    videos = videos_of(*frames, seed=seed)
+    logits = 3 * torch.randn(len(videos.tokens), generator=torch.Generator().manual_seed(seed + 1))
+    keep = [round(share * length) for length in videos.lengths.tolist()]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(diverse, "WINDOW", most)
+        index = diverse.select(videos, logits, keep, 8.0)
+    budgets = torch.tensor(keep, dtype=torch.int32)
+    spread = score_ext.select(logits, videos.cu_seqlens, budgets, selection="systematic").tolist()
+    wanted = []
+    for begin, end in itertools.pairwise(videos.cu_seqlens.tolist()):
+        count = -(-(end - begin) // most)
+        ends = [begin + number * (end - begin) // count for number in range(count + 1)] if count else []
+        for first, last in itertools.pairwise(ends):
+            assert last - first <= most
+            own = sum(first <= row < last for row in spread)
+            wanted += [first + row for row in written_out(videos.tokens[first:last], logits[first:last], own, 8.0)]
     assert index.tolist() == wanted
 
 
@@ -133,11 +163,11 @@ def test_infinite_and_missing_logits(weight: float) -> None:
 
 def test_a_budget_beyond_a_video() -> None:
     videos = videos_of(2)
-    with pytest.raises(ScoreError, match=r"keep must be at most each video's length, \[12\], got \[13\]"):
+    with pytest.raises(ValueError, match=r"keep must be 0 .. 12 for video 0 of so many tokens, got 13"):
         diverse.select(videos, torch.zeros(12), [13])
-    with pytest.raises(ScoreError, match="keep must be at most"):
+    with pytest.raises(ScoreError, match=r"keep must be at most each video's length, \[12\], got \[13\]"):
         diverse.sample(videos, torch.zeros(12), [13], 2, [0])
-    with pytest.raises(ScoreError, match="keep must be at most"):
+    with pytest.raises(ValueError, match="keep must be 0 .. 12 for video 0"):
         Compressor("surprise-l2", selection="diverse").select(videos, keep=[13])
 
 

@@ -84,7 +84,7 @@ def test_from_training_to_serving(
     assert main(["eval", "--policy", "run", "--split", "plain", "--videos", "4", "--json", "eval.json"]) == 0
     assert "the policy run" in json.loads(Path("eval.json").read_text())["evaluated"]
     compressor = Compressor.from_pretrained("run")
-    assert (compressor.retention, compressor.selection_used) == (0.2, "systematic")
+    assert (compressor.retention, compressor.selection_used) == (0.2, "diverse")
     assert Compressor.from_pretrained("run/checkpoint-2", retention=0.5).retention == 0.5
     clip = str(write_video(tmp_path / "clip.mp4", 8))
     assert main(["compress", clip, "--policy", "run", "--out", "kept"]) == 0

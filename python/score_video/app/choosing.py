@@ -14,7 +14,6 @@ from torch import Tensor
 
 import score_ext
 from score_ext.budget import keep_count
-from score_video import diverse
 from score_video.commands.options import Chosen
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
@@ -127,11 +126,7 @@ class Chooser:
         return compressor.select(self._videos, self._question).index
 
     def _select(self, scores: Tensor, retention: float, compressor: Compressor) -> Tensor:
-        keep, count = self._keep(retention)
-        how = compressor.selection_used or "topk"
-        if how == "diverse":
-            return diverse.select(self._videos, scores, [count])
-        return score_ext.select(scores, self._videos.cu_seqlens, keep, count, how)
+        return compressor.pick(self._videos, scores, [self._count(retention)])
 
     def _select_by_frame(self, scores: Tensor, uniqueness: list[float], count: int) -> Tensor:
         budgets = frame_budgets(uniqueness, self._per_frame, count)

@@ -83,7 +83,7 @@ class ScoreConfig(TrainingArguments):
     loss_type: str = _setting(
         "sum", "A sample's log-probabilities are added up (sum), or their mean over its decisions is taken (mean)."
     )
-    selection: str = _setting("systematic", f"How the trained policy's logits choose tokens: {', '.join(SELECTIONS)}.")
+    selection: str = _setting("diverse", f"How the trained policy's logits choose tokens: {', '.join(SELECTIONS)}.")
     stages: list[dict[str, Any]] | None = field(
         default=None,
         metadata={

@@ -127,8 +127,8 @@ def test_what_decides_is_in_the_summary(clip: Path) -> None:
         SurprisePolicy(SurprisePolicyConfig(**config)).save_pretrained(name)
     Compressor("norm", 0.5, "systematic").save_pretrained("saved")
     said = [
-        ([], PRETRAINED_NAME, "systematic", 0.1),
-        (["--policy", "any"], "any", "systematic", 0.1),
+        ([], PRETRAINED_NAME, "diverse", 0.1),
+        (["--policy", "any"], "any", "diverse", 0.1),
         (["--policy", "patches", "--selection", "topk", "--retention", "0.2"], "patches", "topk", 0.2),
         (["--policy", "saved"], "saved", "systematic", 0.5),
         (["--method", "evs"], "evs", "topk", 0.1),

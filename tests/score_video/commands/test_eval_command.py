@@ -84,13 +84,13 @@ def test_table_and_json_agree(capfd: pytest.CaptureFixture[str]) -> None:
     assert "quadrant" in printed and "order" in printed
 
 
-def test_a_policy_is_scored_by_systematic_selection(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_policy_is_scored_by_the_selection_that_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     folder = policy()
     given = ("--split", "plain", "--videos", 12, "--retention", 0.3)
-    for law, expected in ((None, "systematic"), ("systematic", "systematic"), ("topk", "topk")):
+    for law, expected in ((None, "diverse"), ("diverse", "diverse"), ("systematic", "systematic"), ("topk", "topk")):
         assert score("--policy", folder, *given, "--json", f"{law}.json", *(("--selection", law) if law else ())) == 0
         assert json.loads(Path(f"{law}.json").read_text())["selection"] == expected
-    assert Path("None.json").read_text() == Path("systematic.json").read_text()
+    assert Path("None.json").read_text() == Path("diverse.json").read_text()
     assert "the policy policy" in capfd.readouterr().out
 
 
@@ -108,7 +108,7 @@ def test_a_policy_for_any_tower() -> None:
 def test_what_is_taken_when_nothing_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     assert score("--videos", 2, "--split", "plain") == 0
     printed = capfd.readouterr().out
-    assert "plain: the pretrained policy, systematic; 2 test videos of seed 0" in printed
+    assert "plain: the pretrained policy, diverse; 2 test videos of seed 0" in printed
     assert " 10% " in printed
     assert find_splits([], footage=False) == [name for name in SPLITS if name != "footage"]
     assert find_splits([], footage=True) == list(SPLITS)

@@ -181,7 +181,6 @@ def test_a_policy_trains_and_is_evaluated(environment: CompositeEnvironment, sam
         per_device_train_batch_size=2,
         retention=0.01,
         sampling=sampling,
-        selection="diverse" if sampling == "diverse" else "systematic",
         use_cpu=True,
         report_to=[],
         disable_tqdm=True,

@@ -14,8 +14,7 @@ def pretrained_policy() -> SurprisePolicy:
     """The policy that comes with the package, on the CPU and frozen: for visual tokens of any tower and width.
 
     Its state is "relative". It learned by RL on miniature readers with several vision towers, and was tested on towers
-    that it never saw (docs/results.md); no model of useful size was among them. Best selected by
-    "diverse" (docs/composite-results.md), for the quickest by "systematic".
+    that it never saw (docs/results.md); no model of useful size was among them.
     ``python -m score_video.miniature.train_policy READERS`` makes it.
     """
     return SurprisePolicy.from_pretrained(PRETRAINED).requires_grad_(False)
