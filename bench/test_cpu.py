@@ -218,7 +218,7 @@ def test_compress_ours(timed: Callable[..., None], tokens: Tensor) -> None:
 
 
 def test_compress_default_policy(timed: Callable[..., None], tokens: Tensor) -> None:
-    """What people run: the policy of the package, systematic selection, and the rows."""
+    """What people run: the policy of the package, its selection, and the rows."""
     compressor = Compressor()
     videos = PackedVideos.from_frames([tokens.view(FRAMES, 14, PER_FRAME // 14, WIDTH)])
     timed(

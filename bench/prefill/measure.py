@@ -23,9 +23,9 @@ from score_video.policy import SurprisePolicy, SurprisePolicyConfig, pretrained_
 
 Record = dict[str, Any]
 
-POLICY = "policy"
+POLICY, SYSTEMATIC = "policy", "policy, systematic"
 RESIDUAL, RESIDUAL_BFLOAT16 = "residual policy", "residual policy, bfloat16"
-METHODS = (POLICY, RESIDUAL, RESIDUAL_BFLOAT16, *(baseline.name for baseline in BASELINES))
+METHODS = (POLICY, SYSTEMATIC, RESIDUAL, RESIDUAL_BFLOAT16, *(baseline.name for baseline in BASELINES))
 COMPILED = ", compiled"
 SEED = 0
 OUT_OF_MEMORY = "out of memory"
@@ -160,6 +160,7 @@ class Bench:
             residual = SurprisePolicy(SurprisePolicyConfig(token_width=geometry.width)).to(self._device)
             self._policies = {
                 POLICY: pretrained_policy(),
+                SYSTEMATIC: pretrained_policy(),
                 RESIDUAL: residual,
                 RESIDUAL_BFLOAT16: deepcopy(residual).to(torch.bfloat16),
             }
@@ -180,7 +181,8 @@ class Bench:
         videos = workload.encoded.visuals.videos
         assert job.method is not None and job.retention is not None
         if job.method in self._policies:
-            compressor = Compressor(self._policies[job.method], job.retention)
+            selection = "systematic" if job.method == SYSTEMATIC else None
+            compressor = Compressor(self._policies[job.method], job.retention, selection)
             return lambda: compressor.select(videos)
         baseline = next(one for one in BASELINES if one.name == job.method.removesuffix(COMPILED))
         scores = self._compiled_scores(baseline) if job.compiled else baseline.scores

@@ -26,8 +26,9 @@ dtype bfloat16. Decoding the video is not in these times.
   the same with and without compression, {VISION_REPEATS} repeats after one warm-up.
 - **compress**: the policy's logits for every token, selection, gathering, and rewriting the prompt
   (`Compressor.select`, `EncodedInputs.compress`). The policy is the one that comes with the package, which is what
-  runs by default; its state is the same for any tower. The second table of each model has one over the tokens
-  themselves too, of two hidden layers of 64 and random weights, in float32 and in bfloat16.
+  runs by default; its state is the same for any tower. The second table of each model has it with selection systematic
+  too, where that is not the default, and one over the tokens themselves, of two hidden layers of 64 and random weights,
+  in float32 and in bfloat16.
 - **prefill**: from features and ids to the logits of the first token, the cache filled. Both sides run the stock model
   with `sdpa`, on a GPU in the fastest of torch's attention kernels for the prompt's length; neither is compiled.
 - **first token**: vision, the stock model's position ids, compress and prefill together.
@@ -98,17 +99,19 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def methods(results: Results, geometry: Geometry) -> list[str]:
     """The methods' own times, and the prefill's speed-up with each."""
+    measured = list(rows(results, geometry))
+    shown = [method for method in METHODS if any(method in row.compress for row in measured)]
     head = (
         "visual tokens", "kept", "policy's select alone, ms",
-        *(f"{method}, ms" for method in METHODS), *(f"speed-up, {method}" for method in METHODS),
+        *(f"{method}, ms" for method in shown), *(f"speed-up, {method}" for method in shown),
     )  # fmt: skip
     lines = [
         (
             _count(_tokens(row)), f"{row.retention:.0%}", _milliseconds(row.select),
-            *(_milliseconds(row.compress.get(method)) for method in METHODS),
-            *(_times(row.speed_up(method)) for method in METHODS),
+            *(_milliseconds(row.compress.get(method)) for method in shown),
+            *(_times(row.speed_up(method)) for method in shown),
         )
-        for row in rows(results, geometry)
+        for row in measured
         if row.retention < 1
     ]  # fmt: skip
     return _table(head, lines)
@@ -142,6 +145,7 @@ def _machine(results: Results) -> str:
     return (
         f"{gpu}{run['cpu']}, {run['cores']} cores, {run['threads']} of torch's threads; {run['date']}; {versions}; "
         f"seed {run['seed']}; {run['repeats']} repeats after {run['warmups']} warm-ups. "
+        f"Policies selected by {run.get('selection', 'systematic')}, the default then. "
         f"The machine's load while it ran: {min(loads):.1f} to {max(loads):.1f}{busy}."
     )
 

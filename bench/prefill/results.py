@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bench.prefill.measure import SEED, Recipe, Record
+from score_video.compressor import Compressor
 from score_video.files import output_file
 from score_video.provenance import circumstances, commit_of, uncommitted
 
@@ -52,6 +53,7 @@ def describe_run(recipe: Recipe, device: torch.device) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         run |= {"gpu": properties.name, "gpu_bytes": properties.total_memory, "cuda": torch.version.cuda}
     return run | {
+        "selection": Compressor().selection_used,
         "geometries": [geometry.name for geometry in recipe.geometries],
         "retentions": list(recipe.retentions),
         "warmups": recipe.warmups,
