@@ -5,10 +5,11 @@ nearest token kept so far (for the first: to the mean direction of its video). W
 (arXiv 2503.02175); with logits it is maximal marginal relevance (Carbonell and Goldstein 1998) in products. A policy
 that scores each token by itself keeps the same thing sixteen times, or misses what is seen once: here it need not.
 
-Each token is compared with those that are kept, so a video is cut into windows of at most :data:`WINDOW` tokens, as
-equal as can be, which are selected one by one: the work then grows with the tokens and not with their square, and
-windows are selected side by side. A window keeps as many as systematic selection would take there. On a real tower
-windows of half a video read no worse than the whole (docs/method.md).
+Each token is compared with those that are kept, so a long video is cut into windows, as equal as can be, which are
+selected one by one: the work then grows with the tokens and not with their square, and windows are selected side by
+side. There are so many that they have :data:`WINDOW` tokens at most, but no more than that they keep :data:`LEAST` each
+on average; a window keeps as many as systematic selection would take there. What windows cost in accuracy is in
+docs/composite.md.
 
 What is selected comes from :func:`score_ext.divprune`, whose weights are exp(l_i / w); what is sampled is drawn in
 torch, from the whole video, because each draw of each sample wants random numbers of its own.
@@ -31,8 +32,8 @@ from score_video.packed import PackedVideos
 WEIGHT = 2.0
 """w, where a policy's config says nothing else (``distance_weight``), and while it is trained; our choice."""
 
-WINDOW = 1024
-"""The most tokens that are compared with each other; our choice."""
+WINDOW, LEAST = 1024, 32
+"""Tokens of a window, at most, where it keeps so many of them at least; our choice."""
 
 _SPAN = 25.0
 """A finite logit further below the largest of its video than so much times w counts as so far below it; +inf and -inf
@@ -62,7 +63,7 @@ def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int], weight: fl
     total = sum(keep)
     budgets = torch.tensor(keep, dtype=torch.int32, device="cpu").to(logits.device, non_blocking=True)
     spread = score_ext.select(logits, videos.cu_seqlens, budgets, total, "systematic")
-    ends = _windows(videos)
+    ends = _windows(videos, budgets)
     of_windows = torch.searchsorted(spread, ends).diff().int()
     weights = (_relative(logits, videos, weight) / weight).exp()
     return score_ext.divprune(videos.tokens, ends.int(), of_windows, total, weights=weights)
@@ -164,12 +165,17 @@ def _probabilities(tokens: Tensor, weights: Tensor, rows: Tensor) -> Iterator[tu
         before = after[-1:]
 
 
-def _windows(videos: PackedVideos) -> Tensor:
+def _windows(videos: PackedVideos, keep: Tensor) -> Tensor:
     """int64 [n + 1], ``cu_seqlens`` of the windows of all videos, and of empty ones after the last.
 
     How many there are is known to the device alone where the lengths are there, so n is the most it can be.
+
+    Args:
+        videos: B of them.
+        keep: int32 [B].
     """
-    count = videos.lengths.add(WINDOW - 1).div(WINDOW, rounding_mode="floor")  # windows of each video, int32 [B]
+    # windows of each video, int32 [B]
+    count = torch.minimum((videos.lengths + WINDOW - 1) // WINDOW, (keep // LEAST).clamp(min=1))
     last = count.cumsum(0)
     windows = torch.arange(len(videos.tokens) // WINDOW + videos.num_videos, device=last.device)
     video = torch.searchsorted(last, windows, right=True).clamp(max=videos.num_videos - 1)

@@ -65,24 +65,27 @@ def test_keeps_what_the_rule_says(seed: int, frames: list[int], share: float, we
     st.integers(0, 10_000),
     st.lists(st.integers(0, 9), min_size=1, max_size=4),
     st.floats(0, 1),
-    st.sampled_from([1, 5, 7, 18, 1000]),
+    st.sampled_from([(1, 1), (5, 1), (7, 2), (18, 3), (18, 100), (1000, 1)]),
 )
-def test_long_videos_are_selected_by_windows(seed: int, frames: list[int], share: float, most: int) -> None:
-    """Windows of a video have at most so many tokens, are as equal as can be, and are selected each by itself."""
+def test_long_videos_are_selected_by_windows(
+    seed: int, frames: list[int], share: float, sizes: tuple[int, int]
+) -> None:
+    """Windows of a video are as equal as can be, and are selected each by itself."""
+    most, least = sizes
     videos = videos_of(*frames, seed=seed)
     logits = 3 * torch.randn(len(videos.tokens), generator=torch.Generator().manual_seed(seed + 1))
     keep = [round(share * length) for length in videos.lengths.tolist()]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(diverse, "WINDOW", most)
+        patched.setattr(diverse, "LEAST", least)
         index = diverse.select(videos, logits, keep, 8.0)
     budgets = torch.tensor(keep, dtype=torch.int32)
     spread = score_ext.select(logits, videos.cu_seqlens, budgets, selection="systematic").tolist()
     wanted = []
-    for begin, end in itertools.pairwise(videos.cu_seqlens.tolist()):
-        count = -(-(end - begin) // most)
+    for (begin, end), kept in zip(itertools.pairwise(videos.cu_seqlens.tolist()), keep, strict=True):
+        count = min(-(-(end - begin) // most), max(1, kept // least))
         ends = [begin + number * (end - begin) // count for number in range(count + 1)] if count else []
         for first, last in itertools.pairwise(ends):
-            assert last - first <= most
             own = sum(first <= row < last for row in spread)
             wanted += [first + row for row in written_out(videos.tokens[first:last], logits[first:last], own, 8.0)]
     assert index.tolist() == wanted
