@@ -1,6 +1,6 @@
 """A choice before the vision tower: what a gate keeps of a video's pixels, and what is made of the tower's output.
 
-The gate goes by small pictures of the tokens (:mod:`score_video.mllm.thumbnails`). The vision tower runs on what it
+The gate goes by small pictures of the tokens (:mod:`score_video.thumbnails`). The vision tower runs on what it
 keeps, and on a halo around that if it is asked for; what it did not see is filled in, so that policies and rules which
 look at a token's neighbours find some (docs/before_the_tower.md).
 """
@@ -34,6 +34,10 @@ class Seen:
 
     kept: Selection
     encoded: Tensor
+
+    def to(self, device: torch.device | str) -> Seen:
+        """The same on another device."""
+        return Seen(self.kept.to(device), self.encoded.to(device))
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from score_video.errors import ScoreError
+from score_video.errors import ScoreError, ScoreWarning
 from score_video.renamed import FormerNameWarning
 
 # The base of typer's errors about the command line, under whatever name the installed release has it
@@ -57,7 +57,7 @@ def exit_status(run: Callable[[], Any], name: str, less_memory: str = "") -> int
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
-        with _former_names_shown(name):
+        with _warnings_in_a_line(name):
             status = run()
     except (KeyboardInterrupt, typer.Abort):
         return 130
@@ -85,13 +85,14 @@ def one_line(text: str) -> str:
 
 
 @contextmanager
-def _former_names_shown(name: str) -> Iterator[None]:
-    """Former names of options and settings, which Python hides, are each one line on stderr, once."""
+def _warnings_in_a_line(name: str) -> Iterator[None]:
+    """Our own warnings, and former names of options and settings, which Python hides, are each one line on stderr,
+    once."""
     shown: set[str] = set()
     show = warnings.showwarning
 
     def one(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
-        if not issubclass(category, FormerNameWarning):
+        if not issubclass(category, (FormerNameWarning, ScoreWarning)):
             show(message, category, *where, **options)
         elif str(message) not in shown:
             shown.add(str(message))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from score_ext.ops import SelectionRule
 from score_video import diverse
 from score_video.before_tower import Gate, Seen, only
 from score_video.checks import check_fraction, is_integer
-from score_video.errors import ScoreError
+from score_video.errors import ScoreError, ScoreWarning
 from score_video.files import output_folder
 from score_video.methods import (
     METHODS,
@@ -465,6 +466,13 @@ def _check_gate(compressor: Compressor) -> None:
         raise ScoreError(
             f"before_tower.retention must be at least retention, {compressor.retention}, or there is not so much left "
             f"to choose from: got {gate.retention}"
+        )
+    if isinstance(compressor.method, SurprisePolicy) and not compressor.method.config.behind_gate:
+        warnings.warn(
+            "the policy was not trained behind a choice before the vision tower: what it is not shown is filled in, "
+            'which it does not know (docs/before_the_tower.md). "divprune" does not look at places',
+            ScoreWarning,
+            stacklevel=6,  # whoever made the compressor
         )
     rule = compressor._rule
     if compressor._selects and (rule is None or rule.name not in NEEDS_NO_PLACES):

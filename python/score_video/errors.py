@@ -9,3 +9,7 @@ from __future__ import annotations
 
 class ScoreError(ValueError):
     """Something that was given cannot be used: an argument, an option, a file. One line that names it and says why."""
+
+
+class ScoreWarning(UserWarning):
+    """What users ought to know and may have meant; commands show it in one line."""

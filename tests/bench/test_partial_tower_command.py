@@ -51,7 +51,7 @@ def test_patches_of_a_vit(dinov2: Path, clip: Path) -> None:
     tower = vit.tower_of(str(dinov2), 64)
     pixels = vit.pixels_of(tower, clip, 4)
     whole = tower.model(pixel_values=pixels).last_hidden_state[:, 1:].flatten(0, 1)
-    torch.testing.assert_close(vit.partial(tower, pixels, torch.arange(256)), whole)
+    torch.testing.assert_close(vit.partial_tokens(tower, pixels, torch.arange(256)), whole)
     index = (torch.rand(256, generator=torch.Generator().manual_seed(0)) < 0.3).nonzero()[:, 0]
     seen = torch.zeros(4, 65, dtype=torch.bool)
     seen[:, 0] = True
@@ -65,7 +65,7 @@ def test_patches_of_a_vit(dinov2: Path, clip: Path) -> None:
     tower.model.config._attn_implementation = "score_bench_test_masked"
     masked = tower.model(pixel_values=pixels).last_hidden_state[index // 64, index % 64 + 1]
     tower.model.config._attn_implementation = "sdpa"
-    torch.testing.assert_close(vit.partial(tower, pixels, index), masked, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(vit.partial_tokens(tower, pixels, index), masked, rtol=1e-4, atol=1e-5)
     assert (masked - whole[index]).abs().max() > 0.01
 
 

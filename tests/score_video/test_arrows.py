@@ -14,7 +14,7 @@ ROOT = Path(score_video.__file__).parent
 
 FLOORS = (
     {"checks", "command_line", "errors", "statistics", "files", "packed", "progress", "provenance", "renamed"},
-    {"before_tower", "diverse", "methods", "policy", "retention", "saved_compressor", "video"},
+    {"before_tower", "diverse", "methods", "policy", "retention", "saved_compressor", "thumbnails", "video"},
     {"compressor"},
     {"composite", "drawing", "miniature", "mllm", "rl"},
     {"app", "benchmarks", "commands", "evaluation_harness", "serving", "testing"},

@@ -99,8 +99,12 @@ def compressor_of_options(
     return Compressor.from_pretrained(policy or method or PRETRAINED, **overrides, seed=seed)
 
 
-def gate_of_option(text: str | None) -> Compressor | None:
+def gate_of_option(text: str | None, option: str = "--before-tower") -> Compressor | None:
     """What ``--before-tower NAME:RETENTION`` stands for, NAME as for ``--method`` or a saved policy; None: nothing.
+
+    Args:
+        text: what was given.
+        option: by which name, for errors.
 
     Raises:
         ScoreError, OSError: it has another form, or as :func:`compressor_of_options`.
@@ -113,7 +117,7 @@ def gate_of_option(text: str | None) -> Compressor | None:
     except ValueError:
         retention = -1.0
     if not name or not 0 < retention <= 1:
-        raise ScoreError(f"--before-tower must be NAME:RETENTION, such as surprise-l2:0.3, got {text!r}")
+        raise ScoreError(f"{option} must be NAME:RETENTION, such as surprise-l2:0.3, got {text!r}")
     if name in METHODS or ":" in name:
         return compressor_of_options(None, name, retention=retention)
     return compressor_of_options(None if name == PRETRAINED else name, None, retention=retention)

@@ -17,6 +17,7 @@ from score_video.errors import ScoreError
 from score_video.files import write_errors
 
 if TYPE_CHECKING:
+    from score_video.before_tower import Gate
     from score_video.commands.run_folder import RunFolder
     from score_video.rl.config import ScoreConfig
     from score_video.rl.curriculum import Examples
@@ -90,7 +91,7 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     from score_video.mllm.sharding import Sharding
     from score_video.mllm.torchvision_check import check_torchvision
 
-    own = ("model", "dtype", "device_map", "sharded")
+    own = ("model", "dtype", "device_map", "sharded", "before_tower", "halo")
     arguments = [name for name in _arguments(MllmEnvironment) if name not in ("model", "processor", "sharding")]
     check_keys(options, (*own, *arguments), "environment_options")
     check_keys(data, ("train", "validation"), "data")
@@ -104,6 +105,7 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
         raise ScoreError(f"environment_options: device_map is for one process alone, got {settings.world_size} of them")
     if not isinstance(sharded := options.get("sharded", False), bool):
         raise ScoreError(f"environment_options: sharded must be true or false, got {sharded!r}")
+    gate = _gate(options)
     given = {name: value for name, value in options.items() if name not in own}
     check_options(given)
     one = given.get("one_question", False)
@@ -133,8 +135,28 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     else:
         model = load_model(source, settings.device, DTYPES[dtype], device_map)
         environment = MllmEnvironment(model, processor, **given)
+    if gate is not None:
+        environment = environment.behind(gate)
     width = environment.token_width
     return TrainingSetup(environment, train, asked, width, width if one else 0)
+
+
+def _gate(options: Mapping[str, Any]) -> Gate | None:
+    """What ``before_tower``, NAME:RETENTION, and ``halo`` of ``environment_options`` stand for."""
+    from score_video.commands.options import gate_of_option
+    from score_video.compressor import Compressor
+
+    where = "environment_options: before_tower"
+    if not isinstance(text := options.get("before_tower"), str | None):
+        raise ScoreError(f"{where} must be NAME:RETENTION, got {text!r}")
+    before, halo = gate_of_option(text, where), options.get("halo", 0)
+    if before is None and not halo:
+        return None
+    # what stands behind is another thing; here it is only one that may
+    try:
+        return Compressor("uniform", before.retention if before else 1.0, before_tower=before, halo=halo).gate
+    except TypeError as error:
+        raise ScoreError(f"environment_options: {error}") from None
 
 
 def _asked(given: Any, one_question: bool, where: str) -> Examples:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from score_video import thumbnails
 from score_video.before_tower import Gate, Seen, fill_sources, filled
-from score_video.mllm import thumbnails
 from score_video.packed import Selection
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from score_video import thumbnails
 from score_video.errors import ScoreError
-from score_video.mllm import thumbnails
 from score_video.mllm.families.general import Grid, core
 from score_video.packed import PackedVideos
 
@@ -49,11 +49,11 @@ class TokenTower:
         return torch.arange(tokens, device=inputs["video_grid_thw"].device)[:, None]
 
     def thumbnails(self, model: Any, inputs: Mapping[str, Any]) -> PackedVideos:
-        """What a gate chooses from (:mod:`score_video.mllm.thumbnails`)."""
+        """What a gate chooses from (:mod:`score_video.thumbnails`)."""
         patches = _patches(self.groups(model, inputs), self.merge(model, inputs))
         pixels = inputs["pixel_values_videos"]
         return thumbnails.of_tokens(
-            pixels, model.config.vision_config, patches.to(pixels.device), self.grids(model, inputs)
+            pixels, model.config.vision_config.patch_size, patches.to(pixels.device), self.grids(model, inputs)
         )
 
     def features(self, model: Any, inputs: Mapping[str, Any], index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

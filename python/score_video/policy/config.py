@@ -43,6 +43,8 @@ class SurprisePolicyConfig:
         question_width: E of the question's embedding; 0 for a policy that does not see the question.
         distance_weight: above 0; selected by "diverse", how much the logarithm of a distance counts beside a logit
             (:mod:`score_video.diverse`). Larger for a tower that the policy never saw, where its logits are worth less.
+        behind_gate: whether it was trained behind a choice before the vision tower (docs/before_the_tower.md); a
+            training sets it.
         initial_retention: p in (0, 1); before training every token's logit is close to logit(p).
 
     Raises:
@@ -60,9 +62,10 @@ class SurprisePolicyConfig:
     question_width: int = 0
     distance_weight: float = 2.0
     initial_retention: float = 0.1
+    behind_gate: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("use_token", "use_residual", "use_position", "use_change"):
+        for name in ("use_token", "use_residual", "use_position", "use_change", "behind_gate"):
             if not isinstance(value := getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {value!r}")
         if not (self.use_token or self.use_residual or self.use_position):

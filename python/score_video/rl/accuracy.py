@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 import score_ext
+from score_video.compressor import Compressor
 from score_video.packed import PackedVideos, Selector, needs_question
 from score_video.rl import rollouts
 from score_video.rl.environment import EncodedBatch, Selection
@@ -115,11 +117,14 @@ def _of_batch(environment: ReaderEnvironment, batch: EncodedBatch, choose: Choos
 
 
 def choose_by(selector: Selector) -> Choose:
-    """What anything that selects keeps: a compressor, or an object of your own."""
+    """What anything that selects keeps: a compressor, or an object of your own; behind a gate, a compressor."""
     asks = needs_question(selector)
 
     def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
-        return selector.select(batch.videos, batch.question if asks else None, keep.tolist()).index
+        question = batch.question if asks else None
+        if batch.seen is None:
+            return selector.select(batch.videos, question, keep.tolist()).index
+        return cast(Compressor, selector).select_seen(batch.videos, batch.seen, question, keep.tolist()).index
 
     return choose
 

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from score_video.before_tower import Gate, Seen
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos, Selection
 
-__all__ = ["EncodedBatch", "Environment", "Example", "Outcome", "Selection", "UnreadableError"]
+__all__ = ["EncodedBatch", "Environment", "Example", "Outcome", "Selection", "UnreadableError", "gate_of"]
 
 Example = Mapping[str, Any]
 """One row of a dataset: a video (or where to find it), its questions and their answers; the environment's own keys."""
@@ -44,16 +45,28 @@ class EncodedBatch:
         payload: whatever the environment needs again to answer: prompts, labels, the uncompressed output.
         question: float32 [B, E], an embedding of each example's question for a policy that is conditioned on it; None
             where there is none.
+        seen: which of their tokens the vision tower has seen; the others are filled in, and never kept. None: all.
     """
 
     videos: PackedVideos
     payload: Any
     question: Tensor | None = None
+    seen: Seen | None = None
+
+    @property
+    def everything(self) -> Selection:
+        """All tokens, or all that a gate kept, as one choice for each video: keep [1, B]."""
+        if self.seen is not None:
+            return Selection(self.seen.kept.index, self.seen.kept.keep[None])
+        device = self.videos.tokens.device
+        return Selection(torch.arange(len(self.videos.tokens), device=device), self.videos.lengths[None])
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What the frozen model made of each sample; float32 [G, B], each the mean over the video's questions.
+
+    Behind a gate all tokens are those that it kept.
 
     Attributes:
         log_prob: log-probability of the right answer, at most 0 (where an answer has several tokens, of all of them).
@@ -73,10 +86,17 @@ class Outcome:
         return Outcome(self.log_prob.to(device), self.correct.to(device), *optional)
 
 
+def gate_of(environment: Environment) -> Gate | None:
+    """What chooses before an environment's vision tower; None: nothing does."""
+    gate: Gate | None = getattr(environment, "gate", None)
+    return gate
+
+
 class Environment(Protocol):
     """A frozen MLLM. Nothing in it is trained; it never builds a graph.
 
     ``answer`` may be without the keyword of an outcome that no reward asks for.
+    One whose vision tower sees only what a gate chose has that gate as ``gate``, and says in its batches what was seen.
     Where several processes share one model, ``wait()``, which may be missing, is called once a process has nothing more
     to ask, and returns when none has.
     """

@@ -104,10 +104,9 @@ class ReaderEnvironment(ABC):
         return outcome_of(log_p, batch.payload.answers, of_all, divergence=divergence, full=full)
 
     def full_log_probabilities(self, batch: EncodedBatch) -> Tensor:
-        """[B, Q, A] on all tokens; computed once for a batch."""
+        """[B, Q, A] on all tokens, or all that a gate kept; computed once for a batch."""
         if batch.payload.log_probabilities is None:
-            everything = Selection(torch.arange(len(batch.videos.tokens), device="cpu"), batch.videos.lengths[None])
-            batch.payload.log_probabilities = self.log_probabilities(batch, everything)[0]
+            batch.payload.log_probabilities = self.log_probabilities(batch, batch.everything)[0]
         log_p: Tensor = batch.payload.log_probabilities
         return log_p
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from score_ext.budget import keep_count
+from score_video.before_tower import Seen, only
+from score_video.compressor import Compressor
 from score_video.errors import ScoreError
-from score_video.packed import PackedVideos, Selector, needs_question
+from score_video.packed import PackedVideos
 from score_video.rl.advantages import Rewards
 from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection
 from score_video.rl.rewards import Combination, TaskReward, kept_ratio, needs
@@ -28,7 +30,8 @@ class Prepared:
 
     Attributes:
         videos, question: the tokens, and float32 [B, E] or None, that the policy sees.
-        rollout: G samples of each video.
+        seen: what was drawn from, where the vision tower has not seen all tokens; None: from all.
+        rollout: G samples of each video; its rows are those of what was drawn from.
         old_log_prob: float32 [G, B] for each factor, under the policy that drew them; None where each rollout is used
             for a single step.
         advantage: float32 [G, B] for each factor; empty until it is known.
@@ -36,6 +39,7 @@ class Prepared:
 
     videos: PackedVideos
     question: Tensor | None
+    seen: Seen | None
     rollout: Rollout
     old_log_prob: Mapping[str, Tensor] | None
     advantage: Mapping[str, Tensor]
@@ -50,7 +54,9 @@ class Prepared:
         return tensors
 
     @staticmethod
-    def restore(videos: PackedVideos, question: Tensor | None, tensors: Mapping[str, Tensor], prefix: str) -> Prepared:
+    def restore(
+        videos: PackedVideos, question: Tensor | None, seen: Seen | None, tensors: Mapping[str, Tensor], prefix: str
+    ) -> Prepared:
         """From :meth:`tensors`, and the same examples encoded again."""
 
         def group(name: str) -> dict[str, Tensor]:
@@ -59,7 +65,7 @@ class Prepared:
 
         selection = Selection(tensors[f"{prefix}.index"], tensors[f"{prefix}.keep"])
         rollout = Rollout(selection, group("actions"), group("decisions"))
-        return Prepared(videos, question, rollout, group("old_log_prob"), group("advantage"))
+        return Prepared(videos, question, seen, rollout, group("old_log_prob"), group("advantage"))
 
 
 def budgets(videos: PackedVideos, retention: float) -> Tensor:
@@ -78,10 +84,15 @@ def encode(environment: Environment, examples: Sequence[Example]) -> EncodedBatc
     return encoded
 
 
-def seen_by_policy(encoded: EncodedBatch, device: torch.device) -> tuple[PackedVideos, Tensor | None]:
-    """Videos and questions on the policy's device; the environment may be on another."""
+def for_policy(encoded: EncodedBatch, device: torch.device) -> tuple[PackedVideos, Tensor | None, Seen | None]:
+    """Videos, questions and what the tower has seen on the policy's device; the environment may be on another."""
     question = None if encoded.question is None else encoded.question.to(device)
-    return encoded.videos.to(device), question
+    return encoded.videos.to(device), question, None if encoded.seen is None else encoded.seen.to(device)
+
+
+def drawn_from(logits: Tensor, videos: PackedVideos, seen: Seen | None) -> tuple[Tensor, PackedVideos]:
+    """The logits and tokens that samples are drawn from: all, or those alone that the vision tower has seen."""
+    return (logits, videos) if seen is None else (logits[seen.kept.index], only(videos, seen.kept))
 
 
 def answer(environment: Environment, encoded: EncodedBatch, selection: Selection, reward: TaskReward) -> Outcome:
@@ -119,23 +130,27 @@ def collect(
     Raises:
         ValueError: a logit is NaN or infinite, or a result has another shape than [G, B].
     """
-    videos, question = seen_by_policy(encoded, device)
-    logits = policy(videos, question)
+    videos, question, seen = for_policy(encoded, device)
+    logits, drawn = drawn_from(policy(videos, question), videos, seen)
     seed = torch.tensor(seeds, dtype=torch.int64, device=logits.device)
-    rollout = sampling.sample(logits, videos, budgets(videos, retention), num_samples, seed)
-    outcome = answer(environment, encoded, rollout.selection, reward)
+    keep = budgets(videos, retention)
+    rollout = sampling.sample(logits, drawn, torch.minimum(keep, drawn.lengths), num_samples, seed)
+    selection = rollout.selection
+    if seen is not None:
+        selection = Selection(seen.kept.index[selection.index], selection.keep)
+    outcome = answer(environment, encoded, selection, reward)
     results = {
         "task": reward(outcome),
         "correct": outcome.correct,
-        "kept_ratio": kept_ratio(rollout.selection, videos),
-        "kept": rollout.selection.keep,
+        "kept_ratio": kept_ratio(selection, videos),
+        "kept": selection.keep,
         **{f"decisions.{factor}": number for factor, number in rollout.decisions.items()},
     }
     for name, result in results.items():
         if result.shape != (num_samples, videos.num_videos):
             raise ScoreError(f"{name} must be [{num_samples}, {videos.num_videos}], got {list(result.shape)}")
-    old = sampling.log_prob(logits, videos, rollout) if again else None
-    return Prepared(videos, question, rollout, old, {}), {name: r.float() for name, r in results.items()}
+    old = sampling.log_prob(logits, drawn, rollout) if again else None
+    return Prepared(videos, question, seen, rollout, old, {}), {name: r.float() for name, r in results.items()}
 
 
 def rewards_of(
@@ -148,14 +163,15 @@ def rewards_of(
 
 @torch.no_grad()
 def deployed(
-    environment: Environment, encoded: EncodedBatch, selector: Selector, device: torch.device, reward: TaskReward
+    environment: Environment, encoded: EncodedBatch, compressor: Compressor, device: torch.device, reward: TaskReward
 ) -> tuple[Outcome, Tensor]:
-    """What a policy does once it is trained: one selection of each video, as ``selector`` makes it on ``device``.
+    """What a policy does once it is trained: one selection of each video, as ``compressor`` makes it on ``device``.
 
     Returns:
         what the environment made of it, and the fraction kept, float32 [1, B].
     """
-    videos, question = seen_by_policy(encoded, device)
-    selected = selector.select(videos, question if needs_question(selector) else None)
+    videos, question, seen = for_policy(encoded, device)
+    asked = question if compressor.needs_question else None
+    selected = compressor.select(videos, asked) if seen is None else compressor.select_seen(videos, seen, asked)
     selection = Selection(selected.index, selected.keep[None])
     return answer(environment, encoded, selection, reward), kept_ratio(selection, videos)

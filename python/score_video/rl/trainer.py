@@ -34,13 +34,13 @@ from score_video.rl.advantages import ADVANTAGES
 from score_video.rl.broken import BrokenExamples, NumberedExamples, encode_readable
 from score_video.rl.config import RENAMED, ScoreConfig
 from score_video.rl.curriculum import Drawn, Examples, Schedule, ScheduledExamples, collate, data_of_stages
-from score_video.rl.environment import EncodedBatch, Environment
+from score_video.rl.environment import EncodedBatch, Environment, gate_of
 from score_video.rl.objective import policy_gradient_loss
 from score_video.rl.progress import RewardBar
 from score_video.rl.registry import find
 from score_video.rl.resumable import ResumableTrainer
 from score_video.rl.rewards import COMBINATIONS, COMPRESSIONS, REWARDS, TaskReward, check_finite
-from score_video.rl.rollouts import Prepared, collect, deployed, rewards_of, seen_by_policy
+from score_video.rl.rollouts import Prepared, collect, deployed, drawn_from, for_policy, rewards_of
 from score_video.rl.run_settings import decisive
 from score_video.rl.sampling import SAMPLINGS, Diverse
 
@@ -78,6 +78,8 @@ class ScoreTrainer(ResumableTrainer):
         **options: Any,
     ) -> None:
         self.environment = environment
+        if gate_of(environment) is not None:
+            model.config.behind_gate = True
         self.sampling = find(SAMPLINGS, args.sampling)
         if isinstance(self.sampling, Diverse) and model.config.distance_weight != diverse.WEIGHT:
             raise ScoreError(
@@ -106,6 +108,7 @@ class ScoreTrainer(ResumableTrainer):
             )
         except ValueError as error:  # Trainer's, on settings that do not go together
             raise ScoreError(f"training: {error}") from error
+        self.compressor()  # what does not go together is better said now than at the end
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started != args.world_size:
             raise ScoreError(f"the {started} processes that were started (WORLD_SIZE) train {args.world_size} to a run")
@@ -230,8 +233,8 @@ class ScoreTrainer(ResumableTrainer):
     ) -> Tensor:
         """The policy gradient's loss on one batch of this process; the mean over its videos."""
         batch: Prepared = inputs["rollout"]
-        logits = model(batch.videos, batch.question)
-        log_prob = self.sampling.log_prob(logits, batch.videos, batch.rollout)
+        logits, drawn = drawn_from(model(batch.videos, batch.question), batch.videos, batch.seen)
+        log_prob = self.sampling.log_prob(logits, drawn, batch.rollout)
         loss, metrics = policy_gradient_loss(
             log_prob,
             batch.old_log_prob,
@@ -330,12 +333,16 @@ class ScoreTrainer(ResumableTrainer):
         """The policy as :meth:`evaluate` has it choose: what ``score train`` saves.
 
         By ``args.selection``, ``args.eval_retention`` of the tokens; if that is not given ``args.retention``, or where
-        the sampling chooses the count, the policy's expected count, rounded and at least 1.
+        the sampling chooses the count, the policy's expected count, rounded and at least 1. Behind the environment's
+        gate, if it has one.
         """
         retention: float | AdaptiveRetention | None = self.args.eval_retention
         if retention is None:
             retention = self.args.retention if self._count_is_given else AdaptiveRetention(floor=1e-9, cap=1.0)
-        return Compressor(self.accelerator.unwrap_model(self.model), retention, cast(AnySelection, self.args.selection))
+        gate = gate_of(self.environment)
+        before, halo = (None, 0) if gate is None else (cast(Compressor, gate.selector), gate.halo)
+        policy = self.accelerator.unwrap_model(self.model)
+        return Compressor(policy, retention, cast(AnySelection, self.args.selection), before, halo)
 
     # ---- Checkpoints
 
@@ -382,7 +389,7 @@ class ScoreTrainer(ResumableTrainer):
         encoded = [self._encode(batch) for batch in drawn]
         self._wait()
         return [
-            Prepared.restore(*seen_by_policy(batch, self.model.device), self._saved_rollouts, str(number))
+            Prepared.restore(*for_policy(batch, self.model.device), self._saved_rollouts, str(number))
             for number, batch in enumerate(encoded)
         ]
 

@@ -76,15 +76,20 @@ class VisionTower:
             parts.append(tokens)
         return PackedVideos.from_frames([torch.cat(parts).view(len(frames), *grid, -1)])
 
-    def _hidden(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+    def pixels(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """What the model takes of uint8 frames [T, H, W, 3] of any size: [T, 3, height, width], scaled and normalised,
+        in its dtype and on its device."""
         parameter = next(self.model.parameters())
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(parameter.device).permute(0, 3, 1, 2).float() / 255
         size = (self.height, self.width)
         if pixels.shape[2:] != size:
             pixels = torch.nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp_(0, 1)
         mean, std = (pixels.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return ((pixels - mean) / std).to(parameter.dtype)
+
+    def _hidden(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         options = {"interpolate_pos_encoding": True} if _interpolates(self.model) else {}
-        output = self.model(pixel_values=((pixels - mean) / std).to(parameter.dtype), **options)
+        output = self.model(pixel_values=self.pixels(frames), **options)
         hidden = getattr(output, "last_hidden_state", None)
         if not isinstance(hidden, Tensor):
             raise ScoreError(f"tower must return last_hidden_state, {self.name} does not")

@@ -131,9 +131,9 @@ def test_the_caches_key_holds_the_gate(name: str, tmp_path: Path, clip: Path) ->
     assert processor.calls == ran
     for one, other in zip(cold, warm, strict=True):
         assert torch.equal(one.videos.tokens, other.videos.tokens)
-        if one.payload.seen is not None:
-            assert torch.equal(one.payload.seen.kept.index, other.payload.seen.kept.index)
-            assert torch.equal(one.payload.seen.encoded, other.payload.seen.encoded)
+        if one.seen is not None:
+            assert torch.equal(one.seen.kept.index, other.seen.kept.index)
+            assert torch.equal(one.seen.encoded, other.seen.encoded)
     assert len({tuple(one.videos.tokens.flatten().tolist()) for one in cold}) == 4
 
     class Scores:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tiny import Family
 from tiny_families import ALL
 
-from score_video import Compressor
+from score_video import Compressor, thumbnails
 from score_video.errors import ScoreError
 from score_video.methods import RandomMethod
-from score_video.mllm import encode_inputs, gated, thumbnails
+from score_video.mllm import encode_inputs, gated
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
@@ -70,13 +70,9 @@ def test_a_halo_around_whole_frames_is_refused(name: str) -> None:
         encode_inputs(made.model, made.batch([[2, ("video", 8)]]).inputs("left"), gate=gate)
 
 
-class Config:
-    patch_size = 4
-
-
 def of_tokens(pixels: torch.Tensor, frames: int = 4) -> Any:
     patches = torch.arange(len(pixels)).view(-1, 4)
-    return thumbnails.of_tokens(pixels, Config, patches, [(frames, 2, len(patches) // frames // 2)])
+    return thumbnails.of_tokens(pixels, 4, patches, [(frames, 2, len(patches) // frames // 2)])
 
 
 @settings(max_examples=30, deadline=None)
@@ -106,7 +102,7 @@ def test_where_the_numbers_of_a_thumbnail_stand() -> None:
 def test_a_video_does_not_depend_on_its_neighbours() -> None:
     pixels = torch.randn(96, 96, generator=torch.Generator().manual_seed(0))
     patches = torch.arange(192).view(-1, 4)
-    both = thumbnails.of_tokens(torch.cat([pixels, pixels * 3 + 1]), Config, patches, [(4, 2, 3)] * 2).tokens
+    both = thumbnails.of_tokens(torch.cat([pixels, pixels * 3 + 1]), 4, patches, [(4, 2, 3)] * 2).tokens
     alone = of_tokens(pixels).tokens
     assert torch.equal(both[:24], alone)
     torch.testing.assert_close(both[24:], alone)

@@ -43,7 +43,6 @@ class _Payload:
 
     Attributes:
         features: those of the batch's videos.
-        seen: which of their tokens the vision tower has seen; None: all.
         questions: for each video, all that are asked about it.
         keys: what stands for each of these and the content of its video; None for a pseudo-video, which is new each
             time.
@@ -53,7 +52,6 @@ class _Payload:
     features: VideoFeatures
     questions: list[list[Question]]
     keys: list[list[str | None]]
-    seen: Seen | None = None
     references: list[AnswerScore] | None = None
 
 
@@ -192,8 +190,8 @@ class MllmEnvironment:
         layers = zip(*(video.features.deepstack for video in encoded), strict=True)
         deepstack = tuple(torch.cat(list(layer)) for layer in layers)
         features = VideoFeatures(packed, deepstack, [video.fixed for video in encoded])
-        payload = _Payload(features, questions, keys, _seen(encoded))
-        return EncodedBatch(packed, payload, torch.cat(embeddings) if embeddings else None)
+        payload = _Payload(features, questions, keys)
+        return EncodedBatch(packed, payload, torch.cat(embeddings) if embeddings else None, _seen(encoded))
 
     def select(self, batch: EncodedBatch, compressor: Compressor, keep: Sequence[int]) -> Selection:
         """What a compressor keeps of a batch of this environment, of one choice for each video: keep [1, B].
@@ -204,11 +202,10 @@ class MllmEnvironment:
             keep: the counts, to which what the gate kept is the limit.
         """
         question = batch.question if compressor.needs_question else None
-        seen = batch.payload.seen
-        if seen is None:
+        if batch.seen is None:
             selected = compressor.select(batch.videos, question, keep)
         else:
-            selected = compressor.select_seen(batch.videos, seen, question, keep)
+            selected = compressor.select_seen(batch.videos, batch.seen, question, keep)
         return Selection(selected.index, selected.keep[None])
 
     @torch.no_grad()
@@ -221,7 +218,7 @@ class MllmEnvironment:
         :class:`score_video.mllm.environment.answers.AnswerScore` has what the three are of a question.
         """
         payload: _Payload = batch.payload
-        references = self._references(payload) if divergence else None
+        references = self._references(batch) if divergence else None
         kept = kept_tokens(selection, batch.videos)
         scores = self._score(payload, kept, references)
         nothing = torch.zeros((), device=scores[0].log_prob.device)
@@ -234,18 +231,18 @@ class MllmEnvironment:
         counts = [len(asked) for asked in payload.questions] * len(kept)
         means = torch.stack([part.mean(0) for part in of_questions.split(counts)])  # type: ignore[no-untyped-call]
         log_prob, correct, kl = means.T.reshape(3, len(kept), -1)  # float32 [samples, videos] each
-        return Outcome(log_prob, correct, kl if divergence else None, self._full_log_prob(payload) if full else None)
+        return Outcome(log_prob, correct, kl if divergence else None, self._full_log_prob(batch) if full else None)
 
-    def _full_log_prob(self, payload: _Payload) -> Tensor:
+    def _full_log_prob(self, batch: EncodedBatch) -> Tensor:
         """float32 [B]: the mean over each video's questions of the log-probability of the right answer on all tokens.
 
         Each question is read by itself, so that it has the same bits whichever batch it is first asked in, and kept for
         as long as the environment lives.
         """
+        payload: _Payload = batch.payload
         means = []
-        lengths = payload.features.videos.lengths.tolist()
-        for questions, keys, length in zip(payload.questions, payload.keys, lengths, strict=True):
-            whole = torch.arange(length, device="cpu")
+        (everything,) = kept_tokens(batch.everything, batch.videos)
+        for questions, keys, whole in zip(payload.questions, payload.keys, everything, strict=True):
             of_video = []
             for question, key in zip(questions, keys, strict=True):
                 found = None if key is None else self._full.get(key)
@@ -257,11 +254,12 @@ class MllmEnvironment:
             means.append(torch.stack(of_video).mean())
         return torch.stack(means)
 
-    def _references(self, payload: _Payload) -> list[AnswerScore]:
+    def _references(self, batch: EncodedBatch) -> list[AnswerScore]:
         """The scores on all tokens, which are made once."""
+        payload: _Payload = batch.payload
         if payload.references is None:
-            everything = [torch.arange(length, device="cpu") for length in payload.features.videos.lengths.tolist()]
-            payload.references = self._score(payload, [everything], None, keep_distributions=True)
+            everything = kept_tokens(batch.everything, batch.videos)
+            payload.references = self._score(payload, everything, None, keep_distributions=True)
         return payload.references
 
     def _score(

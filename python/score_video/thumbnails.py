@@ -8,7 +8,6 @@ normalised it, and bytes give what its floats give.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,21 +24,18 @@ FRAME_CELLS = 8
 CHANNELS = 3
 
 
-def of_tokens(
-    pixels: Tensor, vision_config: Any, patches: Tensor, grids: Sequence[tuple[int, int, int]]
-) -> PackedVideos:
+def of_tokens(pixels: Tensor, side: int, patches: Tensor, grids: Sequence[tuple[int, int, int]]) -> PackedVideos:
     """Thumbnails of tokens.
 
     Args:
         pixels: a processor's patches, [patches, ...], each of colours, frames, rows and columns in this order.
-        vision_config: the model's; has ``patch_size``.
+        side: of a patch, in pixels.
         patches: int64 [L, P], the patches of each token.
         grids: frames, rows and columns of each video's tokens.
 
     Returns:
         videos of tokens float32 [L, P * 12].
     """
-    side = vision_config.patch_size
     cells = score_ext.thumbnails(pixels.reshape(len(pixels), CHANNELS, -1, side, side), CELLS, CELLS)
     return _standardised(cells[patches].transpose(1, 2), grids)
 

@@ -1,0 +1,74 @@
+"""DINOv2 on a part of its patches: what a choice before the tower leaves of them, and what it is made from.
+
+Its layers see one frame with its class token, so that a patch that is left out is as good as one that is masked out of
+all attention.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from score_video import thumbnails
+from score_video.before_tower import Gate, Seen, fill_sources, filled
+from score_video.errors import ScoreError
+from score_video.packed import PackedVideos
+from score_video.video.tower import VisionTower
+
+
+def check_partial(tower: VisionTower) -> None:
+    """Raises ScoreError for a tower that cannot be run in part."""
+    if tower.model.config.model_type != "dinov2":
+        raise ScoreError(f"tower must be DINOv2 to be run in part, {tower.name} is {tower.model.config.model_type!r}")
+
+
+def thumbnails_of(tower: VisionTower, pixels: Tensor) -> PackedVideos:
+    """What a gate chooses from: thumbnails of all patches of one video.
+
+    Args:
+        tower: its patches.
+        pixels: [T, 3, height, width], by :meth:`VisionTower.pixels`.
+    """
+    side = tower.patch
+    patches = pixels.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    one = torch.arange(len(patches), device=pixels.device)[:, None]
+    return thumbnails.of_tokens(patches, side, one, [(len(pixels), tower.height // side, tower.width // side)])
+
+
+def partial_tokens(tower: VisionTower, pixels: Tensor, index: Tensor) -> Tensor:
+    """Features [K, D] of some patches: each frame's see each other and its class token, and no others. Positions are
+    those in the whole frame.
+
+    Args:
+        tower: a DINOv2.
+        pixels: [T, 3, height, width], by :meth:`VisionTower.pixels`.
+        index: int64 [K], ascending rows of all frames' patches.
+    """
+    model, per_frame = tower.model, tower.height // tower.patch * (tower.width // tower.patch)
+    embedded = model.embeddings(pixels)  # [T, 1 + N, D]
+    parts = [embedded.new_empty(0, embedded.shape[2])]
+    for frame in range(len(pixels)):
+        own = index[(index >= frame * per_frame) & (index < (frame + 1) * per_frame)] - frame * per_frame
+        if len(own):
+            hidden = embedded[frame : frame + 1, torch.cat([own.new_zeros(1), own + 1])]
+            parts.append(model.layernorm(model.encoder(hidden).last_hidden_state)[0, 1:])
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def encode_seen(tower: VisionTower, pixels: Tensor, gate: Gate) -> tuple[Tensor, Seen]:
+    """Chooses among the patches of one video, and runs the tower on them and their halo.
+
+    Args:
+        tower: a DINOv2.
+        pixels: [T, 3, height, width], by :meth:`VisionTower.pixels`.
+        gate: chooses.
+
+    Returns:
+        tokens [L, D], those that were not seen filled in, and what was seen.
+    """
+    pictures = thumbnails_of(tower, pixels)
+    seen = gate.choose(pictures)
+    features = partial_tokens(tower, pixels, seen.encoded)
+    own = features[torch.searchsorted(seen.encoded, seen.kept.index)]  # without the halo
+    return filled(own, fill_sources(pictures, seen.kept.index)), seen
