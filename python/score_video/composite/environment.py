@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from score_video.before_tower import Seen
 from score_video.checks import is_integer
-from score_video.composite.features import Features, load_features, tower_of, videos_made
+from score_video.composite.features import Features, gate_of_name, load_features, tower_of, videos_made
 from score_video.composite.reader import Reader
 from score_video.composite.scenery import FRAMES
 from score_video.composite.world import COLUMNS, TASK_NAMES, TOKENS, Partition
 from score_video.errors import ScoreError
 from score_video.miniature.reader import grid_places
 from score_video.packed import PackedVideos
-from score_video.rl.environment import EncodedBatch, Example
+from score_video.rl.environment import EncodedBatch, Example, Selection
 from score_video.rl.multiple_choice import ReaderEnvironment
 
 VIDEOS_AT_ONCE = 20  # that are evaluated
@@ -72,6 +73,8 @@ class CompositeEnvironment(ReaderEnvironment):
         features: a folder of :mod:`score_video.composite.features`, made by the reader's own tower.
         partition: the one whose videos examples name.
         num_videos: how many of them, a multiple of 20; None: as many as have been made, from the first on.
+        gate: what the tower has seen, by the name of its folder in ``features``
+            (:func:`score_video.composite.features.gate_name`); None: everything.
 
     Raises:
         ScoreError: features are missing, or another tower made them.
@@ -80,13 +83,20 @@ class CompositeEnvironment(ReaderEnvironment):
     task_names = TASK_NAMES
 
     def __init__(
-        self, reader: Path | Reader, features: Path, partition: Partition, num_videos: int | None = None
+        self,
+        reader: Path | Reader,
+        features: Path,
+        partition: Partition,
+        num_videos: int | None = None,
+        gate: str | None = None,
     ) -> None:
+        self._folder, self._gate = features, gate
+        self.gate = None if gate is None else gate_of_name(gate)
+        features = features if gate is None else features / gate
         self.reader = (reader if isinstance(reader, Reader) else Reader.load(reader)).eval().requires_grad_(False)
         tower = tower_of(features, partition)
         if tower != self.reader.config.tower:
             raise ScoreError(f"features must be of the reader's tower, {self.reader.config.tower}, got {tower}")
-        self._folder = features
         if num_videos is None:
             num_videos = videos_made(features, partition)
         self.features = load_features(features, partition, range(num_videos))
@@ -98,8 +108,8 @@ class CompositeEnvironment(ReaderEnvironment):
         return self.reader.config.token_width
 
     def of_partition(self, partition: Partition, num_videos: int) -> CompositeEnvironment:
-        """The same reader and folder of features, for videos of another partition."""
-        return CompositeEnvironment(self.reader, self._folder, partition, num_videos)
+        """The same reader, folder of features and gate, for videos of another partition."""
+        return CompositeEnvironment(self.reader, self._folder, partition, num_videos, self._gate)
 
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
         """Looks the examples' features up. Raises ScoreError for a number that there is not."""
@@ -113,7 +123,11 @@ class CompositeEnvironment(ReaderEnvironment):
         """Packs the videos of int64 [B] numbers."""
         own = self.features.at(numbers)
         grids = own.tokens.float().view(len(numbers), FRAMES, COLUMNS, COLUMNS, -1)
-        return EncodedBatch(PackedVideos.from_frames(list(grids)), CompositePayload(own))
+        seen = None
+        if own.kept is not None and own.encoded is not None:
+            kept = Selection(own.kept.flatten().nonzero()[:, 0], own.kept.sum(1, dtype=torch.int32))
+            seen = Seen(kept, own.encoded.flatten().nonzero()[:, 0])
+        return EncodedBatch(PackedVideos.from_frames(list(grids)), CompositePayload(own), seen=seen)
 
     def batches(self) -> Iterator[EncodedBatch]:
         """All its videos, in order."""

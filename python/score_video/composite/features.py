@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import typer
 from rich.progress import track
@@ -21,14 +24,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from score_video.before_tower import Gate
 from score_video.command_line import run_module
 from score_video.composite.world import COLUMNS, PARTITIONS, TOKENS, Partition, make_video
+from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.files import output_file
+from score_video.video.partial_tower import check_partial, encode_seen
 from score_video.video.tower import VisionTower, load_tower
 
 VIDEOS_IN_A_FILE = 20
-_TENSORS = ("tokens", "shown", "live", "answers")
+_TENSORS, _SEEN = ("tokens", "shown", "live", "answers"), ("kept", "encoded")
 WORLD = 2
 """Goes up with every change of what a video of some number shows: features of another world are refused."""
 
@@ -43,6 +49,8 @@ class Features:
         live: uint8 [V, TOKENS].
         answers: int64 [V, tasks].
         sources: V of them.
+        kept, encoded: bool [V, TOKENS], behind a gate: what it kept, and what the tower saw, with the halo; ``tokens``
+            that it did not keep are filled in. None: the tower saw everything.
     """
 
     tokens: Tensor
@@ -50,6 +58,8 @@ class Features:
     live: Tensor
     answers: Tensor
     sources: Sequence[str]
+    kept: Tensor | None = None
+    encoded: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -62,10 +72,14 @@ class Features:
             self.live[numbers],
             self.answers[numbers],
             [self.sources[number] for number in numbers.tolist()],
+            None if self.kept is None else self.kept[numbers],
+            None if self.encoded is None else self.encoded[numbers],
         )
 
 
-def make_features(media: Path, tower: VisionTower, out: Path, partition: Partition, videos: range) -> None:
+def make_features(
+    media: Path, tower: VisionTower, out: Path, partition: Partition, videos: range, gate: Gate | None = None
+) -> None:
     """Makes videos and runs the tower on them, file by file; files that are there stay.
 
     Args:
@@ -74,12 +88,17 @@ def make_features(media: Path, tower: VisionTower, out: Path, partition: Partiti
         out: the folder to write to, made if it is not there.
         partition: a name in PARTITIONS.
         videos: their numbers; both ends are multiples of 20.
+        gate: a rule that chooses what the tower sees; the files are then in a folder of ``out`` of its own,
+            :func:`gate_name`. None: it sees everything.
 
     Raises:
-        ScoreError: a medium is missing, or the tower makes another number of tokens.
+        ScoreError: a medium is missing, the tower makes another number of tokens, or cannot be run in part.
     """
     if videos.start % VIDEOS_IN_A_FILE or videos.stop % VIDEOS_IN_A_FILE:
         raise ScoreError(f"videos must begin and end at multiples of {VIDEOS_IN_A_FILE}, got {videos}")
+    if gate is not None:
+        check_partial(tower)
+        out /= gate_name(gate)
     out.mkdir(parents=True, exist_ok=True)
     tower = replace(tower, height=COLUMNS * tower.patch, width=COLUMNS * tower.patch)
     of_tower = fingerprint(tower)
@@ -90,14 +109,8 @@ def make_features(media: Path, tower: VisionTower, out: Path, partition: Partiti
                 raise _other(path)
             continue
         made = [make_video(media, partition, number) for number in range(first, first + VIDEOS_IN_A_FILE)]
-        tokens = []
-        for video in made:
-            encoded = tower.encode(video.pixels).tokens
-            if len(encoded) != TOKENS:
-                raise ScoreError(f"tower must make {TOKENS} tokens of a video, {tower.name} makes {len(encoded)}")
-            tokens.append(encoded.to("cpu", torch.float16))
         tensors = {
-            "tokens": torch.stack(tokens),
+            **_encoded(tower, [video.pixels for video in made], gate),
             "shown": torch.stack([torch.from_numpy(video.shown) for video in made]),
             "live": torch.stack([torch.from_numpy(video.live) for video in made]),
             "answers": torch.stack([torch.from_numpy(video.answers) for video in made]),
@@ -107,6 +120,39 @@ def make_features(media: Path, tower: VisionTower, out: Path, partition: Partiti
             save_file(
                 tensors, temporary, {"about": json.dumps({"world": WORLD, "tower": of_tower}), "sources": sources}
             )
+
+
+def gate_name(gate: Gate) -> str:
+    """What a gate's folder is called: evs-dithered-0.3-halo-1. Raises ScoreError where it is no named rule."""
+    before = gate.selector
+    if not isinstance(before, Compressor) or not isinstance(before.method, str):
+        raise ScoreError(f"before_tower must be a named rule for features to be kept, got {gate.name}")
+    return f"{before.method}-{before.retention}-halo-{gate.halo}"
+
+
+def gate_of_name(name: str) -> Gate:
+    """The gate that :func:`gate_name` calls so. Raises ScoreError for another name."""
+    found = re.fullmatch(r"(.+)-([0-9.]+)-halo-([0-9]+)", name)
+    if found is None:
+        raise ScoreError(f"gate must be like evs-dithered-0.3-halo-1, got {name!r}")
+    method, retention, halo = found.groups()
+    return Gate(Compressor(method, float(retention)), int(halo), method)
+
+
+def _encoded(tower: VisionTower, videos: Sequence[npt.NDArray[np.uint8]], gate: Gate | None) -> dict[str, Tensor]:
+    """What the tower makes of videos, uint8 [T, H, W, 3] each."""
+    if gate is not None:
+        parts = [encode_seen(tower, tower.pixels(video), gate) for video in videos]
+        masks = [torch.zeros(2, TOKENS, dtype=torch.bool) for _ in parts]
+        for mask, (_, seen) in zip(masks, parts, strict=True):
+            mask[0, seen.kept.index.cpu()] = mask[1, seen.encoded.cpu()] = True
+        both = dict(zip(_SEEN, torch.stack(masks, 1), strict=True))
+        return {"tokens": torch.stack([tokens.to("cpu", torch.float16) for tokens, _ in parts]), **both}
+    tokens = [tower.encode(video).tokens.to("cpu", torch.float16) for video in videos]
+    for own in tokens:
+        if len(own) != TOKENS:
+            raise ScoreError(f"tower must make {TOKENS} tokens of a video, {tower.name} makes {len(own)}")
+    return {"tokens": torch.stack(tokens)}
 
 
 def load_features(folder: Path, partition: Partition, videos: range) -> Features:
@@ -126,8 +172,9 @@ def load_features(folder: Path, partition: Partition, videos: range) -> Features
         path = _file(folder, partition, first)
         sources += _read_about(path)[1]
         with safe_open(path, framework="pt") as file:
-            parts.append({name: file.get_tensor(name) for name in _TENSORS})
-    joined = {name: torch.cat([part[name] for part in parts]) for name in _TENSORS}
+            there = set(file.keys())
+            parts.append({name: file.get_tensor(name) for name in (*_TENSORS, *_SEEN) if name in there})
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Features(**joined, sources=sources)
 
 
@@ -177,12 +224,21 @@ def main(
     partition: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(Partition))}.")],
     last: Annotated[int, typer.Argument(help="How many videos, a multiple of 20.")],
     first: Annotated[int, typer.Option(help="Number of the first video, a multiple of 20.")] = 0,
+    before_tower: Annotated[
+        str | None,
+        typer.Option(
+            help="RULE:RETENTION, what the tower is to see, as evs-dithered:0.3; kept in a folder of its own."
+        ),
+    ] = None,
+    halo: Annotated[int, typer.Option(help="Rings of neighbours that it sees besides.", min=0)] = 0,
 ) -> None:
     """Make videos and keep what the tower makes of them: a second a video on one core for DINOv2-small."""
     if partition not in PARTITIONS:
         raise typer.BadParameter(f"must be one of {', '.join(PARTITIONS)}, got {partition}", param_hint="PARTITION")
     torch.set_num_threads(1)
-    make_features(media, load_tower(tower, torch.device("cpu")), out, cast(Partition, partition), range(first, last))
+    gate = None if before_tower is None else gate_of_name(f"{before_tower.replace(':', '-')}-halo-{halo}")
+    videos = range(first, last)
+    make_features(media, load_tower(tower, torch.device("cpu")), out, cast(Partition, partition), videos, gate)
 
 
 if __name__ == "__main__":

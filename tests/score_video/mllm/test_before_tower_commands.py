@@ -22,6 +22,7 @@ from score_video.mllm import compress_inputs
 from score_video.mllm.compressed_video import compress_video
 from score_video.mllm.conversation import clip_of_frames
 from score_video.mllm.environment import MllmEnvironment
+from score_video.policy import SurprisePolicy
 
 SHOWN = [[5, ("video", 6), 4], [7, ("video", 8), 2]]
 GATED = Compressor(retention=0.15, before_tower=Compressor(RandomMethod(3), 0.4), halo=1)
@@ -156,3 +157,45 @@ def test_a_compressed_video_is_of_what_was_seen(without_gradients: None) -> None
     assert torch.isin(video.index, video.encoded.seen.kept.index).all() and len(video.index) == int(
         video.num_tokens * 0.15
     )
+
+
+@needs_torchvision
+def test_train(tiny_qwen: Path, clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The cache holds what the tower made of what it saw; what is saved stands behind its gate, and asks so."""
+    row = {"video": clip.name, "id": "clip", "question": "What runs? A or B", "answer": "B", "options": ["A", "B"]}
+    Path("train.jsonl").write_text(json.dumps(row))
+    options = {"model": str(tiny_qwen), "num_frames": 16, "cache_dir": "cache", "halo": 1}
+
+    def train(before_tower: object, output: str) -> int:
+        settings = {"max_steps": 2, "retention": 0.2, "per_device_train_batch_size": 1, "num_generations": 2}
+        config = {
+            "environment": "mllm",
+            "environment_options": {**options, "before_tower": before_tower},
+            "data": {"train": "train.jsonl", "validation": "train.jsonl"},
+            "policy": {"state": "relative"},
+            "training": settings,
+        }
+        Path("train.json").write_text(json.dumps(config))
+        return main(["train", "--config", "train.json", "--output-dir", output])
+
+    assert train("evs-dithered:0.4", "run") == 0
+    saved = Compressor.from_pretrained("run")
+    assert isinstance(saved.method, SurprisePolicy) and saved.method.config.behind_gate
+    assert saved.before_tower is not None
+    assert (saved.before_tower.method, saved.before_tower.retention, saved.halo) == ("evs-dithered", 0.4, 1)
+    capfd.readouterr()
+    basic = ["ask", clip.name, "What?", "--model", str(tiny_qwen), "--frames", "16", "--json", "out.json"]
+    assert main([*basic, "--policy", "run"]) == 0
+    assert "not trained behind" not in capfd.readouterr().err
+    report = json.loads(Path("out.json").read_text())
+    assert report["before_tower"]["kept"] == int(report["tokens"]["visual"] * 0.4)
+    assert main([*basic, "--before-tower", "evs-dithered:0.4"]) == 0
+    assert capfd.readouterr().err.count("warning: the policy was not trained behind") == 1
+    for given, says in [
+        ("evs-dithered", "environment_options: before_tower must be NAME:RETENTION, such as surprise-l2:0.3"),
+        (0.4, "environment_options: before_tower must be NAME:RETENTION, got 0.4"),
+        (None, "halo must be 0 without before_tower, got 1"),
+        ("norm:0.1", "before_tower.retention must be at least retention, 0.2"),
+    ]:
+        assert train(given, "none") == 2
+        assert says in " ".join(capfd.readouterr().err.split())
