@@ -2,6 +2,8 @@
 //
 // One pass over the tokens. A work item is a block of neighbouring places, small enough for the cache, followed
 // through a run of frames: each row is fetched from memory once, and is still cached when the next frame needs it.
+// A core that reads one row after another waits for memory: its prefetchers run only so far ahead in each stream. So
+// the rows of a few frames are read side by side; all but the last also serve as the next one's frame before.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -17,8 +19,10 @@ namespace {
 
 constexpr int64_t kBlockBytes = 256 << 10;  // rows of one frame that a work item follows
 constexpr int64_t kRunFrames = 64;          // longer videos are cut, at the price of reading one frame again
-constexpr int64_t kAheadBytes = 8 << 10;    // fetched before it is needed: rows are too short for the hardware to see
-constexpr int kLanes = 32;                  // independent sums: two AVX-512 or four AVX2 registers each
+constexpr int kTogether = 4;                // frames whose rows are read side by side
+constexpr int64_t kPieceBytes = 512;        // of each of them, which the parts of the lanes read in turn
+constexpr int kLanes = 32;                  // independent sums of a row
+constexpr int kPart = 8;                    // of them, so few that those of kTogether rows fit AVX2's registers
 
 struct Sums {
   float product;  // x . p for cosine, |x - p|^2 for l2
@@ -35,26 +39,30 @@ SCORE_INLINE void accumulate(float a, float b, float& product, float& square) {
   square += kCosineMetric ? a * a : std::fabs(difference);
 }
 
-// Lanes kLanes at a time. bfloat16 is read in pairs: of a word, the upper half is a float as it stands and the lower
-// one after a shift, which spares the widening of every element.
+// The elements of a group of kLanes that one part of the lanes adds up: lane l of part k is that of element k * kPart +
+// l but for bfloat16, which is read in pairs. Of a word, the upper half is a float as it stands and the lower one after
+// a shift, which spares the widening of every element: the lower halves are the first half of the lanes.
 template <bool kCosineMetric, typename T>
-SCORE_INLINE void accumulate_lanes(const T* x, const T* p, float* product, float* square) {
+SCORE_INLINE void accumulate_part(const T* x, const T* p, int part, float* product, float* square) {
 #pragma omp simd
-  for (int lane = 0; lane < kLanes; ++lane) {
-    accumulate<kCosineMetric>(to_float(x[lane]), to_float(p[lane]), product[lane], square[lane]);
+  for (int lane = 0; lane < kPart; ++lane) {
+    const int i = part * kPart + lane;
+    accumulate<kCosineMetric>(to_float(x[i]), to_float(p[i]), product[lane], square[lane]);
   }
 }
 template <bool kCosineMetric>
-SCORE_INLINE void accumulate_lanes(const BFloat16* x, const BFloat16* p, float* product, float* square) {
+SCORE_INLINE void accumulate_part(const BFloat16* x, const BFloat16* p, int part, float* product, float* square) {
+  constexpr int kParts = kLanes / kPart;
+  const bool lower = part < kParts / 2;
 #pragma omp simd
-  for (int pair = 0; pair < kLanes / 2; ++pair) {
+  for (int lane = 0; lane < kPart; ++lane) {
+    const int i = 2 * (part % (kParts / 2) * kPart + lane);
     uint32_t a, b;
-    std::memcpy(&a, x + 2 * pair, sizeof(a));
-    std::memcpy(&b, p + 2 * pair, sizeof(b));
-    accumulate<kCosineMetric>(bits_float(a << 16), bits_float(b << 16), product[pair], square[pair]);
-    accumulate<kCosineMetric>(
-        bits_float(a & 0xFFFF0000u), bits_float(b & 0xFFFF0000u), product[kLanes / 2 + pair],
-        square[kLanes / 2 + pair]);
+    std::memcpy(&a, x + i, sizeof(a));
+    std::memcpy(&b, p + i, sizeof(b));
+    a = lower ? a << 16 : a & 0xFFFF0000u;
+    b = lower ? b << 16 : b & 0xFFFF0000u;
+    accumulate<kCosineMetric>(bits_float(a), bits_float(b), product[lane], square[lane]);
   }
 }
 
@@ -66,20 +74,41 @@ SCORE_INLINE float sum_lanes(float* lanes) {
   return lanes[0];
 }
 
-template <typename T, bool kCosineMetric>
-SCORE_INLINE Sums row_sums(const T* x, const T* p, int64_t width) {
-  float product[kLanes] = {}, square[kLanes] = {};
+// The lanes' sums of one part, of `count` elements of kRows rows against the rows before them.
+template <bool kCosineMetric, int kRows, typename T>
+SCORE_INLINE void add_piece(
+    const T* first, int64_t stride, int64_t count, int part, float (*product)[kLanes], float (*square)[kLanes]) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+#pragma GCC unroll 4
+    for (int row = 0; row < kRows; ++row) {
+      const T* x = first + row * stride + i;
+      accumulate_part<kCosineMetric>(x, x - stride, part, product[row] + part * kPart, square[row] + part * kPart);
+    }
+  }
+}
+
+// Of rows first, first + stride, ... the sums of each with the row `stride` before it, or with itself if that is 0.
+template <bool kCosineMetric, int kRows, typename T>
+SCORE_INLINE void sum_rows(const T* first, int64_t stride, int64_t width, Sums* sums) {
+  constexpr int kParts = kLanes / kPart;
+  constexpr int64_t kPiece = kPieceBytes / sizeof(T);
+  float product[kRows][kLanes] = {}, square[kRows][kLanes] = {};
   const int64_t body = width - width % kLanes;
-  for (int64_t i = 0; i < body; i += kLanes) {
-    const uintptr_t ahead = reinterpret_cast<uintptr_t>(x + i) + kAheadBytes;  // may lie past the end: only a hint
-    for (size_t line = 0; line < kLanes * sizeof(T); line += 64)
-      __builtin_prefetch(reinterpret_cast<void*>(ahead + line));
-    accumulate_lanes<kCosineMetric>(x + i, p + i, product, square);
+  for (int64_t i = 0; i < body; i += kPiece) {
+    const int64_t count = std::min(kPiece, body - i);
+#pragma GCC unroll 4
+    for (int part = 0; part < kParts; ++part) {
+      add_piece<kCosineMetric, kRows>(first + i, stride, count, part, product, square);
+    }
   }
-  for (int64_t i = body; i < width; ++i) {
-    accumulate<kCosineMetric>(to_float(x[i]), to_float(p[i]), product[i - body], square[i - body]);
+  for (int row = 0; row < kRows; ++row) {
+    const T* x = first + row * stride;
+    for (int64_t i = body; i < width; ++i) {
+      accumulate<kCosineMetric>(
+          to_float(x[i]), to_float((x - stride)[i]), product[row][i - body], square[row][i - body]);
+    }
+    sums[row] = {sum_lanes(product[row]), sum_lanes(square[row])};
   }
-  return {sum_lanes(product), sum_lanes(square)};
 }
 
 // In double the product of the squares neither overflows nor underflows, and the root of a square is exact.
@@ -142,25 +171,43 @@ struct Item {
   int64_t frame_begin, frame_end;
 };
 
+// Frames frame .. frame + kRows of the item, none of them the video's first.
+template <typename T, bool kCosineMetric, int kRows>
+SCORE_INLINE void follow_frames(
+    const T* tokens, int64_t width, const Item& item, int64_t frame, float* squares, float* out) {
+  const int64_t n = item.tokens_per_frame;
+  for (int64_t place = item.place_begin; place < item.place_end; ++place) {
+    const int64_t first = item.start + frame * n + place;
+    float& square = squares[place - item.place_begin];
+    Sums sums[kRows];
+    sum_rows<kCosineMetric, kRows>(tokens + first * width, n * width, width, sums);
+    for (int row = 0; row < kRows; ++row) {
+      const T* x = tokens + (first + row * n) * width;
+      const T* p = x - n * width;
+      out[first + row * n] =
+          kCosineMetric ? row_cosine(sums[row], square, x, p, width) : row_l2(sums[row], x, p, width);
+      square = sums[row].square;
+    }
+  }
+}
+
 template <typename T, bool kCosineMetric>
 SCORE_INLINE void follow(const T* tokens, int64_t width, const Item& item, float first, float* squares, float* out) {
   const int64_t n = item.tokens_per_frame;
-  for (int64_t frame = item.frame_begin; frame < item.frame_end; ++frame) {
-    for (int64_t place = item.place_begin; place < item.place_end; ++place) {
-      const int64_t row = item.start + frame * n + place;
-      const T* x = tokens + row * width;
-      float& square = squares[place - item.place_begin];
-      if (frame == 0) {
-        out[row] = first;
-        if (kCosineMetric) square = row_sums<T, true>(x, x, width).square;
-        continue;
-      }
-      const T* p = x - n * width;
-      if (kCosineMetric && frame == item.frame_begin) square = row_sums<T, true>(p, p, width).square;
-      const Sums sums = row_sums<T, kCosineMetric>(x, p, width);
-      out[row] = kCosineMetric ? row_cosine(sums, square, x, p, width) : row_l2(sums, x, p, width);
-      square = sums.square;
-    }
+  int64_t frame = std::max<int64_t>(item.frame_begin, 1);
+  for (int64_t place = item.place_begin; place < item.place_end; ++place) {
+    const int64_t row = item.start + (frame - 1) * n + place;
+    if (item.frame_begin == 0) out[row] = first;
+    if (!kCosineMetric) continue;
+    Sums sums;
+    sum_rows<true, 1>(tokens + row * width, 0, width, &sums);
+    squares[place - item.place_begin] = sums.square;
+  }
+  for (; frame + kTogether <= item.frame_end; frame += kTogether) {
+    follow_frames<T, kCosineMetric, kTogether>(tokens, width, item, frame, squares, out);
+  }
+  for (; frame < item.frame_end; ++frame) {
+    follow_frames<T, kCosineMetric, 1>(tokens, width, item, frame, squares, out);
   }
 }
 
