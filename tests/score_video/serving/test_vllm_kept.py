@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from score_video.commands.frames import Frames
 from score_video.commands.options import Chosen
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
-from score_video.mllm.compressed_video import CompressedVideo
+from score_video.mllm.compressed_video import CompressedVideo, read_kept
 from score_video.mllm.conversation import chat_text
 from score_video.mllm.load import load_model, load_processor
 from score_video.serving.kept import content_part, video_embeds
@@ -29,7 +30,7 @@ pytestmark = needs_vllm
 QUESTION = "What happens?"
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl"])
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
 def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     """A model, and two videos compressed for it, which keep other counts than vLLM's formula would."""
     folder = tmp_path_factory.mktemp("kept")
@@ -66,6 +67,18 @@ def test_answers_as_transformers_do(files: tuple[Path, list[Path]], tmp_path: Pa
     token = model.config.video_token_id
     for name, file in zip(("0", "1"), kept, strict=True):
         assert done["answers"][name]["prompt"].count(token) == len(video_embeds(file)["score_index"])
+
+
+def test_the_times_of_the_prompt_that_a_file_was_made_of(files: tuple[Path, list[Path]]) -> None:
+    """Of the second video they lie halfway between two times that can be written."""
+    folder, kept = files
+    if "timestamps" not in video_embeds(kept[0]):
+        pytest.skip("its prompts have no times")
+    processor = load_processor(str(folder))
+    for file in kept:
+        tensors, _ = read_kept(file)
+        written = re.findall(r"<([\d.]+) seconds>", processor.tokenizer.decode(tensors["ids"]))
+        assert [f"{time:.1f}" for time in video_embeds(file)["timestamps"][0].tolist()] == written
 
 
 def config_of(folder: Path, pruning: Any = ("evs", RATE)) -> Any:
@@ -105,10 +118,6 @@ def test_what_is_checked(files: tuple[Path, list[Path]], tmp_path: Path, monkeyp
             pytest.fail(name)
     with pytest.raises(ScoreError, match="need a server with --video-pruning-rate"):
         check_kept(data, config_of(folder, None))
-    timed = config_of(folder)
-    timed.hf_config.architectures = ["Qwen3VLForConditionalGeneration"]
-    with pytest.raises(ScoreError, match="Qwen3VLForConditionalGeneration takes no compressed videos in vLLM yet"):
-        check_kept(data, timed)
     save_tiny_model(tmp_path / "other", folder.name, layers=3)  # type: ignore[arg-type]
     with pytest.raises(ScoreError, match=r"was compressed for .*, of which this server's .*other' differs"):
         check_kept(data, config_of(tmp_path / "other"))
