@@ -79,8 +79,6 @@ class Asker:
 
 @pytest.fixture(scope="module")
 def ask(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
-    if model.name == "qwen3_5":
-        pytest.skip("asked through the engine alone (test_vllm_engine.py): its server stopped under test")
     folder = tmp_path_factory.mktemp("server")
     policy = save_policy(folder / "policy", token_width=64)
     options = ["--enforce-eager", "--video-pruning-rate", str(RATE), "--max-num-seqs", str(AT_ONCE)]
