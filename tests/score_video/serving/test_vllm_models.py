@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from bare_models import END, RATE, START, WIDTH, Tokenizer, bare_model, merged, tokens_of
+from bare_models import END, RATE, START, WIDTH, Inputs, Tokenizer, bare_model, merged, tokens_of
 from engines import needs_vllm, save_policy
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -51,12 +51,8 @@ def test_waits_are_counted() -> None:
 
 def embed(model: Any, tokens: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
     """What the model hands to vLLM for a video."""
-
-    class Inputs(dict[str, Any]):
-        """vLLM's are read by name and as attributes."""
-
     inputs = Inputs(video_grid_thw=torch.tensor([grid]), second_per_grid_ts=torch.tensor([0.5]))
-    inputs.timestamps = [TIMES]  # type: ignore[attr-defined]
+    inputs.timestamps = [TIMES]
     (rows,) = model._postprocess_video_embeds_evs([tokens], inputs)
     found: torch.Tensor = rows
     return found
