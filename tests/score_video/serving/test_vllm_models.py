@@ -106,6 +106,34 @@ def test_frames_between_their_times() -> None:
     assert got_places[:, 4].unique().tolist() == [len(Tokenizer().encode("<0.2 seconds>")) + 1]
 
 
+@pytest.mark.parametrize(
+    ("architecture", "method", "count"),
+    [
+        (RUN, "evs", 12),
+        (RUN, "vidcom2", 12),
+        (TIMED, "evs", 12),
+        (TIMED, "vidcom2", 5),
+        ("NemotronH_Nano_VL_V2", "vidcom2", 12),
+    ],
+)
+def test_counts_as_vllm_s_processor_of_such_models(
+    architecture: str, method: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of Qwen2.5-VL and of Nemotron counts by EVS, whatever --video-pruning-method is."""
+    from score_video.serving import vllm_base, vllm_models
+
+    class Stock:
+        def __init__(self, **given: Any) -> None: ...
+
+    kind = vllm_models._KINDS[vllm_models.ARCHITECTURES[architecture].kind]
+    made: Any = type("Made", (kind, Stock), {})
+    monkeypatch.setenv("SCORE_VIDEO_COMPRESSOR", "surprise")
+    monkeypatch.setattr(vllm_base, "get_tensor_model_parallel_rank", lambda: 0)
+    multimodal = SimpleNamespace(get_video_pruning_spec=lambda: (method, 0.9))
+    config = SimpleNamespace(model_config=SimpleNamespace(multimodal_config=multimodal, uses_mrope=True))
+    assert made(vllm_config=config)._count(12, 5) == count
+
+
 def test_nemotron_is_given_a_mask() -> None:
     """vLLM's own function for a video, on frames of two sizes of patches; what it puts together is looked at."""
     model = bare_model("NemotronH_Nano_VL_V2", Compressor("surprise"))
