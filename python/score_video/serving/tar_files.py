@@ -1,4 +1,4 @@
-"""Files of ``score embed`` in tar files, as WebDataset reads them: for training sets, which are read one after the other.
+"""Files of ``score embed`` in tar files, as WebDataset reads them: for training sets, which are read in order.
 
 A video is a sample of two members, ``NUMBER.safetensors``, the file as it was, and ``NUMBER.json``, what is said in it.
 """

@@ -157,7 +157,7 @@ def test_tar_files(model: Path, videos: list[Path], capfd: pytest.CaptureFixture
     wanted = CompressedVideo.load("kept/1.safetensors", network, processor)
     assert torch.equal(read[1].encoded.features.rows, wanted.encoded.features.rows)
     tar.write_bytes(b"no tar" * 1000)
-    with pytest.raises(ScoreError, match="00000.tar must be a tar file of score embed: "):
+    with pytest.raises(ScoreError, match=r"00000\.tar must be a tar file of score embed: "):
         list(read_tars([tar], network, processor))
 
 

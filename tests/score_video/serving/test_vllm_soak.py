@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
 from engines import RATE, needs_vllm, save_policy, serve
 from helpers.videos import write_video
 from PIL import Image
@@ -143,7 +142,7 @@ def test_500_requests(tmp_path: Path) -> None:
     settled = statistics.median(megabytes[SETTLED : SETTLED + AT_END])
     end = statistics.median(megabytes[-AT_END:])
     print(
-        f"\n{REQUESTS} requests in {seconds:.0f} s, {AT_ONCE} at once; {len(wanted)} different ones asked alone before; "
-        f"memory of the server's processes {settled:.0f} MB after {SETTLED}, {end:.0f} MB at the end"
+        f"\n{REQUESTS} requests in {seconds:.0f} s, {AT_ONCE} at once; {len(wanted)} different ones asked alone "
+        f"before; memory of the server's processes {settled:.0f} MB after {SETTLED}, {end:.0f} MB at the end"
     )
     assert end <= 1.02 * settled
