@@ -105,7 +105,7 @@ def png(seed: int) -> bytes:
     return file.getvalue()
 
 
-def test_500_requests(tmp_path: Path) -> None:
+def test_500_requests_to_qwen3_vl(tmp_path: Path) -> None:
     model = tmp_path / "qwen3_vl"
     save_tiny_model(model, "qwen3_vl")
     clips = [
