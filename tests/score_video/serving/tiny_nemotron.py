@@ -48,6 +48,7 @@ def save_tiny_nemotron(folder: Path) -> None:
     )
     fast.save_pretrained(folder)
     text = {
+        "dtype": "bfloat16",
         "vocab_size": 512,
         "hidden_size": WIDTH,
         "intermediate_size": 2 * WIDTH,
