@@ -35,7 +35,7 @@ DOCUMENT = ROOT / "docs" / "serving.md"
 BEGIN, END = "<!-- made by make bench-vllm: do not edit -->", "<!-- end of what is made -->"
 RATE, WIDTH, LAYERS, VISION_LAYERS, TOKENS_PER_FRAME = 0.9, 512, 16, 2, 128
 NEW_TOKENS = 8
-REQUESTS = {1: 12, 8: 24}  # at once: how many in all
+REQUESTS = {1: 12, 8: 16, 16: 32, 32: 32}  # at once: how many in all
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,13 @@ class Way:
 @dataclass
 class Measured:
     """Of one way. By clip: tokens kept, and seconds to the first token, one request at a time, median and fastest.
-    Throughput in requests a second, by how many are at once."""
+    By how many are at once: requests a second, and the median of the seconds to their first tokens."""
 
     name: str
     kept: dict[str, int]
     first_token: dict[str, tuple[float, float]]
     throughput: dict[int, float]
+    latency: dict[int, float]
 
 
 def ways(policy: Path) -> list[Way]:
@@ -72,27 +73,29 @@ def ways(policy: Path) -> list[Way]:
 def measure(way: Way, model: Path, folder: Path, clips: dict[str, bytes]) -> Measured:
     from openai import OpenAI
 
-    options = ["--enforce-eager", "--no-enable-prefix-caching", "--mm-processor-cache-gb", "0", "--max-num-seqs", "8"]
-    options += ["--max-model-len", "4096"]  # eight such prompts fit into the 1 GiB that the cache has
+    options = ["--enforce-eager", "--no-enable-prefix-caching", "--mm-processor-cache-gb", "0"]
+    options += ["--max-num-seqs", str(max(REQUESTS)), "--max-model-len", "4096"]
     if way.method is not None:
         options += ["--video-pruning-rate", str(RATE), "--video-pruning-method", way.method]
-    with serve(model, folder, way.setting, options) as url:
+    room = {"VLLM_CPU_KVCACHE_SPACE": "5"}  # GiB: 32 of the longest prompts, whole
+    with serve(model, folder, way.setting, options, variables=room) as url:
         client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=600)
         kept = {name: _count_placeholders(client, model, clip) for name, clip in clips.items()}
         for clip in clips.values():
             _ask(client, clip)
-        throughput, first_token = {}, {}
+        throughput, latency, first_token = {}, {}, {}
         for at_once, total in REQUESTS.items():
             order = [list(clips)[number % len(clips)] for number in range(total)]
             begin = time.perf_counter()
             with ThreadPoolExecutor(at_once) as pool:
                 times = list(pool.map(lambda name: _ask(client, clips[name]), order))
             throughput[at_once] = total / (time.perf_counter() - begin)
+            latency[at_once] = statistics.median(times)
             if at_once == 1:
                 for clip in clips:
                     own = [seconds for name, seconds in zip(order, times, strict=True) if name == clip]
                     first_token[clip] = (statistics.median(own), min(own))
-    return Measured(way.name, kept, first_token, throughput)
+    return Measured(way.name, kept, first_token, throughput, latency)
 
 
 def _messages(clip: bytes) -> list[Any]:
@@ -144,17 +147,21 @@ def circumstances() -> str:
     )
 
 
-def table(rows: list[dict[str, Any]], where: str) -> str:
+def tables(rows: list[dict[str, Any]], where: str) -> str:
     clips = list(rows[0]["kept"])
-    head = [f"{clip}: tokens | TTFT, s" for clip in clips] + [f"requests/s, {at_once} at once" for at_once in REQUESTS]
-    lines = [f"{where}.", "", "| | " + " | ".join(head) + " |", "|---|" + "---:|" * (2 * len(clips) + len(REQUESTS))]
+    lines = [f"{where}.", "", "| one at a time | " + " | ".join(f"{clip}: tokens | TTFT, s" for clip in clips) + " |"]
+    lines.append("|---|" + "---:|" * 2 * len(clips))
     for row in rows:
         cells = [row["name"]]
         for clip in clips:
             median, fastest = row["first_token"][clip]
             cells += [str(row["kept"][clip]), f"{median:.2f} ({fastest:.2f})"]
-        cells += [f"{row['throughput'][str(at_once)]:.2f}" for at_once in REQUESTS]
         lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| requests/s (TTFT, s) | " + " | ".join(f"{at_once} at once" for at_once in REQUESTS) + " |"]
+    lines.append("|---|" + "---:|" * len(REQUESTS))
+    for row in rows:
+        cells = [f"{row['throughput'][str(n)]:.2f} ({row['latency'][str(n)]:.1f})" for n in REQUESTS]
+        lines.append("| " + " | ".join([row["name"], *cells]) + " |")
     return "\n".join(lines)
 
 
@@ -177,7 +184,7 @@ def main() -> None:
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     page = DOCUMENT.read_text(encoding="utf-8")
     before, after = page.split(BEGIN)[0], page.split(END)[1]
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{table(results['rows'], where)}\n{END}{after}", encoding="utf-8")
+    DOCUMENT.write_text(f"{before}{BEGIN}\n{tables(results['rows'], where)}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -328,6 +328,14 @@ def embed(
     device: Device = None,
     dtype: Dtype = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make files anew that are there.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="I/N: only every N-th video from the I-th on, for the I-th of N processes.", callback=_text),
+    ] = None,
+    tar: Annotated[
+        int | None,
+        typer.Option(help="Also put the files into tar files of at most so many megabytes, for WebDataset.", min=1),
+    ] = None,
 ) -> None:
     """Compress videos once, to be asked about many times: write what a model sees of each into a file.
 
@@ -336,6 +344,11 @@ def embed(
         score embed *.mp4 --model Qwen/Qwen2.5-VL-3B-Instruct --retention 0.05 --out kept
 
         score ask kept/holiday.safetensors "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct
+
+    Several processes share the work, each with the same videos:
+
+        CUDA_VISIBLE_DEVICES=0 score embed *.mp4 ... --out kept --shard 1/2 &
+        CUDA_VISIBLE_DEVICES=1 score embed *.mp4 ... --out kept --shard 2/2
     """
     _prepare_for_models()
     with quick_imports():
@@ -349,13 +362,17 @@ def embed(
         raise ScoreError(f"there is no dtype {dtype!r}; there are {', '.join(DTYPES)}")
     chosen = Chosen(Compressor.from_pretrained(compressor or PRETRAINED, retention=retention), compressor or PRETRAINED)
     options = command.EmbedOptions(find_device(device), dtype, Frames(frames, fps, allow_truncated), size)
+    share = command.ALL if shard is None else command.Shard.read(shard)
     with progress_bar() as progress:
-        done = command.run(videos, model, chosen, options, out, overwrite=overwrite, progress=progress)
+        done = command.run(videos, model, chosen, options, out, shard=share, overwrite=overwrite, progress=progress)
     for video, reason in done.broken.items():
         print(f"score: {one_line(video)}: {one_line(reason)}", file=sys.stderr)
     print(
         f"{len(done.made)} written ({done.kept} of {done.tokens} visual tokens kept), {len(done.there)} already there"
     )
+    if tar is not None:
+        tars = command.write_tar_files(videos, done, out, share, tar)
+        print(f"{len(tars)} tar file{'' if len(tars) == 1 else 's'} of {len(done.made) + len(done.there)} videos")
     if done.broken:
         raise typer.Exit(1)
 

@@ -21,6 +21,7 @@ from score_video.mllm.conversation import clip_of_video
 from score_video.mllm.load import load_model, load_processor
 from score_video.progress import Progress
 from score_video.serving.identity import checkpoint_identity, compressor_identity, decider_identity
+from score_video.serving.tar_files import write_tars
 
 SUFFIX = ".safetensors"
 
@@ -50,6 +51,38 @@ class EmbedOptions:
     dtype: str = "auto"
     frames: Frames = field(default_factory=Frames)
     size: int | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The share of one process of several that work side by side: every ``of``-th video, from the ``number``-th on.
+
+    Raises:
+        ScoreError: there is no such share.
+    """
+
+    number: int = 1
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.of:
+            raise ScoreError(f"--shard must be I/N with I from 1 to N, got {self.number}/{self.of}")
+
+    @staticmethod
+    def read(text: str) -> Shard:
+        """Of ``I/N``, as in 2/8."""
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal()):
+            raise ScoreError(f"--shard must be I/N, as in 2/8, got {text!r}")
+        return Shard(int(number), int(of))
+
+    def places(self, total: int) -> range:
+        """Which of so many videos are its own."""
+        return range(self.number - 1, total, self.of)
+
+
+ALL = Shard()
+"""What one process alone reads."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +120,19 @@ def run(
     options: EmbedOptions,
     out: Path,
     *,
+    shard: Shard = ALL,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Embedded:
     """Writes a file for each video, one after the other; what is there already is kept, so that it can be gone on with.
 
     Args:
-        videos: files.
+        videos: files, of all processes that share the work.
         source: the model's folder or id, as for :func:`score_video.mllm.load.load_model`.
         chosen: decides which tokens are kept; it may not look at a question.
         options: how videos are read.
         out: folder of the files, made if it is not there.
+        shard: which of the videos are read.
         overwrite: whether files of another video, model or compressor are replaced.
         progress: told how many videos are done.
 
@@ -106,6 +141,7 @@ def run(
             it and what differs), without ``overwrite``; output that cannot be written.
     """
     names = output_names(videos)
+    own = shard.places(len(videos))
     of_all = _about_all(chosen, options)  # before a model is loaded for nothing
     processor = load_processor(source)
     model = load_model(source, options.device, DTYPES[options.dtype])
@@ -113,9 +149,10 @@ def run(
     identity, checkpoint = identity_of(model, processor), checkpoint_identity(source)
     out.mkdir(parents=True, exist_ok=True)
     made, there, broken, tokens, kept = [], [], {}, 0, 0
-    for number, (video, name) in enumerate(zip(videos, names, strict=True)):
+    for done, place in enumerate(own):
+        video, name = videos[place], names[place]
         if progress is not None:
-            progress("videos", number, len(videos))
+            progress("videos", done, len(own))
         try:
             about = {**_about(video), **of_all}
             if (out / name).exists() and not overwrite and _is_of(out / name, {**about, **identity}):
@@ -133,8 +170,24 @@ def run(
         made.append(name)
         tokens, kept = tokens + compressed.num_tokens, kept + len(compressed.index)
     if progress is not None:
-        progress("videos", len(videos), len(videos))
+        progress("videos", len(own), len(own))
     return Embedded(tuple(made), tuple(there), broken, tokens, kept)
+
+
+def write_tar_files(videos: Sequence[Path], done: Embedded, out: Path, shard: Shard, megabytes: int) -> list[Path]:
+    """Puts the files of a process's videos into tar files beside them, numbered as the videos of all processes are.
+
+    Args:
+        videos, out, shard: as :func:`run` had them.
+        done: what it returned.
+        megabytes: how large a tar file may get.
+
+    Raises:
+        ScoreError, OSError: as :func:`score_video.serving.tar_files.write_tars`.
+    """
+    there = {*done.made, *done.there}
+    files = {place: out / name for place, name in enumerate(output_names(videos)) if name in there}
+    return write_tars(files, out, f"{shard.number:03d}-of-{shard.of:03d}", megabytes)
 
 
 class _MismatchError(ScoreError):

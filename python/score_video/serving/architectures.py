@@ -40,12 +40,13 @@ _EMBEDS = "it makes embeddings of a whole prompt and answers no questions"
 _LAYOUT = "transformers 5.19 saves experts in another layout than published checkpoints have, which vLLM does not read"
 _NO_MODEL = "no tiny model of it was made"
 _HALF_RUN = "its class adds nothing to {} where tokens are chosen; no tiny model of it was made"
-_OWN_CODE = "its checkpoints bring code of their own; vLLM's function for its videos was run with tensors of ours"
+_NANO = "vLLM's class is that of Nemotron Nano VL v2, which was; no tiny model of it was made"
 
 
-def _nano(models: str) -> Architecture:
+def _nano(models: str, *, ran: bool = False) -> Architecture:
+    reason = None if ran else _NANO
     return Architecture(
-        models, f"{_ROOM}.nano_nemotron_vl", "masked", reason=_OWN_CODE, class_name="NemotronH_Nano_VL_V2"
+        models, f"{_ROOM}.nano_nemotron_vl", "masked", ran=ran, reason=reason, class_name="NemotronH_Nano_VL_V2"
     )
 
 
@@ -85,7 +86,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "InternS2MobiusForConditionalGeneration": Architecture(
         "Intern-S2-Mobius", f"{_ROOM}.interns2_mobius", "timed", reason=_NO_MODEL
     ),
-    "NemotronH_Nano_VL_V2": _nano("Nemotron Nano VL v2"),
+    "NemotronH_Nano_VL_V2": _nano("Nemotron Nano VL v2", ran=True),
     "NemotronH_Nano_Omni_Reasoning_V3": _nano("Nemotron Nano Omni"),
     "NemotronH_Super_Omni_Reasoning_V3": _nano("Nemotron Super Omni"),
     "NemotronH_Omni_Reasoning_V3": _nano("Nemotron Omni"),

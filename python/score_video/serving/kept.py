@@ -56,9 +56,18 @@ def video_embeds(path: str | Path) -> dict[str, Tensor]:
     }
     if "others.second_per_grid_ts" in tensors:
         return {**request, "second_per_grid_ts": tensors["others.second_per_grid_ts"].reshape(1).float()}
-    times = seconds.tolist()
-    times += times[-1:] * (len(times) % 2)  # two frames are one step in time; the last may stand for two
-    return {**request, "timestamps": torch.tensor([times]).double().reshape(1, -1, 2).mean(2)}
+    return {**request, "timestamps": _step_times(seconds)[None]}
+
+
+def _step_times(seconds: Tensor) -> Tensor:
+    """float64 [T]: when each step in time was, of which two frames are one; the last of them may stand for two.
+
+    Processors are told of whole milliseconds, and write a step's time with one digit after the point. So here: with
+    what a container's clock adds in its last bit (0.30000000000000004), halves were rounded to another digit.
+    """
+    milliseconds = (seconds.double() * 1000).round()
+    milliseconds = torch.cat([milliseconds, milliseconds[-1:].expand(len(milliseconds) % 2)])
+    return (milliseconds / 1000).view(-1, 2).mean(1)
 
 
 def content_part(path: str | Path) -> dict[str, Any]:

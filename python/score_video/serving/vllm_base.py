@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from vllm.distributed import get_tensor_model_parallel_rank
@@ -25,7 +25,14 @@ COUNTS = {"evs": evs.compute_retained_tokens_count, "vidcom2": vidcom2.compute_r
 
 
 class Compressing:
-    """What all kinds share; it comes before vLLM's class in the bases. Where no rate is set all is vLLM's own."""
+    """What all kinds share; it comes before vLLM's class in the bases. Where no rate is set all is vLLM's own.
+
+    Attributes:
+        formulas: of :data:`COUNTS`, those by which vLLM's processor of such models counts placeholders. It counts by
+            "evs" where the setting names another.
+    """
+
+    formulas: ClassVar[tuple[str, ...]] = ("evs",)
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
@@ -40,13 +47,14 @@ class Compressing:
             logger.warning("%s is %r, but videos go in whole: there is no --video-pruning-rate", VARIABLE, setting)
             return
         method, rate = spec
-        self._count = partial(COUNTS[method], q=rate)
+        formula = method if method in self.formulas else "evs"
+        self._count = partial(COUNTS[formula], q=rate)
         logger.info(
             "score-video %s chooses the tokens of videos by %r; how many is vLLM's formula of %r at rate %s (the "
             "retention that a compressor was saved with is not used)",
             score_ext.__version__,
             setting,
-            method,
+            formula,
             rate,
         )
 

@@ -21,7 +21,6 @@ from vllm.multimodal.parse import DictEmbeddingItems
 from vllm.multimodal.processing import PromptUpdateDetails
 
 from score_video.errors import ScoreError
-from score_video.serving.architectures import ARCHITECTURES
 from score_video.serving.identity import checkpoint_identity, decider_identity
 from score_video.serving.setting import engine_compressor, read_setting
 
@@ -104,12 +103,6 @@ def check_kept(data: Mapping[str, Any], model_config: Any) -> None:
     """
     if model_config.multimodal_config.get_video_pruning_spec() is None:
         raise ScoreError("compressed videos need a server with --video-pruning-rate")
-    for name in getattr(model_config.hf_config, "architectures", None) or ():
-        if name in ARCHITECTURES and ARCHITECTURES[name].kind == "timed":
-            raise ScoreError(
-                f"{name} takes no compressed videos in vLLM yet: its prompts have times between frames, and answers "
-                "differed from those of transformers"
-            )
     if lacking := sorted(_FIELDS - data.keys()):
         raise ScoreError(f"video_embeds of a compressed video must have {lacking[0]}")
     if odd := [name for name, value in data.items() if not isinstance(value, Tensor)]:

@@ -154,6 +154,8 @@ class Timed(Placed):
     The compressor sees the main features alone, those that ``compress_inputs`` shows it.
     """
 
+    formulas = ("evs", "vidcom2")
+
     def _whole_video(self, item: list[int], grid: Sequence[int]) -> list[int]:
         config: Any = self.config  # type: ignore[attr-defined]
         _, rows, columns = self._merged(grid)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.videos import write_video
 
 from score_video.cli import main
@@ -14,7 +17,10 @@ from score_video.commands.embed import compressor_identity
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.methods import RandomMethod
-from score_video.mllm.compressed_video import read_about
+from score_video.mllm.compressed_video import CompressedVideo, read_about
+from score_video.mllm.load import load_model, load_processor
+from score_video.serving import tar_files
+from score_video.serving.tar_files import read_tars
 from score_video.testing import save_tiny_model
 
 pytestmark = pytest.mark.skipif(find_spec("torchvision") is None, reason="needs torchvision: make test has it")
@@ -109,6 +115,63 @@ def test_refuses_two_of_one_name(model: Path, videos: list[Path], capfd: pytest.
     assert "videos must have different names, got " in capfd.readouterr().err
     assert embed(videos[0], videos[0], "--model", model) == 2
     assert not Path("kept").exists()
+
+
+def test_processes_share_the_work(model: Path, videos: list[Path], capfd: pytest.CaptureFixture[str]) -> None:
+    shared = (*videos, "--model", model, "--compressor", "surprise")
+    assert embed(*shared, "--shard", "2/2") == 0
+    assert [path.name for path in Path("kept").iterdir()] == ["1.safetensors"]
+    assert embed(*shared, "--shard", "1/2") == 0
+    capfd.readouterr()
+    assert embed(*shared) == 0
+    assert "0 written (0 of 0 visual tokens kept), 2 already there" in capfd.readouterr().out
+    assert embed(*shared, "--shard", "3/2") == 2
+    assert "--shard must be I/N with I from 1 to N, got 3/2" in capfd.readouterr().err
+    assert embed(*shared, "--shard", "half") == 2
+    assert "--shard must be I/N, as in 2/8, got 'half'" in capfd.readouterr().err
+
+
+def test_tar_files(model: Path, videos: list[Path], capfd: pytest.CaptureFixture[str]) -> None:
+    Path("broken.mp4").write_bytes(b"no video" * 100)
+    shared = (videos[0], "broken.mp4", videos[1], "--model", model, "--compressor", "surprise", "--tar", 1)
+    assert embed(*shared) == 1
+    assert "1 tar file of 2 videos" in capfd.readouterr().out
+    tar = Path("kept/001-of-001-00000.tar")
+    with tarfile.open(tar) as archive:
+        names = ["000000000.safetensors", "000000000.json", "000000002.safetensors", "000000002.json"]
+        assert archive.getnames() == names
+        for name, file in ((names[0], "0"), (names[2], "1")):
+            content = archive.extractfile(name)
+            assert content is not None and content.read() == Path(f"kept/{file}.safetensors").read_bytes()
+        about = archive.extractfile("000000002.json")
+        assert about is not None and json.load(about)["video"] == "1.mp4"
+    before = tar.read_bytes()
+    stale = Path("kept/001-of-001-00001.tar")
+    stale.write_bytes(b"")
+    assert embed(*shared) == 1
+    assert tar.read_bytes() == before and not stale.exists()
+
+    network, processor = load_model(str(model), torch.device("cpu")), load_processor(str(model))
+    read = list(read_tars([tar], network, processor))
+    assert [video.about["video"] for video in read] == ["0.mp4", "1.mp4"]
+    wanted = CompressedVideo.load("kept/1.safetensors", network, processor)
+    assert torch.equal(read[1].encoded.features.rows, wanted.encoded.features.rows)
+    tar.write_bytes(b"no tar" * 1000)
+    with pytest.raises(ScoreError, match=r"00000\.tar must be a tar file of score embed: "):
+        list(read_tars([tar], network, processor))
+
+
+def test_how_large_tar_files_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_files, "read_about", lambda path: {"video": path.name})
+    files = {}
+    for number, size in enumerate((400_000, 500_000, 600_000, 1_500_000, 100)):
+        files[number] = tmp_path / f"{number}.safetensors"
+        files[number].write_bytes(bytes(size))
+    held = []
+    for tar in tar_files.write_tars(files, tmp_path, "set", 1):
+        with tarfile.open(tar) as archive:
+            held.append([int(name[:9]) for name in archive.getnames() if name.endswith(".json")])
+    assert held == [[0, 1], [2], [3], [4]]
 
 
 def test_identity_of_compressors() -> None:

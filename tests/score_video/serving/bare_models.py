@@ -23,6 +23,12 @@ class Tokenizer:
         return [100 + ord(character) % 50 for character in text]
 
 
+class Inputs(dict[str, Any]):
+    """vLLM's are read by name and as attributes."""
+
+    timestamps: list[list[float]]
+
+
 def bare_model(architecture: str, compressor: Compressor) -> Any:
     """A model of the plugin.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import HALF, RATE, run_engines, save_policy
+from engines import RATE, dtype_of, run_engines, save_policy
 from workload import AT_ONCE, contents
 
 from score_video.testing import save_tiny_model
@@ -34,7 +34,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _job(name: str, model: Path, setting: str | None, rate: float, **options: Any) -> dict[str, Any]:
     """What :func:`run_engines` runs: all requests, those "at once" together; options are the engine's."""
     names = list(contents())
-    options["dtype"] = "bfloat16" if model.name in HALF else "float32"
+    options["dtype"] = dtype_of(model)
     requests = [*([name] for name in names[:-AT_ONCE]), names[-AT_ONCE:]]
     given = {"name": name, "model": str(model), "setting": setting, "rate": rate, "method": "evs", "options": options}
     return {**given, "requests": requests}

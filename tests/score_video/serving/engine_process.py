@@ -3,7 +3,8 @@
     python engine_process.py jobs.json results.json
 
 A job: {"name", "model", "rate", "method", "setting", "options", "requests": lists of names, each list at once,
-"embedded": whether the features of videos are sent in their place, "kept files": as :func:`kept_prompt` has them}.
+"embedded": whether the features of videos are sent in their place, "kept files": as :func:`kept_prompt` has them,
+"placeholder": what stands for a video in the prompt's text, if not what Qwen's models have}.
 A result: {"answers": {name: {"prompt": token ids, "output": token ids}}, "kept": one list of rows for each video
 encoded}; "state": what of score-video and vLLM is loaded and patched in the end.
 """
@@ -18,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from workload import contents, prompt
+from workload import VIDEO, contents, prompt
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -32,10 +33,14 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     options = {"max_model_len": 4096, "limit_mm_per_prompt": {"image": 1, "video": 2}, **job["options"]}
     if job["rate"]:
         options |= {"video_pruning_rate": job["rate"], "video_pruning_method": job["method"]}
+    if options.get("load_format") == "dummy":
+        widen_dummy_weights()
     engine = LLM(job["model"], enforce_eager=True, distributed_executor_backend="uni", **options)
     ask = partial(embedded_prompt, job["model"]) if job.get("embedded") else prompt
     if "kept files" in job:
         ask = partial(kept_prompt, job["kept files"])
+    if "placeholder" in job:
+        ask = partial(other_prompt, job["placeholder"])
     kept = record_kept()
     sampling = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
     answers = {}
@@ -70,6 +75,20 @@ def kept_prompt(files: dict[str, Any], name: str) -> dict[str, Any]:
 
     text, file = files[name]
     return {"prompt": text, "multi_modal_data": {"video": video_embeds(file)}}
+
+
+def other_prompt(placeholder: str, name: str) -> dict[str, Any]:
+    """The request for a model whose prompts have another placeholder for a video."""
+    asked = prompt(name)
+    return {**asked, "prompt": asked["prompt"].replace(VIDEO, placeholder)}
+
+
+def widen_dummy_weights() -> None:
+    """vLLM's made-up weights are so small that nothing that is seen changes an answer."""
+    from vllm.model_executor.model_loader import dummy_loader
+
+    make = ORIGINAL.setdefault("dummy weights", dummy_loader.initialize_single_dummy_weight)
+    dummy_loader.initialize_single_dummy_weight = partial(make, low=-0.2, high=0.2)
 
 
 def record_kept() -> list[list[int]]:

@@ -28,6 +28,12 @@ RATE = 0.75
 HALF = ("qwen3_5", "qwen3_5_moe")
 """Families whose linear attention vLLM computes on CPUs in bfloat16 alone."""
 
+
+def dtype_of(model: Path) -> str:
+    """What a model is run in; its folder is called like its family."""
+    return "bfloat16" if model.name in HALF else "float32"
+
+
 HERE = Path(__file__).parent
 SITE = HERE.parents[2] / "tools" / "torchvision_site"
 
@@ -100,7 +106,7 @@ def serve(
         "--port",
         str(port),
         "--dtype",
-        "float32",
+        dtype_of(model),
         "--max-model-len",
         "16384",
         *options,

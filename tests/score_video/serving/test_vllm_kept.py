@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engines import RATE, needs_vllm, run_engines
+from engines import HALF, RATE, dtype_of, needs_vllm, run_engines
 from helpers.videos import write_video
 from workload import moving_square
 
@@ -18,7 +19,7 @@ from score_video.commands.frames import Frames
 from score_video.commands.options import Chosen
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
-from score_video.mllm.compressed_video import CompressedVideo
+from score_video.mllm.compressed_video import CompressedVideo, read_kept
 from score_video.mllm.conversation import chat_text
 from score_video.mllm.load import load_model, load_processor
 from score_video.serving.kept import content_part, video_embeds
@@ -29,7 +30,7 @@ pytestmark = needs_vllm
 QUESTION = "What happens?"
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl"])
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl", "qwen3_5"])
 def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     """A model, and two videos compressed for it, which keep other counts than vLLM's formula would."""
     folder = tmp_path_factory.mktemp("kept")
@@ -40,7 +41,7 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         for seed, n in ((1, 16), (2, 24))
     ]
     chosen = Chosen(Compressor("surprise", 0.15), "surprise")
-    options = embed.EmbedOptions(torch.device("cpu"), "float32", Frames(8))
+    options = embed.EmbedOptions(torch.device("cpu"), dtype_of(model), Frames(8))
     done = embed.run(videos, str(model), chosen, options, folder / "out")
     assert not done.broken
     return model, [folder / "out" / name for name in done.made]
@@ -48,24 +49,41 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_answers_as_transformers_do(files: tuple[Path, list[Path]], tmp_path: Path) -> None:
     folder, kept = files
-    model, processor = load_model(str(folder), torch.device("cpu"), torch.float32), load_processor(str(folder))
-    wanted = []
+    dtype = dtype_of(folder)
+    model = load_model(str(folder), torch.device("cpu"), getattr(torch, dtype))
+    processor = load_processor(str(folder))
+    same = 1 if folder.name in HALF else 6  # of the answers' tokens; in bfloat16 the first, before one that differs
+    wanted, lengths = [], []
     for file in kept:
         inputs = CompressedVideo.load(file, model, processor).inputs(model, processor, QUESTION)
         answer = model.generate(**inputs, max_new_tokens=6, min_new_tokens=6, do_sample=False)
         wanted.append(answer[0, inputs.prompt_length :].tolist())
+        lengths.append(inputs.prompt_length)
     assert wanted[0] != wanted[1]
     text = chat_text(processor, QUESTION)
     names = {str(number): [text, str(file)] for number, file in enumerate(kept)}
     job: dict[str, Any] = {"name": "kept", "model": str(folder), "setting": "surprise", "rate": RATE, "method": "evs"}
-    chunks = {"dtype": "float32", "enable_mm_embeds": True, "max_num_batched_tokens": 24, "max_num_seqs": 4}
+    chunks = {"dtype": dtype, "enable_mm_embeds": True, "max_num_batched_tokens": 24, "max_num_seqs": 4}
     job |= {"options": chunks, "requests": [["0", "1"], ["0"]], "kept files": names}
     done = run_engines(tmp_path, [job])["kept"]
-    assert [done["answers"][name]["output"] for name in ("0", "1")] == wanted
+    assert [done["answers"][name]["output"][:same] for name in ("0", "1")] == [ids[:same] for ids in wanted]
+    assert [len(done["answers"][name]["prompt"]) for name in ("0", "1")] == lengths
     assert done["kept"] == []  # nothing was chosen again
     token = model.config.video_token_id
     for name, file in zip(("0", "1"), kept, strict=True):
         assert done["answers"][name]["prompt"].count(token) == len(video_embeds(file)["score_index"])
+
+
+def test_the_times_of_the_prompt_that_a_file_was_made_of(files: tuple[Path, list[Path]]) -> None:
+    """Of the second video they lie halfway between two times that can be written."""
+    folder, kept = files
+    if "timestamps" not in video_embeds(kept[0]):
+        pytest.skip("its prompts have no times")
+    processor = load_processor(str(folder))
+    for file in kept:
+        tensors, _ = read_kept(file)
+        written = re.findall(r"<([\d.]+) seconds>", processor.tokenizer.decode(tensors["ids"]))
+        assert [f"{time:.1f}" for time in video_embeds(file)["timestamps"][0].tolist()] == written
 
 
 def config_of(folder: Path, pruning: Any = ("evs", RATE)) -> Any:
@@ -105,10 +123,6 @@ def test_what_is_checked(files: tuple[Path, list[Path]], tmp_path: Path, monkeyp
             pytest.fail(name)
     with pytest.raises(ScoreError, match="need a server with --video-pruning-rate"):
         check_kept(data, config_of(folder, None))
-    timed = config_of(folder)
-    timed.hf_config.architectures = ["Qwen3VLForConditionalGeneration"]
-    with pytest.raises(ScoreError, match="Qwen3VLForConditionalGeneration takes no compressed videos in vLLM yet"):
-        check_kept(data, timed)
     save_tiny_model(tmp_path / "other", folder.name, layers=3)  # type: ignore[arg-type]
     with pytest.raises(ScoreError, match=r"was compressed for .*, of which this server's .*other' differs"):
         check_kept(data, config_of(tmp_path / "other"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from bare_models import END, RATE, START, WIDTH, Tokenizer, bare_model, merged, tokens_of
+from bare_models import END, RATE, START, WIDTH, Inputs, Tokenizer, bare_model, merged, tokens_of
 from engines import needs_vllm, save_policy
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -51,12 +51,8 @@ def test_waits_are_counted() -> None:
 
 def embed(model: Any, tokens: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
     """What the model hands to vLLM for a video."""
-
-    class Inputs(dict[str, Any]):
-        """vLLM's are read by name and as attributes."""
-
     inputs = Inputs(video_grid_thw=torch.tensor([grid]), second_per_grid_ts=torch.tensor([0.5]))
-    inputs.timestamps = [TIMES]  # type: ignore[attr-defined]
+    inputs.timestamps = [TIMES]
     (rows,) = model._postprocess_video_embeds_evs([tokens], inputs)
     found: torch.Tensor = rows
     return found
@@ -108,6 +104,34 @@ def test_frames_between_their_times() -> None:
     assert got_places[:, :3].tolist() == places
     assert got_places[:, 3].tolist() == list(range(len(rows)))
     assert got_places[:, 4].unique().tolist() == [len(Tokenizer().encode("<0.2 seconds>")) + 1]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "method", "count"),
+    [
+        (RUN, "evs", 12),
+        (RUN, "vidcom2", 12),
+        (TIMED, "evs", 12),
+        (TIMED, "vidcom2", 5),
+        ("NemotronH_Nano_VL_V2", "vidcom2", 12),
+    ],
+)
+def test_counts_as_vllm_s_processor_of_such_models(
+    architecture: str, method: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of Qwen2.5-VL and of Nemotron counts by EVS, whatever --video-pruning-method is."""
+    from score_video.serving import vllm_base, vllm_models
+
+    class Stock:
+        def __init__(self, **given: Any) -> None: ...
+
+    kind = vllm_models._KINDS[vllm_models.ARCHITECTURES[architecture].kind]
+    made: Any = type("Made", (kind, Stock), {})
+    monkeypatch.setenv("SCORE_VIDEO_COMPRESSOR", "surprise")
+    monkeypatch.setattr(vllm_base, "get_tensor_model_parallel_rank", lambda: 0)
+    multimodal = SimpleNamespace(get_video_pruning_spec=lambda: (method, 0.9))
+    config = SimpleNamespace(model_config=SimpleNamespace(multimodal_config=multimodal, uses_mrope=True))
+    assert made(vllm_config=config)._count(12, 5) == count
 
 
 def test_nemotron_is_given_a_mask() -> None:

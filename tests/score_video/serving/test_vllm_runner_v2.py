@@ -13,7 +13,7 @@ import bare_models
 import numpy as np
 import pytest
 import torch
-from bare_models import END, IMAGE, RATE, START, TEXT, VIDEO, WIDTH, merged
+from bare_models import END, IMAGE, RATE, START, TEXT, VIDEO, WIDTH, Inputs, merged
 from engines import needs_vllm
 from torch import Tensor
 
@@ -23,9 +23,10 @@ from score_video.methods import RandomMethod
 
 pytestmark = needs_vllm
 
+RUN, TIMED = "Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration"
+LEVELS = {RUN: 0, TIMED: 2}  # of DeepStack: features for the first layers, beside each token's own
 IMAGE_GRID = (1, 4, 6)
 VIDEO_GRIDS = (4, 6, 8), (3, 4, 4)
-SECONDS = (0.5, 2.0)
 Item = tuple[str, tuple[int, int, int], float | None]
 REQUESTS: dict[str, list[Item | int]] = {  # numbers are of tokens of text
     "video": [5, ("video", VIDEO_GRIDS[0], 0.5), 6],
@@ -38,9 +39,10 @@ REQUESTS: dict[str, list[Item | int]] = {  # numbers are of tokens of text
 }
 
 
-def bare_model() -> Any:
-    """Our Qwen2.5-VL, which chooses at random."""
-    return bare_models.bare_model("Qwen2_5_VLForConditionalGeneration", Compressor(RandomMethod(1)))
+@pytest.fixture(params=[RUN, TIMED])
+def model(request: pytest.FixtureRequest) -> Any:
+    """Ours, without weights; it chooses at random."""
+    return bare_models.bare_model(request.param, Compressor(RandomMethod(1)))
 
 
 class Request:
@@ -55,8 +57,6 @@ class Request:
     """
 
     def __init__(self, model: Any, parts: list[Item | int], seed: int) -> None:
-        from vllm.model_executor.models import qwen2_5_vl
-
         generator = torch.Generator().manual_seed(seed)
         self.ids: list[int] = []
         self.features: list[Any] = []
@@ -65,45 +65,71 @@ class Request:
         whole: list[int] = []
         whole_features: list[Any] = []
         kept: list[int] = []
+        width = WIDTH * (1 + LEVELS[type(model).__name__])
         for part in parts:
             if isinstance(part, int):
-                part_ids, stays, item = [TEXT] * part, list(range(part)), None
-                count = part
-            else:
-                modality, grid, second = part
-                tokens = torch.randn(merged(grid), WIDTH, generator=generator)
-                item = self._encode(model, modality, grid, second, tokens)
-                found = (item[:, None, :WIDTH] == tokens).all(2)
-                assert (found.sum(1) == 1).all()
-                count, stays = len(tokens), found.nonzero()[:, 1].tolist()
-                part_ids = [{"image": IMAGE, "video": VIDEO}[modality]] * count
-            if item is None:
-                kept += [len(whole) + place for place in stays]
-                whole += part_ids
-                self.ids += part_ids
+                kept += range(len(whole), len(whole) + part)
+                whole += [TEXT] * part
+                self.ids += [TEXT] * part
                 continue
-            for ids, features, length in ((whole, whole_features, count), (self.ids, self.features, len(item))):
-                features.append(_feature(modality, grid, second, len(ids) + 1, length))
-            kept += [len(whole), *(len(whole) + 1 + place for place in stays), len(whole) + 1 + count]
-            whole += [START, *part_ids, END]
-            self.ids += [START, *part_ids[: len(item)], END]
+            modality, grid, second = part
+            tokens = torch.randn(merged(grid), width, generator=generator)
+            item = _encode(model, modality, grid, second, tokens)
+            full = _ids_of(model, modality, grid, second, [merged(grid) // grid[0]] * grid[0])
+            chosen = (item[:, None, :width] == tokens).all(2).nonzero()[:, 1].tolist()
+            assert chosen == sorted(set(chosen))
+            assert modality == "image" or len(chosen) == evs_count(grid[0], merged(grid) // grid[0], RATE)
+            visual = [place for place, token in enumerate(full) if token in (IMAGE, VIDEO)]
+            stays = sorted({*range(len(full))} - {*visual} | {visual[number] for number in chosen})
+            assert len(stays) == len(item)
+            shorter = _ids_of(model, modality, grid, second, [len(chosen)] + [0] * (grid[0] - 1))
+            for ids, features, item_ids in (
+                (whole, whole_features, full),
+                (self.ids, self.features, shorter),
+            ):
+                features.append(_feature(modality, grid, second, len(ids) + 1, len(item_ids)))
+            kept += [len(whole), *(len(whole) + 1 + place for place in stays), len(whole) + 1 + len(full)]
+            whole += [START, *full, END]
+            self.ids += [START, *shorter, END]
             self.embeds.append(item)
-            self.rows.append(item[:, :WIDTH])
-        stock = qwen2_5_vl.Qwen2_5_VLForConditionalGeneration.get_mrope_input_positions
+            self.rows.append(item[:, :width])
+        stock = type(model).__bases__[1].get_mrope_input_positions
         positions, _ = stock(model, whole, whole_features)
         self.positions = positions[:, kept]
         self.delta = int(positions.max()) + 1 - len(self.ids)
 
-    def _encode(self, model: Any, modality: str, grid: Any, second: float | None, tokens: Tensor) -> Tensor:
-        if modality == "image":
-            (embeds,) = model._postprocess_image_embeds_evs([tokens], {"image_grid_thw": torch.tensor([grid])})
-            return embeds  # type: ignore[no-any-return]
-        inputs = {"video_grid_thw": torch.tensor([grid])}
-        if second is not None:
-            inputs["second_per_grid_ts"] = torch.tensor([second])
-        (embeds,) = model._postprocess_video_embeds_evs([tokens], inputs)
-        assert len(embeds) == evs_count(grid[0], merged(grid) // grid[0], RATE)
+
+def _times(grid: Any, second: float | None) -> list[float]:
+    return [frame * (second or 1.0) for frame in range(grid[0])]
+
+
+def _ids_of(model: Any, modality: str, grid: Any, second: float | None, per_frame: list[int]) -> list[int]:
+    """What stands for an item in a prompt, with so many placeholders in each of its frames."""
+    if modality == "image" or type(model).__name__ == RUN:
+        return [{"image": IMAGE, "video": VIDEO}[modality]] * sum(per_frame)
+    from vllm.model_executor.models.qwen3_vl import Qwen3VLMultiModalProcessor
+
+    ids: list[int] = Qwen3VLMultiModalProcessor.get_video_repl(
+        tokens_per_frame=per_frame,
+        timestamps=_times(grid, second),
+        tokenizer=model._tokenizer,
+        vision_start_token_id=START,
+        vision_end_token_id=END,
+        video_token_id=VIDEO,
+    ).full
+    return ids
+
+
+def _encode(model: Any, modality: str, grid: Any, second: float | None, tokens: Tensor) -> Tensor:
+    if modality == "image":
+        (embeds,) = model._postprocess_image_embeds_evs([tokens], {"image_grid_thw": torch.tensor([grid])})
         return embeds  # type: ignore[no-any-return]
+    inputs = Inputs(video_grid_thw=torch.tensor([grid]))
+    inputs.timestamps = [_times(grid, second)]
+    if second is not None:
+        inputs["second_per_grid_ts"] = torch.tensor([second])
+    (embeds,) = model._postprocess_video_embeds_evs([tokens], inputs)
+    return embeds  # type: ignore[no-any-return]
 
 
 def _feature(modality: str, grid: Any, second: float | None, offset: int, length: int) -> Any:
@@ -137,8 +163,7 @@ def pruner(model: Any, requests: list[Request], longest: int) -> Any:
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 20, 1000])
-def test_positions_of_every_request(chunk: int) -> None:
-    model = bare_model()
+def test_positions_of_every_request(model: Any, chunk: int) -> None:
     requests = [Request(model, parts, seed) for seed, parts in enumerate(REQUESTS.values())]
     longest = max(len(request.ids) for request in requests)
     prune = pruner(model, requests, longest + 5)
@@ -146,7 +171,7 @@ def test_positions_of_every_request(chunk: int) -> None:
     for row, request in zip(ids, requests, strict=True):
         row[: len(request.ids)] = torch.tensor(request.ids)
     states = SimpleNamespace(all_token_ids=SimpleNamespace(gpu=ids))
-    done, got = [0] * len(requests), [[torch.empty(0, WIDTH)] * len(r.rows) for r in requests]
+    done, got = [0] * len(requests), [[rows[:0] for rows in request.rows] for request in requests]
     while any(begin < len(r.ids) for begin, r in zip(done, requests, strict=True)):
         # in another order than the rows of the states, as the scheduler's
         order = [n for n in (2, 0, 3, 1) if done[n] < len(requests[n].ids)]
@@ -169,7 +194,7 @@ def test_positions_of_every_request(chunk: int) -> None:
         cleaned = prune.recompute(pieces, batch, states)
         for (n, number), piece, rows in zip(whose, pieces, cleaned, strict=True):
             got[n][number] = torch.cat([got[n][number], rows])
-            assert torch.equal(prune.strip([piece])[0], rows)  # what a draft model is given
+            assert torch.equal(prune.strip([piece])[0], rows[:, :WIDTH])  # what a draft model is given
         for n, size in zip(order, sizes, strict=True):
             done[n] += size
     for n, request in enumerate(requests):
@@ -179,7 +204,7 @@ def test_positions_of_every_request(chunk: int) -> None:
             assert torch.equal(rows, wanted)
 
 
-def test_the_runner_makes_the_pruner_for_our_models() -> None:
+def test_the_runner_makes_the_pruner_for_our_models(model: Any) -> None:
     """What it asks of a model and of the configuration."""
     from vllm.v1.worker.gpu.mm.rope import RopeState
     from vllm.v1.worker.gpu.model_states.mm_pruning import maybe_create_mm_pruner
@@ -187,4 +212,4 @@ def test_the_runner_makes_the_pruner_for_our_models() -> None:
     multimodal = SimpleNamespace(is_multimodal_pruning_enabled=lambda: True)
     config: Any = SimpleNamespace(multimodal_config=multimodal, get_inputs_embeds_size=lambda: WIDTH)
     state: Any = RopeState.__new__(RopeState)
-    assert maybe_create_mm_pruner(config, bare_model(), state, SimpleNamespace()) is not None  # type: ignore[arg-type]
+    assert maybe_create_mm_pruner(config, model, state, SimpleNamespace()) is not None  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from engines import RATE, needs_vllm, save_policy, serve
+from engines import HALF, RATE, needs_vllm, save_policy, serve
 from helpers.videos import CLIPS, write_video
 from PIL import Image
 from workload import AT_ONCE, moving_square
@@ -42,6 +42,7 @@ class Asker:
 
         self.client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=300)
         self.processor = AutoProcessor.from_pretrained(model)
+        self.family = model.name
         self.folder = folder
 
     def __call__(self, *parts: tuple[str, bytes], question: str = "What happens?") -> Any:
@@ -79,8 +80,6 @@ class Asker:
 
 @pytest.fixture(scope="module")
 def ask(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
-    if model.name == "qwen3_5":
-        pytest.skip("asked through the engine alone (test_vllm_engine.py): its server stopped under test")
     folder = tmp_path_factory.mktemp("server")
     policy = save_policy(folder / "policy", token_width=64)
     options = ["--enforce-eager", "--video-pruning-rate", str(RATE), "--max-num-seqs", str(AT_ONCE)]
@@ -121,9 +120,10 @@ def test_many_at_once_are_answered_as_one_by_one(ask: Asker) -> None:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         together = list(pool.map(lambda clip: ask(("video", clip)), clips))
     alone = [ask(("video", clip)) for clip in clips[:4]]
-    texts = [answer.choices[0].message.content for answer in together]
-    assert texts[:4] == [answer.choices[0].message.content for answer in alone]
-    assert len(set(texts)) > 1
+    tokens = [tuple(answer.choices[0].token_ids) for answer in together]
+    assert tokens[:4] == [tuple(answer.choices[0].token_ids) for answer in alone]
+    # of these clips, transformers' Qwen3.5 with its random weights says the same of nearly all too
+    assert ask.family in HALF or len(set(tokens)) > 1
     assert [ask.placeholders(answer) for answer in together] == [ask.count(clip) for clip in clips]
 
 
@@ -132,7 +132,10 @@ def test_a_cached_video(ask: Asker) -> None:
     first, again = ask(("video", clip)), ask(("video", clip))
     other = ask(("video", clip), question="Describe it.")
     assert again.choices[0].message.content == first.choices[0].message.content
-    assert again.usage.prompt_tokens_details.cached_tokens > 0
+    if (
+        ask.family not in HALF
+    ):  # with linear attention a block is larger than this prompt, and only whole ones are cached
+        assert again.usage.prompt_tokens_details.cached_tokens > 0
     assert ask.placeholders(other) == ask.placeholders(first)
 
 
