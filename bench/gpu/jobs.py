@@ -13,6 +13,7 @@ import score_ext
 from bench.gpu import rivals
 from bench.gpu.rivals import FRAMES, KEEP, LENGTH, PER_FRAME, SAMPLES, WIDTH
 from bench.gpu.timing import Measurements
+from score_video import diverse
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig, pretrained_policy
 
@@ -167,6 +168,22 @@ def measure_divprune(to: Measurements) -> None:
         to.add(job, "eager traversal", rivals.divprune, videos, like=(ours, rivals.nearly_the_same_indices))
 
 
+def measure_diverse(to: Measurements) -> None:
+    """A policy's selection by default, a tenth kept, from given logits. In no graph: the host has the counts."""
+    for frames, per_frame, width in ((32, 256, 512), (FRAMES, 625, WIDTH)):
+        length = frames * per_frame
+        videos = [
+            (PackedVideos.from_grids(video(seed, frames, per_frame, width), [(frames, 1, per_frame)]),)
+            for seed in range(2)
+        ]
+        logits = torch.randn(length, device="cuda")
+
+        def ours(packed: PackedVideos, logits: Tensor = logits) -> Tensor:
+            return diverse.select(packed, logits, [len(logits) // 10], 8.0)
+
+        to.add(f"diverse, {length} x {width}", "ours", ours, videos, graph=False)
+
+
 def measure_thumbnails(to: Measurements) -> None:
     """Patches as a processor leaves them, 14 x 14 pixels of two frames, of 10,000 tokens."""
     patches = [(torch.rand(40_000, 3, 2, 14, 14, device="cuda"),) for _ in range(4)]
@@ -181,4 +198,12 @@ def measure_thumbnails(to: Measurements) -> None:
     to.add_compiled(job, "adaptive_avg_pool2d", rivals.thumbnails, patches, moved, like)
 
 
-JOBS = (measure_copy, measure_tokens, measure_policies, measure_scores, measure_divprune, measure_thumbnails)
+JOBS = (
+    measure_copy,
+    measure_tokens,
+    measure_policies,
+    measure_scores,
+    measure_divprune,
+    measure_diverse,
+    measure_thumbnails,
+)

@@ -20,7 +20,7 @@ export const showPatch = guarded(async () => {
   const where = `Row ${Math.floor(place / film.columns) + 1}, column ${(place % film.columns) + 1}, at ${film.facts.timestamps[frame].toFixed(2)} s`;
   lead.textContent = `${where}. Surprise ${surprise < 0 ? "unknown: there is no frame before" : surprise.toFixed(4)}.`;
   const table = document.createElement("table");
-  table.innerHTML = "<thead><tr><th>Rule</th><th>Kept</th><th>Score</th><th>Rank</th></tr></thead><tbody></tbody>";
+  table.innerHTML = "<thead><tr><th>Rule</th><th>Kept</th><th>Score</th><th title=\"Among all tokens, by the score. A policy leaves out what is like a token that is kept.\">Rank</th></tr></thead><tbody></tbody>";
   facts.forEach((fact, i) => {
     const line = table.tBodies[0].insertRow();
     const total = film.surprise.length.toLocaleString("en");
