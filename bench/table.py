@@ -53,7 +53,8 @@ max-autotune; **engine rule** is argsort and a boolean mask, eager. **policy_log
 float32; **first product alone** is `torch.mm` of a state in memory with the first layer's weight, in the dtype of the
 tokens. What the networks' products take at the speed of a square product of {SQUARE} in the same run stands over the
 tables of both logits. **divprune** keeps a tenth of a video of so many tokens of that width, bfloat16; torch's step is
-compiled, its loop is not. **default policy** is `Compressor()` and a gather: what people run."""
+compiled, its loop is not. **default policy** is what people run: `Compressor()`, logits and selection, and a gather in
+the table of compress."""
 
 
 # What a run does not say by itself; of the AMD EPYC on 2026-11-26, quiet.

@@ -1,4 +1,5 @@
-"""divprune beside the same traversal in torch, eager and compiled, under pytest-benchmark; one thread, bfloat16.
+"""divprune beside the same traversal in torch, eager and compiled, and beside the default policy and its selection;
+under pytest-benchmark, one thread, bfloat16.
 
 Part of `make bench`. Half of the places of each video stand still but for small noise.
 """
@@ -15,6 +16,7 @@ import score_ext
 from bench.test_cpu import COMPILE_MODES, compiled, int32
 from bench.test_cpu import one_thread as one_thread
 from bench.test_cpu import timed as timed
+from score_video import Compressor, PackedVideos
 
 SIZES = {"1,296 x 384": (4, 324, 384), "8,192 x 512": (32, 256, 512)}
 """Frames, tokens in each, width."""
@@ -76,6 +78,13 @@ def check(tokens: Tensor) -> Callable[[Tensor], None]:
 
 def test_divprune_ours(timed: Callable[..., None], video: Tensor, size: str) -> None:
     timed(f"divprune {size}", ours, video, rounds=5)
+
+
+def test_divprune_default_policy(timed: Callable[..., None], video: Tensor, size: str) -> None:
+    """What is chosen in its place by default: logits, and the selection diverse by windows."""
+    frames, per_frame, _ = SIZES[size]
+    compressor, videos = Compressor(), PackedVideos.from_grids(video, [(frames, per_frame // 2, 2)])
+    timed(f"divprune {size}", lambda: compressor.select(videos, keep=[budget(video)]).index, rounds=5)
 
 
 def test_divprune_eager(timed: Callable[..., None], video: Tensor, size: str) -> None:
