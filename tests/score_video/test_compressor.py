@@ -273,7 +273,8 @@ def as_0_1_wrote(folder: Path, *, seed: int = 0) -> None:
     """Makes config.json what release 0.1.0 had in it: ``law``, a seed for every method, none of what came later."""
     config = json.loads((folder / "config.json").read_text())
     if "policy" in config:
-        del config["policy"]["use_change"], config["policy"]["first_residual"]
+        had = ("token_width", "state", "hidden_sizes", "use_token", "use_residual", "use_position", "question_width")
+        config["policy"] = {name: config["policy"][name] for name in (*had, "initial_retention")}
     config |= {"law": config.pop("selection"), "seed": seed}
     assert config.keys() == {"model_type", "retention", "law", "seed", "policy" if "policy" in config else "method"}
     (folder / "config.json").write_text(json.dumps(config))

@@ -20,7 +20,7 @@ _OF_TRANSFORMERS = frozenset(
 """Keys that folders of 0.1 have beside our own."""
 
 
-SINCE_0_1 = ("use_change", "first_residual", "distance_weight")
+SINCE_0_1 = ("use_change", "first_residual", "distance_weight", "behind_gate")
 """What configs that 0.1 saved are without."""
 
 
