@@ -40,7 +40,7 @@ _SPAN = 25.0
 count as so much more than the largest, and less than the least, which is more than distances between float32 tokens can
 make up for."""
 
-_LEAST = 1e-6  # of a distance that a draw counts, so that a copy of a drawn token may be drawn, but hardly ever is
+_SMALLEST = 1e-6  # of a distance that a draw counts, so that a copy of a drawn token may be drawn, but hardly ever is
 _FLOATS_AT_ONCE = 1 << 22  # distances that are held while probabilities are computed
 
 
@@ -192,7 +192,7 @@ def _directions(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _preference(distances: Tensor) -> Tensor:
-    return distances.clamp(min=_LEAST).pow(WEIGHT)
+    return distances.clamp(min=_SMALLEST).pow(WEIGHT)
 
 
 def _relative(logits: Tensor, videos: PackedVideos, weight: float = WEIGHT) -> Tensor:
