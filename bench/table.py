@@ -54,7 +54,8 @@ float32; **first product alone** is `torch.mm` of a state in memory with the fir
 tokens. What the networks' products take at the speed of a square product of {SQUARE} in the same run stands over the
 tables of both logits. **divprune** keeps a tenth of a video of so many tokens of that width, bfloat16; torch's step is
 compiled, its loop is not. **default policy** is what people run: `Compressor()`, logits and selection, and a gather in
-the table of compress."""
+the table of compress; on both machines it was measured when its selection was `systematic`, and is to be measured again
+with `diverse`."""
 
 
 # What a run does not say by itself; of the AMD EPYC on 2026-11-26, quiet.
