@@ -139,7 +139,7 @@ def test_a_group_says_what_its_policies_are() -> None:
     assert stages[3] == [{"name": "pseudo_video", "steps": 133}, {"name": "video"}] and stages[0] is None
     of_paper = trainings(RECIPE, "paper")
     assert of_paper[0]["policy"]["first_residual"] == "token" and of_paper[0]["settings"]["sampling"] == "bernoulli"
-    assert of_paper[0]["settings"]["max_steps"] == of_paper[-1]["settings"]["max_steps"] == 300
+    assert of_paper[0]["settings"]["max_steps"] == of_paper[-1]["settings"]["max_steps"] == 150
     assert of_paper[-4]["settings"]["stages"] is None and of_paper[-1]["policy"] == {}
     names = [training["settings"]["advantage"] for training in trainings(RECIPE, "advantages")]
     assert "by_objective" in names and "by_action" not in names  # leave_one_out, which it is
