@@ -17,6 +17,7 @@ import torch
 
 import score_ext
 from bench.table import page
+from score_video import Compressor
 from score_video.provenance import circumstances
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,7 @@ def machine() -> dict[str, str | int]:
         "cores": torch.get_num_threads(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "compiler": score_ext.build_info()["compiler"],
+        "selection": str(Compressor().selection_used),
     }
 
 

@@ -54,8 +54,7 @@ float32; **first product alone** is `torch.mm` of a state in memory with the fir
 tokens. What the networks' products take at the speed of a square product of {SQUARE} in the same run stands over the
 tables of both logits. **divprune** keeps a tenth of a video of so many tokens of that width, bfloat16; torch's step is
 compiled, its loop is not. **default policy** is what people run: `Compressor()`, logits and selection, and a gather in
-the table of compress; on both machines it was measured when its selection was `systematic`, and is to be measured again
-with `diverse`."""
+the table of compress; **selection** is its, by default when the machine ran this."""
 
 
 # What a run does not say by itself; of the AMD EPYC on 2026-11-26, quiet.
@@ -125,12 +124,15 @@ def name_of(machine: Row) -> str:
 
 
 def machines(results: list[Row]) -> list[str]:
-    lines = ["| | processor | vectors | date | versions |", "|---|---|---|---|---|"]
+    lines = ["| | processor | vectors | date | versions | selection |", "|---|---|---|---|---|---|"]
     for result in results:
         facts = result["machine"]
         versions = f"torch {facts['torch']}, Python {facts['python']}, {facts['compiler']}, score_ext {facts['score']}"
         processor = f"{facts['cpu']}, {facts['cores']} cores"
-        lines.append(f"| {name_of(facts)} | {processor} | {facts['vectors']} | {facts['date']} | {versions} |")
+        selection = facts.get("selection", "systematic")  # what it was before results said so
+        lines.append(
+            f"| {name_of(facts)} | {processor} | {facts['vectors']} | {facts['date']} | {versions} | {selection} |"
+        )
     return lines
 
 

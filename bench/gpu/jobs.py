@@ -169,17 +169,19 @@ def measure_divprune(to: Measurements) -> None:
 
 
 def measure_diverse(to: Measurements) -> None:
-    """A policy's selection by default, a tenth kept, from given logits. In no graph: the host has the counts."""
+    """A policy's selection by default, a tenth kept, from given logits; with its launches, as it is called."""
     for frames, per_frame, width in ((32, 256, 512), (FRAMES, 625, WIDTH)):
         length = frames * per_frame
+        count = length // 10
+        keep = int32(count)
         videos = [
             (PackedVideos.from_grids(video(seed, frames, per_frame, width), [(frames, 1, per_frame)]),)
             for seed in range(2)
         ]
         logits = torch.randn(length, device="cuda")
 
-        def ours(packed: PackedVideos, logits: Tensor = logits) -> Tensor:
-            return diverse.select(packed, logits, [len(logits) // 10], 8.0)
+        def ours(packed: PackedVideos, logits: Tensor = logits, keep: Tensor = keep, count: int = count) -> Tensor:
+            return diverse.select(packed, logits, keep, count, 8.0)
 
         to.add(f"diverse, {length} x {width}", "ours", ours, videos, graph=False)
 

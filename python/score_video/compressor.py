@@ -78,9 +78,9 @@ class Compressor:
         retention: the fraction of tokens kept, in (0, 1], exactly ``keep_count`` of each video; or
             :class:`AdaptiveRetention`, which needs a policy.
         selection: how logits or scores pick: "diverse" (:mod:`score_video.diverse`), which looks at the tokens too, so
-            that none is kept twice; or "systematic" and "topk" of :func:`score_ext.select`, which do not, and are
-            quicker. None: "diverse" for a policy, "topk" for a score, nothing for a method that selects by a rule of
-            its own.
+            that copies of what is kept come last; or "systematic" and "topk" of :func:`score_ext.select`, which do not,
+            and are quicker. None: "diverse" for a policy, "topk" for a score, nothing for a method that selects by a
+            rule of its own.
         before_tower: another compressor, which chooses from small pictures of the tokens what the vision tower sees, so
             that the tower does only that; this one then chooses among what is left (docs/before_the_tower.md). None:
             the tower sees everything. Its retention is a fraction, and at least this one's, which has to be one too.
@@ -216,7 +216,11 @@ class Compressor:
         return self._select(videos, question, keep, None)
 
     def select_seen(
-        self, videos: PackedVideos, seen: Seen, question: Tensor | None = None, keep: Sequence[int] | None = None
+        self,
+        videos: PackedVideos,
+        seen: Seen | None,
+        question: Tensor | None = None,
+        keep: Sequence[int] | None = None,
     ) -> Selection:
         """Which tokens to keep of those that the gate before the vision tower kept.
 
@@ -224,13 +228,13 @@ class Compressor:
 
         Args:
             videos: B videos of L tokens; what was not seen is filled in (:func:`score_video.before_tower.filled`).
-            seen: what was.
+            seen: what was; None: everything, as for :meth:`select`.
             question, keep: as for :meth:`select`.
 
         Raises:
             TypeError, ScoreError: as :meth:`select`.
         """
-        return self._select(videos, question, keep, seen)
+        return self.select(videos, question, keep) if seen is None else self._select(videos, question, keep, seen)
 
     @torch.no_grad()
     def _select(
@@ -254,24 +258,24 @@ class Compressor:
         else:
             scores = self._scores(videos, kept) if logits is None else logits
             scores = scores if seen is None else scores[seen.kept.index]
-            index = self.pick(left, scores, counts)
+            index = self.pick(left, scores, kept, sum(counts))
         return Selection(index if seen is None else seen.kept.index[index], kept)
 
-    def pick(self, videos: PackedVideos, scores: Tensor, keep: Sequence[int]) -> Tensor:
+    def pick(self, videos: PackedVideos, scores: Tensor, keep: Tensor, total_keep: int) -> Tensor:
         """int64 [K], ascending: the rows that the selection picks by logits, or by scores that are there already.
 
         Args:
             videos: B videos of L tokens.
             scores: float32 [L], a policy's :meth:`logits`, or a method's scores (for "systematic" and "diverse" their
                 logarithms).
-            keep: B counts, 0 to each video's length.
+            keep: int32 [B], 0 to each video's length.
+            total_keep: the sum of keep, K.
         """
         if self.selection_used == "diverse":
             policy = self.method if isinstance(self.method, SurprisePolicy) else None
             weight = diverse.WEIGHT if policy is None else policy.config.distance_weight
-            return diverse.select(videos, scores, keep, weight)
-        budgets = torch.tensor(keep, dtype=torch.int32, device="cpu").to(scores.device, non_blocking=True)
-        return score_ext.select(scores, videos.cu_seqlens, budgets, sum(keep), self.selection_used or "topk")
+            return diverse.select(videos, scores, keep, total_keep, weight)
+        return score_ext.select(scores, videos.cu_seqlens, keep, total_keep, self.selection_used or "topk")
 
     def _scores(self, videos: PackedVideos, kept: Tensor) -> Tensor:
         """float32 [L], what the selection goes by, of a method that is no policy and does not select by itself."""

@@ -44,14 +44,15 @@ _SMALLEST = 1e-6  # of a distance that a draw counts, so that a copy of a drawn 
 _FLOATS_AT_ONCE = 1 << 22  # distances that are held while probabilities are computed
 
 
-def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int], weight: float = WEIGHT) -> Tensor:
+def select(videos: PackedVideos, logits: Tensor, keep: Tensor, total_keep: int, weight: float = WEIGHT) -> Tensor:
     """The rows that are kept. Does not wait for the device.
 
     Args:
         videos: B of them.
         logits: float32 [L]. +inf comes first, -inf and NaN last, and within a window distances decide among these; but
             an exact copy of a kept token comes after all others of its window, in order of rows.
-        keep: B counts, 0 to each video's length.
+        keep: int32 [B], 0 to each video's length.
+        total_keep: the sum of keep, K.
         weight: of the distance's logarithm beside a logit, above 0.
 
     Returns:
@@ -60,13 +61,11 @@ def select(videos: PackedVideos, logits: Tensor, keep: Sequence[int], weight: fl
     Raises:
         ValueError: a count exceeds its video, where the videos are on the CPU.
     """
-    total = sum(keep)
-    budgets = torch.tensor(keep, dtype=torch.int32, device="cpu").to(logits.device, non_blocking=True)
-    spread = score_ext.select(logits, videos.cu_seqlens, budgets, total, "systematic")
-    ends = _windows(videos, budgets)
+    spread = score_ext.select(logits, videos.cu_seqlens, keep, total_keep, "systematic")
+    ends = _windows(videos, keep)
     of_windows = torch.searchsorted(spread, ends).diff().int()
     weights = (_relative(logits, videos, weight) / weight).exp()
-    return score_ext.divprune(videos.tokens, ends.int(), of_windows, total, weights=weights)
+    return score_ext.divprune(videos.tokens, ends.int(), of_windows, total_keep, weights=weights)
 
 
 def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: int, seeds: Sequence[int]) -> Tensor:

@@ -70,7 +70,7 @@ def test_a_size_that_older_results_do_not_have() -> None:
 
 def test_a_file_for_each_kind_of_machine() -> None:
     facts = machine()
-    assert set(facts) == {"cpu", "cores", "date", "score", "python", "torch", "vectors", "compiler"}
+    assert set(facts) == {"cpu", "cores", "date", "score", "python", "torch", "vectors", "compiler", "selection"}
     names = {
         "Intel(R) Xeon(R) Processor": "cpu-intel-xeon-processor-2-cores.json",
         "AMD EPYC": "cpu-amd-epyc-2-cores.json",

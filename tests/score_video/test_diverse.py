@@ -25,6 +25,10 @@ def videos_of(*frames: int, seed: int = 0) -> PackedVideos:
     return PackedVideos.from_frames([torch.randn(count, 2, 3, 5, generator=generator) for count in frames])
 
 
+def select(videos: PackedVideos, logits: Tensor, keep: list[int], weight: float = diverse.WEIGHT) -> Tensor:
+    return diverse.select(videos, logits, torch.tensor(keep, dtype=torch.int32), sum(keep), weight)
+
+
 def written_out(tokens: Tensor, logits: Tensor, keep: int, weight: float = diverse.WEIGHT) -> list[int]:
     """The rule in float64, all distances at once."""
     unit = torch.nn.functional.normalize(tokens.double(), dim=1)
@@ -50,7 +54,7 @@ def test_keeps_what_the_rule_says(seed: int, frames: list[int], share: float, we
     videos = videos_of(*frames, seed=seed)
     logits = torch.randn(len(videos.tokens), generator=torch.Generator().manual_seed(seed + 1))
     keep = [round(share * length) for length in videos.lengths.tolist()]
-    index = diverse.select(videos, logits, keep, weight)
+    index = select(videos, logits, keep, weight)
     ends = videos.cu_seqlens.tolist()
     wanted = [
         begin + row
@@ -78,7 +82,7 @@ def test_long_videos_are_selected_by_windows(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(diverse, "WINDOW", most)
         patched.setattr(diverse, "LEAST", least)
-        index = diverse.select(videos, logits, keep, 8.0)
+        index = select(videos, logits, keep, 8.0)
     budgets = torch.tensor(keep, dtype=torch.int32)
     spread = score_ext.select(logits, videos.cu_seqlens, budgets, selection="systematic").tolist()
     wanted = []
@@ -94,14 +98,14 @@ def test_long_videos_are_selected_by_windows(
 def test_with_equal_logits_it_is_divprune() -> None:
     videos = videos_of(4, 0, 3)
     keep = torch.tensor([7, 0, 5], dtype=torch.int32)
-    index = diverse.select(videos, torch.full((len(videos.tokens),), 0.3), keep.tolist())
+    index = select(videos, torch.full((len(videos.tokens),), 0.3), keep.tolist())
     of_divprune = find_method("divprune").index(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep)
     assert torch.equal(index, of_divprune)
 
 
 def test_copies_of_a_kept_token_come_last() -> None:
     tokens = torch.eye(6)[[0, 0, 0, 1, 2, 0]].view(1, 2, 3, 6)
-    index = diverse.select(PackedVideos.from_frames([tokens]), torch.tensor([9.0, 9.0, 9.0, 0.0, 0.0, 9.0]), [3])
+    index = select(PackedVideos.from_frames([tokens]), torch.tensor([9.0, 9.0, 9.0, 0.0, 0.0, 9.0]), [3])
     assert index.tolist() == [0, 3, 4]
 
 
@@ -155,7 +159,7 @@ def test_infinite_and_missing_logits(weight: float) -> None:
     videos = videos_of(2)
     logits = torch.tensor([math.inf] * 3 + [0.0] * 4 + [-math.inf, math.nan] * 2 + [-math.inf])
     for keep in range(13):
-        rows = diverse.select(videos, logits, [keep], weight).tolist()
+        rows = select(videos, logits, [keep], weight).tolist()
         assert len(set(rows)) == keep
         assert set(rows) >= set(range(min(keep, 3))) if keep >= 3 else set(rows) <= {0, 1, 2}
         assert keep < 7 or set(rows) >= set(range(7))
@@ -167,7 +171,7 @@ def test_infinite_and_missing_logits(weight: float) -> None:
 def test_a_budget_beyond_a_video() -> None:
     videos = videos_of(2)
     with pytest.raises(ValueError, match=r"keep must be 0 .. 12 for video 0 of so many tokens, got 13"):
-        diverse.select(videos, torch.zeros(12), [13])
+        select(videos, torch.zeros(12), [13])
     with pytest.raises(ScoreError, match=r"keep must be at most each video's length, \[12\], got \[13\]"):
         diverse.sample(videos, torch.zeros(12), [13], 2, [0])
     with pytest.raises(ValueError, match=r"keep must be 0 .. 12 for video 0"):
@@ -179,13 +183,13 @@ def test_a_compressor_selects_by_it() -> None:
     policy = SurprisePolicy(SurprisePolicyConfig(state="relative"))
     selection = Compressor(policy, 0.25, selection="diverse").select(videos)
     with torch.no_grad():
-        assert torch.equal(selection.index, diverse.select(videos, policy(videos), [6]))
+        assert torch.equal(selection.index, select(videos, policy(videos), [6]))
     policy.config.distance_weight = 50.0
     flat = Compressor(policy, 0.25, selection="diverse").select(videos)
     with torch.no_grad():
-        assert torch.equal(flat.index, diverse.select(videos, policy(videos), [6], 50.0))
+        assert torch.equal(flat.index, select(videos, policy(videos), [6], 50.0))
     scores = Compressor("surprise-l2", 0.25, selection="diverse").select(videos)
     logits = find_method("surprise-l2").scores(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, scores.keep)
-    assert torch.equal(scores.index, diverse.select(videos, logits.log(), [6]))
+    assert torch.equal(scores.index, select(videos, logits.log(), [6]))
     with pytest.raises(ScoreError, match="selection must be None for 'divprune'"):
         Compressor("divprune", selection="diverse")

@@ -126,7 +126,7 @@ class Chooser:
         return compressor.select(self._videos, self._question).index
 
     def _select(self, scores: Tensor, retention: float, compressor: Compressor) -> Tensor:
-        return compressor.pick(self._videos, scores, [self._count(retention)])
+        return compressor.pick(self._videos, scores, *self._keep(retention))
 
     def _select_by_frame(self, scores: Tensor, uniqueness: list[float], count: int) -> Tensor:
         budgets = frame_budgets(uniqueness, self._per_frame, count)

@@ -132,7 +132,7 @@ def gate_name(gate: Gate) -> str:
 
 def gate_of_name(name: str) -> Gate:
     """The gate that :func:`gate_name` calls so. Raises ScoreError for another name."""
-    found = re.fullmatch(r"(.+)-([0-9.]+)-halo-([0-9]+)", name)
+    found = re.fullmatch(r"(.+)-([0-9]+(?:\.[0-9]+)?)-halo-([0-9]+)", name)
     if found is None:
         raise ScoreError(f"gate must be like evs-dithered-0.3-halo-1, got {name!r}")
     method, retention, halo = found.groups()

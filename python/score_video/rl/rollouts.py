@@ -171,7 +171,6 @@ def deployed(
         what the environment made of it, and the fraction kept, float32 [1, B].
     """
     videos, question, seen = for_policy(encoded, device)
-    asked = question if compressor.needs_question else None
-    selected = compressor.select(videos, asked) if seen is None else compressor.select_seen(videos, seen, asked)
+    selected = compressor.select_seen(videos, seen, question if compressor.needs_question else None)
     selection = Selection(selected.index, selected.keep[None])
     return answer(environment, encoded, selection, reward), kept_ratio(selection, videos)

@@ -202,10 +202,7 @@ class MllmEnvironment:
             keep: the counts, to which what the gate kept is the limit.
         """
         question = batch.question if compressor.needs_question else None
-        if batch.seen is None:
-            selected = compressor.select(batch.videos, question, keep)
-        else:
-            selected = compressor.select_seen(batch.videos, batch.seen, question, keep)
+        selected = compressor.select_seen(batch.videos, batch.seen, question, keep)
         return Selection(selected.index, selected.keep[None])
 
     @torch.no_grad()
