@@ -52,6 +52,8 @@ def describe_run(recipe: Recipe, device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         run |= {"gpu": properties.name, "gpu_bytes": properties.total_memory, "cuda": torch.version.cuda}
+    else:
+        run["vectors"] = torch.backends.cpu.get_cpu_capability()
     return run | {
         "selection": Compressor().selection_used,
         "geometries": [geometry.name for geometry in recipe.geometries],

@@ -72,11 +72,12 @@ def test_a_file_for_each_kind_of_machine() -> None:
     facts = machine()
     assert set(facts) == {"cpu", "cores", "date", "score", "python", "torch", "vectors", "compiler", "selection"}
     names = {
-        "Intel(R) Xeon(R) Processor": "cpu-intel-xeon-processor-2-cores.json",
-        "AMD EPYC": "cpu-amd-epyc-2-cores.json",
+        ("Intel(R) Xeon(R) Processor", "AVX512"): "cpu-intel-xeon-processor-avx512-2-cores.json",
+        ("AMD EPYC", "AVX2"): "cpu-amd-epyc-avx2-2-cores.json",
+        ("AMD EPYC", "AVX512"): "cpu-amd-epyc-avx512-2-cores.json",
     }
-    for cpu, name in names.items():
-        assert file_of({**facts, "cpu": cpu, "cores": 2}).name == name
+    for (cpu, vectors), name in names.items():
+        assert file_of({**facts, "cpu": cpu, "vectors": vectors, "cores": 2}).name == name
 
 
 def test_what_nobody_named_is_refused() -> None:
