@@ -39,7 +39,7 @@ def machine() -> dict[str, str | int]:
 
 
 def file_of(facts: dict[str, str | int]) -> Path:
-    """Where results of a machine are kept: a later run on one of its kind replaces them. The vectors are part of the kind:
+    """Where results of a machine are kept: a later run on one of its kind replaces them. Vectors are part of the kind:
     virtual machines call processors of several generations "AMD EPYC"."""
     name = re.sub(r"\(r\)|\(tm\)", "", f"{facts['cpu']}-{facts['vectors']}-{facts['cores']}-cores".lower())
     return RESULTS / f"cpu-{re.sub('[^a-z0-9]+', '-', name).strip('-')}.json"

@@ -144,8 +144,8 @@ def _machine(results: Results) -> str:
     versions = ", ".join(f"{name} {run[name]}" for name in ("torch", "transformers", "Python", "score-video", "commit"))
     vectors = f" with {run['vectors']}" if "vectors" in run else ""
     return (
-        f"{gpu}{run['cpu']}{vectors}, {run['cores']} cores, {run['threads']} of torch's threads; {run['date']}; {versions}; "
-        f"seed {run['seed']}; {run['repeats']} repeats after {run['warmups']} warm-ups. "
+        f"{gpu}{run['cpu']}{vectors}, {run['cores']} cores, {run['threads']} of torch's threads; {run['date']}; "
+        f"{versions}; seed {run['seed']}; {run['repeats']} repeats after {run['warmups']} warm-ups. "
         f"Policies selected by {run.get('selection', 'systematic')}, the default then. "
         f"The machine's load while it ran: {min(loads):.1f} to {max(loads):.1f}{busy}."
     )
