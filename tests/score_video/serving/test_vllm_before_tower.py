@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from engines import RATE, dtype_of, needs_vllm, run_engines
+from engines import RATE, dtype_of, environment, needs_vllm, run_engines
 from test_vllm_engine import check_answer, check_kept, grids, hugging_face_inputs, video_token
 
 from score_ext.budget import evs_count
@@ -87,6 +89,26 @@ def test_answers_as_transformers_do(model: Path, results: dict[str, Any], name: 
 
 def test_says_what_it_does(results: dict[str, Any]) -> None:
     assert "chooses by 'evs-dithered' what the vision tower sees, and a halo of 1" in results["log"]
+
+
+def test_an_engine_that_cannot_do_it_does_not_start(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "model", "qwen3_vl")
+    Compressor("divprune", 0.1, before_tower=Compressor("uniform", 0.3)).save_pretrained(tmp_path / "gated")
+    code = """
+from vllm import LLM
+for options in {"mm_encoder_tp_mode": "data"}, {"compilation_config": {"cudagraph_mm_encoder": True}}:
+    try:
+        LLM("model", max_model_len=1024, distributed_executor_backend="uni", video_pruning_rate=0.9, **options)
+    except ValueError as error:
+        print("refused:", error)
+"""
+    variables = {**environment(str(tmp_path / "gated")), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=600)
+    refusals = [line for line in done.stdout.splitlines() if line.startswith("refused: SCORE_VIDEO_COMPRESSOR: ")]
+    assert len(refusals) == 2, done.stdout[-1000:] + done.stderr[-3000:]
+    assert "before_tower must be None with --mm-encoder-tp-mode data" in refusals[0]
+    assert "before_tower must be None with cudagraph_mm_encoder" in refusals[1]
 
 
 class Qwen3_VisionTransformer:  # noqa: N801 - called as vLLM's
