@@ -13,7 +13,7 @@ from vllm.utils.torch_utils import async_tensor_h2d
 from score_ext.budget import keep_count
 from score_video import thumbnails
 from score_video.before_tower import Gate, Seen, fill_sources, filled, with_halo
-from score_video.compressor import Compressor
+from score_video.compressor import AdaptiveRetention, Compressor
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos, Selection
 from score_video.serving.setting import VARIABLE
@@ -70,7 +70,7 @@ def check_gate(gate: Gate, architecture: str, tower: Any, vllm_config: Any, rate
             f"{VARIABLE}: before_tower must be None with cudagraph_mm_encoder, whose graphs are of whole videos"
         )
     retention = _retention(gate)
-    if retention < 1 - rate:
+    if retention < 1 - rate - 1e-9:  # 1 - 0.7 is a little more than 0.3
         raise ScoreError(
             f"{VARIABLE}: before_tower.retention must be at least what --video-pruning-rate {rate:g} leaves, "
             f"{1 - rate:g}, or there is not so much to choose from: got {retention:g}"
@@ -132,5 +132,7 @@ def around(grid: Grid, index: Tensor, halo: int) -> tuple[Tensor, Tensor]:
 
 def _retention(gate: Gate) -> float:
     """Of an engine's compressor, which is of data: its gate is a compressor too, with a fraction."""
-    assert isinstance(gate.selector, Compressor) and isinstance(gate.selector.retention, float)
-    return gate.selector.retention
+    assert isinstance(gate.selector, Compressor)
+    retention = gate.selector.retention
+    assert not isinstance(retention, AdaptiveRetention)
+    return retention

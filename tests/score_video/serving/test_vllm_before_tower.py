@@ -118,18 +118,24 @@ class Qwen3_VisionTransformer:  # noqa: N801 - called as vLLM's
 TOWER = Qwen3_VisionTransformer()
 
 
-def refused(tower: Any, *, mode: str = "weights", graphs: bool = False, rate: float = RATE) -> str:
+def check(
+    tower: Any, *, mode: str = "weights", graphs: bool = False, rate: float = RATE, retention: float = 0.3
+) -> None:
     from score_video.serving.vllm_gate import check_gate
 
-    gate = Compressor("norm", 0.1, before_tower=Compressor("uniform", 0.3)).gate
+    gate = Compressor("norm", 0.1, before_tower=Compressor("uniform", retention)).gate
     assert gate is not None
     multimodal = SimpleNamespace(mm_encoder_tp_mode=mode)
     config = SimpleNamespace(
         model_config=SimpleNamespace(multimodal_config=multimodal),
         compilation_config=SimpleNamespace(cudagraph_mm_encoder=graphs),
     )
+    check_gate(gate, "TheModel", tower, config, rate)
+
+
+def refused(tower: Any, **engine: Any) -> str:
     with pytest.raises(ScoreError) as error:
-        check_gate(gate, "TheModel", tower, config, rate)
+        check(tower, **engine)
     return str(error.value)
 
 
@@ -141,6 +147,11 @@ def test_refuses_by_name() -> None:
     said = refused(TOWER, rate=0.5)
     assert "before_tower.retention must be at least what --video-pruning-rate 0.5 leaves, 0.5, or" in said
     assert said.endswith("got 0.3")
+
+
+@pytest.mark.parametrize(("retention", "rate"), [(0.3, 0.7), (0.1, 0.9), (1, 1e-17), (0.3, 0.9)])
+def test_takes_as_much_as_the_rate_leaves(retention: float, rate: float) -> None:
+    check(TOWER, retention=retention, rate=rate)
 
 
 def test_a_model_with_another_tower_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
