@@ -30,14 +30,17 @@ class Seen:
     Attributes:
         kept: the gate's choice, one for each video; only these can be kept after the tower.
         encoded: int64 [E], ascending rows that the tower ran on: ``kept.index`` and its halo.
+        counts: what ``kept.keep`` holds, where the host knows it: choosing among what was seen then does not wait for
+            the device to say.
     """
 
     kept: Selection
     encoded: Tensor
+    counts: tuple[int, ...] | None = None
 
     def to(self, device: torch.device | str) -> Seen:
         """The same on another device."""
-        return Seen(self.kept.to(device), self.encoded.to(device))
+        return Seen(self.kept.to(device), self.encoded.to(device), self.counts)
 
 
 @runtime_checkable

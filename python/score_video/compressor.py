@@ -250,7 +250,8 @@ class Compressor:
         if self._selects and rule is None:
             return _checked(cast(Selector, method).select(videos, question, counts), videos, counts)
         if seen is not None:
-            counts = [min(count, left) for count, left in zip(counts, seen.kept.keep.tolist(), strict=True)]
+            left_of_each = seen.kept.keep.tolist() if seen.counts is None else seen.counts
+            counts = [min(count, left) for count, left in zip(counts, left_of_each, strict=True)]
         kept = torch.tensor(counts, dtype=torch.int32, device="cpu").to(videos.tokens.device, non_blocking=True)
         left = videos if seen is None else only(videos, seen.kept)
         if isinstance(rule, IndexMethod):

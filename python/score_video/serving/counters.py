@@ -27,9 +27,13 @@ def counter(name: str) -> Any:
     return Counter(f"score_video:{name}", text, labels)
 
 
-def count_video(seen: int, kept: int, milliseconds: float) -> None:
+def count_video(seen: int, kept: int) -> None:
     """Counts one video."""
     counter("videos").inc()
     counter("tokens_seen").inc(seen)
     counter("tokens_kept").inc(kept)
+
+
+def count_milliseconds(milliseconds: float) -> None:
+    """Counts what a choice took, before the vision tower or after it."""
     counter("compress_milliseconds").inc(milliseconds)

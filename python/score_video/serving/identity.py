@@ -15,11 +15,24 @@ _SAMPLES, _SAMPLE = 64, 4096  # of a file of weights, and the bytes of one
 
 
 def compressor_identity(compressor: Compressor) -> str:
-    """A hash that changes with what decides, how many stay and how they are picked.
+    """A hash that changes with what decides, before the vision tower too, how many stay and how they are picked.
 
     Raises:
         ScoreError: it decides by a rule of the user's own, of which nothing is known.
     """
+    return _with_gate(_own_identity(compressor), compressor)
+
+
+def decider_identity(compressor: Compressor) -> str:
+    """:func:`compressor_identity`, whatever the retention: engines have a count of their own.
+
+    That of what chooses before the vision tower counts, which engines leave to it.
+    """
+    return _with_gate(_own_identity(replace(compressor, retention=0.1, before_tower=None, halo=0)), compressor)
+
+
+def _own_identity(compressor: Compressor) -> str:
+    """Without what chooses before the tower."""
     if (identity := compressor.identity()) is None:
         raise ScoreError(
             "compressor must be a policy or a rule that comes with score, got "
@@ -28,9 +41,10 @@ def compressor_identity(compressor: Compressor) -> str:
     return identity
 
 
-def decider_identity(compressor: Compressor) -> str:
-    """:func:`compressor_identity`, whatever the retention: engines have a count of their own."""
-    return compressor_identity(replace(compressor, retention=0.1))
+def _with_gate(identity: str, compressor: Compressor) -> str:
+    if (gate := compressor.gate) is None:
+        return identity
+    return hashlib.sha256(json.dumps([identity, gate.identity()], sort_keys=True).encode()).hexdigest()
 
 
 @cache

@@ -31,9 +31,11 @@ def engine_compressor(setting: str) -> Compressor:
 
     Raises:
         ScoreError: there is no such thing, it is damaged, or no engine can use it: its count is adaptive, but engines
-            fix counts before they see the video; or its policy asks for the question, but they cache a video's tokens
-            for all questions. Names the variable.
+            fix counts before they see the video; its policy asks for the question, but they cache a video's tokens
+            for all questions; or it keeps first frames before the vision tower, which a short clip has too few
+            tokens for. Names the variable.
     """
+    from score_video.before_tower import WHOLE_FIRST_FRAME
     from score_video.compressor import PRETRAINED, AdaptiveRetention, Compressor
     from score_video.errors import ScoreError
     from score_video.methods import METHODS
@@ -55,5 +57,12 @@ def engine_compressor(setting: str) -> Compressor:
         raise ScoreError(
             f"{VARIABLE}: the policy of {setting!r} needs the question, but the engine caches the tokens of a video "
             "for all questions about it"
+        )
+    gate = compressor.before_tower
+    if gate is not None and gate.method in WHOLE_FIRST_FRAME:
+        raise ScoreError(
+            f"{VARIABLE}: before_tower of {setting!r} must not be {gate.method!r}, which keeps the whole first frame "
+            "before anything else and needs two frames' worth: a request with a short clip has less. Take "
+            "'evs-dithered' or 'uniform'"
         )
     return compressor

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,10 +16,12 @@ from vllm.multimodal.video_prune import evs, vidcom2
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 import score_ext
+from score_video.before_tower import Seen
 from score_video.compressor import Compressor
 from score_video.packed import PackedVideos
-from score_video.serving.counters import count_video
+from score_video.serving.counters import count_milliseconds, count_video
 from score_video.serving.setting import VARIABLE, engine_compressor, read_setting
+from score_video.serving.vllm_gate import check_gate
 
 logger = init_logger(f"vllm.plugins.{__name__}")
 
@@ -37,8 +42,10 @@ class Compressing:
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         setting = read_setting()
+        compressor = engine_compressor(setting)
+        self._gate = compressor.gate
         # in a tuple nn.Module does not see it: its weights are not among those that vLLM loads
-        self._score: tuple[Compressor] = (engine_compressor(setting),)
+        self._score: tuple[Compressor] = (replace(compressor, before_tower=None, halo=0),)
         self._positions_are_kept = bool(vllm_config.model_config.uses_mrope)
         self._counts_videos = get_tensor_model_parallel_rank() == 0  # all ranks choose the same
         spec = vllm_config.model_config.multimodal_config.get_video_pruning_spec()
@@ -47,6 +54,8 @@ class Compressing:
             logger.warning("%s is %r, but videos go in whole: there is no --video-pruning-rate", VARIABLE, setting)
             return
         method, rate = spec
+        if self._gate is not None:
+            check_gate(self._gate, type(self).__name__, getattr(self, "visual", None), vllm_config, rate)
         formula = method if method in self.formulas else "evs"
         self._count = partial(COUNTS[formula], q=rate)
         logger.info(
@@ -57,8 +66,23 @@ class Compressing:
             formula,
             rate,
         )
+        if self._gate is not None:
+            logger.info(
+                "score-video chooses by %r what the vision tower sees, and a halo of %d",
+                self._gate.name,
+                self._gate.halo,
+            )
 
-    def _kept(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    @contextmanager
+    def _choosing(self) -> Iterator[None]:
+        """Counts the host's time."""
+        began = time.perf_counter()
+        with gpu_sync_allowed():  # some training-free methods wait for the device
+            yield
+        if self._counts_videos:
+            count_milliseconds((time.perf_counter() - began) * 1000)
+
+    def _kept(self, tokens: Tensor, grid: tuple[int, int, int], seen: Seen | None = None) -> Tensor:
         """The rows of one video to keep.
 
         Always one video: what is kept of it must not depend on which others are served at the same time.
@@ -66,6 +90,7 @@ class Compressing:
         Args:
             tokens: [T * N, D] of the language model's width.
             grid: T, and the rows and columns of tokens.
+            seen: which of them the vision tower has seen; the others are filled in. None: all.
 
         Returns:
             int64 [k], ascending; k as vLLM's placeholders for it.
@@ -73,10 +98,9 @@ class Compressing:
         frames, rows, columns = grid
         count = self._count(rows * columns, frames)
         (compressor,) = self._score
-        began = time.perf_counter()
-        with gpu_sync_allowed():  # some training-free methods wait for the device
+        with self._choosing():
             videos = PackedVideos.from_frames([tokens.view(frames, rows, columns, -1)])
-            index = compressor.select(videos, keep=[count]).index
+            index = compressor.select_seen(videos, seen, keep=[count]).index
         if self._counts_videos:
-            count_video(len(tokens), count, (time.perf_counter() - began) * 1000)
+            count_video(len(tokens), count)
         return index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import types
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from vllm.utils.torch_utils import async_tensor_h2d
 
 import score_ext
 from score_video.serving.vllm_base import Compressing
+from score_video.serving.vllm_gate import Partial, choose, encode
 from score_video.serving.vllm_positions import grid_positions, place_rows, split_places, with_places
 
 
@@ -45,6 +47,44 @@ class Placed(Compressing):
             with_places(tokens, async_tensor_h2d(grid_positions(*self._merged(grid)), tokens.device))
             for tokens, grid in zip(image_embeds_split, grids, strict=True)
         )
+
+    def _process_video_input(self, video_input: Any) -> Any:
+        """As vLLM's own, [T * N, D * (1 + levels)] of each video; a :class:`Partial` of each where a gate chooses.
+
+        One wait for the device in all: vLLM's attention is told by the host how long frames and windows are, and how
+        many tokens of each a gate keeps depends on what is seen.
+        """
+        if self._gate is None or not self._prunes or video_input["type"] != "pixel_values_videos":
+            return super()._process_video_input(video_input)  # type: ignore[misc]
+        tower: Any = self.visual  # type: ignore[attr-defined]
+        grids = video_input["video_grid_thw"].tolist()
+        videos = video_input["pixel_values_videos"].split([math.prod(grid) for grid in grids])
+        with self._choosing():
+            chosen = []
+            for pixels, grid in zip(videos, grids, strict=True):
+                frames, rows, columns = self._merged(grid)
+                least = self._count(rows * columns, frames)
+                chosen.append(choose(self._gate, pixels, (frames, rows, columns), tower.patch_size, least))
+            on_host = torch.cat(chosen).cpu().split([len(index) for index in chosen])  # type: ignore[no-untyped-call]
+        halo = self._gate.halo
+        return tuple(
+            encode(tower, pixels, tuple(grid), halo, index, there)
+            for pixels, grid, index, there in zip(videos, grids, chosen, on_host, strict=True)
+        )
+
+    def _choice(self, video: Tensor | Partial, grid: Sequence[int], width: int | None = None) -> tuple[Tensor, Tensor]:
+        """Which tokens of a video are kept, int64 [k], and their rows, [k, D * (1 + levels)].
+
+        Args:
+            video: what :meth:`_process_video_input` returned of it.
+            grid: frames, and rows and columns of patches.
+            width: how many columns the compressor sees; None: all.
+        """
+        if isinstance(video, Partial):
+            index = self._kept(video.dense(width), self._merged(grid), video.seen)
+            return index, video.rows_of(index)
+        index = self._kept(video[:, :width].contiguous(), self._merged(grid))
+        return index, score_ext.gather(video, index)
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
         """Positions int64 [3, N] of a prompt, and what is added to a token's number after it.
@@ -135,8 +175,8 @@ class Run(Placed):
         seconds = [None] * len(grids) if given is None else given.tolist()
         videos = []
         for tokens, grid, when in zip(video_embeds_split, grids, seconds, strict=True):
-            index = self._kept(tokens, self._merged(grid))
-            videos.append(self._placed(score_ext.gather(tokens, index), index, grid, when))
+            index, rows = self._choice(tokens, grid)
+            videos.append(self._placed(rows, index, grid, when))
         return tuple(videos)
 
     def _placed(self, rows: Tensor, index: Tensor, grid: Sequence[int], when: Any) -> Tensor:
@@ -172,8 +212,8 @@ class Timed(Placed):
         videos = []
         grids = video_input["video_grid_thw"].tolist()
         for tokens, grid, times in zip(video_embeds_split, grids, video_input.timestamps, strict=True):
-            index = self._kept(tokens[:, : self.visual_dim].contiguous(), self._merged(grid))  # type: ignore[attr-defined]
-            videos.append(self._placed(score_ext.gather(tokens, index), index, grid, times))
+            index, rows = self._choice(tokens, grid, self.visual_dim)  # type: ignore[attr-defined]
+            videos.append(self._placed(rows, index, grid, times))
         return tuple(videos)
 
     def _placed(self, rows: Tensor, index: Tensor, grid: Sequence[int], when: Any) -> Tensor:

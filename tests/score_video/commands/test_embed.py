@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from helpers.videos import write_video
 
 from score_video.cli import main
-from score_video.commands.embed import compressor_identity
+from score_video.commands.embed import compressor_identity, decider_identity
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.methods import RandomMethod
@@ -179,7 +180,13 @@ def test_identity_of_compressors() -> None:
     assert compressor_identity(Compressor("surprise")) == one
     others = (Compressor("surprise", 0.2), Compressor("norm"), Compressor("surprise", selection="systematic"))
     others += (Compressor(RandomMethod(1)), Compressor(RandomMethod(2)), Compressor())
-    assert len({one, *map(compressor_identity, others)}) == 7
+    gate = Compressor("uniform", 0.3)
+    others += (Compressor("surprise", before_tower=gate), Compressor("surprise", before_tower=gate, halo=1))
+    others += (Compressor("surprise", before_tower=Compressor("uniform", 0.4)),)
+    assert len({one, *map(compressor_identity, others)}) == 10
+    deciders = [Compressor("surprise"), *others[-3:]]
+    assert len(set(map(decider_identity, deciders))) == 4
+    assert [decider_identity(replace(c, retention=0.2)) for c in deciders] == list(map(decider_identity, deciders))
 
     class Rule:
         def scores(self, videos: object) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -54,8 +55,8 @@ def bare_model(architecture: str, compressor: Compressor) -> Any:
     model.visual_dim = WIDTH
     model._tokenizer = Tokenizer()
     model._prunes = model._positions_are_kept = True
-    model._counts_videos = False
-    model._count, model._score = partial(COUNTS["evs"], q=RATE), (compressor,)
+    model._counts_videos, model._gate = False, compressor.gate
+    model._count, model._score = partial(COUNTS["evs"], q=RATE), (replace(compressor, before_tower=None, halo=0),)
     embed = torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(9))
     model.get_language_model = lambda: SimpleNamespace(embed_input_ids=lambda ids: embed[ids])
     return model

@@ -11,6 +11,7 @@ import pytest
 import torch
 from engines import save_policy
 
+from score_video.before_tower import WHOLE_FIRST_FRAME
 from score_video.compressor import PRETRAINED, SELECTIONS, AdaptiveRetention, Compressor
 from score_video.methods import METHODS
 from score_video.packed import PackedVideos
@@ -80,6 +81,19 @@ def test_refuses_what_an_engine_cannot_use(
     Compressor(policy, retention).save_pretrained(folder)
     with pytest.raises(ValueError, match=f"{VARIABLE}: .*{message}"):
         engine_compressor(str(folder))
+
+
+def test_a_choice_before_the_tower(tmp_path: Path) -> None:
+    Compressor("divprune", 0.1, before_tower=Compressor("evs-dithered", 0.3), halo=1).save_pretrained(tmp_path / "one")
+    loaded = engine_compressor(str(tmp_path / "one"))
+    assert loaded.gate is not None and (loaded.gate.name, loaded.gate.halo) == ("evs-dithered", 1)
+
+
+@pytest.mark.parametrize("rule", WHOLE_FIRST_FRAME)
+def test_refuses_first_frames_before_the_tower(tmp_path: Path, rule: str) -> None:
+    Compressor("divprune", 0.1, before_tower=Compressor(rule, 0.3)).save_pretrained(tmp_path / "one")
+    with pytest.raises(ValueError, match=f"{VARIABLE}: before_tower of .* must not be '{rule}', which keeps the whole"):
+        engine_compressor(str(tmp_path / "one"))
 
 
 def test_reads_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

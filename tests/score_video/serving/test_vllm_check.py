@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from score_video.serving.vllm_check import NEEDS, Need, installed, missing
+from score_video.serving.vllm_check import installed, missing
+from score_video.serving.vllm_needs import NEEDS, Need
 
 RELEASES = Path(__file__).parents[3] / "build" / "vllm-releases"
 
@@ -75,6 +76,25 @@ CHANGES = {
         "computed=num_computed,",
         "MultiModalPruner.recompute in vllm/v1/worker/gpu/model_states/mm_pruning.py that calls "
         "self.model.recompute_mrope_positions with input_ids, ",
+    ),
+    "a key's new name in what a tower is told": (
+        "model_executor/models/qwen2_5_vl.py",
+        'encoder_metadata["cu_window_seqlens"]',
+        'encoder_metadata["window_ends"]',
+        "Qwen2_5_VisionTransformer.forward in vllm/model_executor/models/qwen2_5_vl.py that reads of encoder_metadata "
+        "rotary_pos_emb_cos, ",
+    ),
+    "one key more that a tower wants": (
+        "model_executor/models/qwen3_vl.py",
+        'encoder_metadata.get("sequence_lengths")',
+        'encoder_metadata.get("sequence_lengths", encoder_metadata.get("lengths"))',
+        "sequence_lengths and nothing else",
+    ),
+    "another way to a video's tower": (
+        "model_executor/models/qwen3_vl.py",
+        "video_embeddings = self._process_video_input(multimodal_input)",
+        "video_embeddings = self.encode_videos(multimodal_input)",
+        "with `video_embeddings = self._process_video_input(multimodal_input)`",
     ),
     "another statement": (
         "model_executor/models/qwen3_vl.py",

@@ -133,6 +133,18 @@ def test_what_is_checked(files: tuple[Path, list[Path]], tmp_path: Path, monkeyp
         check_kept(data, config_of(folder))
 
 
+def test_a_choice_before_the_tower_is_another_compressor(
+    files: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from score_video.serving.vllm_kept import check_kept
+
+    folder, (file, _) = files
+    Compressor("surprise", 0.1, before_tower=Compressor("uniform", 0.3)).save_pretrained(tmp_path / "gated")
+    monkeypatch.setenv("SCORE_VIDEO_COMPRESSOR", str(tmp_path / "gated"))
+    with pytest.raises(ScoreError, match=r"compressed by 'surprise', and this server's compressor is '.*gated'"):
+        check_kept(video_embeds(file), config_of(folder))
+
+
 def test_a_part_of_a_message(files: tuple[Path, list[Path]], tmp_path: Path) -> None:
     import base64
     import io

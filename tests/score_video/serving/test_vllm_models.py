@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import torch
 from bare_models import END, RATE, START, WIDTH, Inputs, Tokenizer, bare_model, merged, tokens_of
 from engines import needs_vllm, save_policy
-from torch.utils._python_dispatch import TorchDispatchMode
+from waits import Waits
 
 from score_ext.budget import evs_count
 from score_video.compressor import Compressor
@@ -22,23 +21,6 @@ pytestmark = needs_vllm
 
 GRID, TIMES = (5, 6, 8), [0.2, 1.0, 1.8, 2.6, 10.4]
 RUN, TIMED = "Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration"
-
-
-class Waits(TorchDispatchMode):
-    """Counts operations for whose result the host waits on a GPU: numbers, places and sizes that depend on values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = function.overloadpacket.__name__
-        masks = name in ("index", "index_put", "index_put_") and any(
-            part is not None and part.dtype in (torch.bool, torch.uint8) for part in args[1]
-        )
-        if masks or name in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "_unique2", "equal"):
-            self.seen[name] += 1
-        return function(*args, **(kwargs or {}))
 
 
 def test_waits_are_counted() -> None:
