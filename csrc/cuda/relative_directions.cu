@@ -81,7 +81,7 @@ struct Norm {
 
 __device__ inline Norm norm_of(double square) {
   const double norm = sqrt(square);
-  if (!(norm <= DBL_MAX)) return {nanf(""), nanf("")};  // of what is not finite
+  if (!(norm <= DBL_MAX)) return {NAN, NAN};  // of what is not finite
   if (norm == 0.0) return {0.0f, -INFINITY};
   const float log_norm = static_cast<float>(0.5 * log(square));
   if (norm > 0x1p120) return {-static_cast<float>(0x1p60 / norm), log_norm};
