@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Annotated, Any
 
 import torch
@@ -44,7 +44,7 @@ def main(
     check_torchvision()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setting = setting_of(device, quick)
-    folder = Path(tempfile.mkdtemp(prefix="first-token-"))
+    folder = Path(mkdtemp(prefix="first-token-"))
     clip = video
     if clip is None:
         write_clip(clip := folder / "clip.mp4", setting)

@@ -89,10 +89,15 @@ def write_clip(path: Path, setting: Setting) -> None:
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "23", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        drawn = list(render())
-        for pixels in itertools.islice(itertools.cycle(drawn), setting.seconds * FPS):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            container.mux(stream.encode(frame.reformat(width=width, height=height, interpolation="BICUBIC")))
+        drawn = [
+            av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                width, height, "yuv420p", interpolation="BICUBIC"
+            )
+            for pixels in render()
+        ]
+        for number, frame in zip(range(setting.seconds * FPS), itertools.cycle(drawn), strict=False):
+            frame.pts = number
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
