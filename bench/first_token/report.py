@@ -46,7 +46,7 @@ Ways were measured in turn, so that other work on the machine met all of them. T
 the interquartile range behind ±. Speed-ups are of medians, over {STOCK}.
 """
 
-PIXELS = f"""
+PIXELS = f"""\
 ### Before the tower
 
 What becomes of frames until the tower gets its pixels, the prompt's text with it. **{WAYS[0]}**: floats of all patches,

@@ -187,8 +187,8 @@ def model_inputs(model: Any, processor: Any, clip: Clip, text: str) -> dict[str,
 
 
 def frames_for(processor: Any, clip: Clip) -> Tensor:
-    """A clip's frames as a processor takes them, uint8 [T, 3, H, W]; a view, which torch scales in half the time that it
-    takes for colour after colour.
+    """A clip's frames as a processor takes them, uint8 [T, 3, H, W]; a view, which torch scales in half the time that
+    one colour after the other takes.
 
     Where there are fewer than it makes one token of (two, in the Qwen and GLM families), the last is shown again, as
     those processors do with an odd one at the end.

@@ -134,7 +134,7 @@ def read_frames(
             for last_try in (False, False, True):
                 numbers = numbers_of_frames(path, timeline, num_frames, fps)
                 with open_video(path) as decoding:
-                    cursor = Cursor(path, decoding, searching, timeline, allow_truncated=allow_truncated)
+                    cursor = Cursor(path, decoding, searching, timeline, numbers, allow_truncated=allow_truncated)
                     try:
                         sampled = _sample(path, cursor, numbers, fit, progress)
                         count = len(timeline) if timeline.frame_of is not None else cursor.count_all()
