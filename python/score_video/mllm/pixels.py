@@ -43,8 +43,8 @@ def normalisation_of(processor: Any, options: Mapping[str, Any]) -> Tensor | Non
     """What the bytes that a processor can give are to be normalised with, as :data:`NORMALISATION`.
 
     Args:
-        processor: of a model.
-        options: what it is told besides.
+        processor: the model's, as transformers loads it.
+        options: what the processor is told besides.
 
     Returns:
         None where it is no processor of :data:`PROCESSORS`, does not normalise, or ``options`` have a say in that.
@@ -63,7 +63,7 @@ def float_pixels(inputs: Mapping[str, Any], rows: Tensor | None = None) -> Tenso
     """The pixels of videos, [P, W], normalised if that is still to be done.
 
     Args:
-        inputs: with :data:`VIDEOS`.
+        inputs: of one or more prompts, :data:`VIDEOS` among them.
         rows: int64 [P], which patches; None: all.
     """
     pixels: Tensor = inputs[VIDEOS] if rows is None else inputs[VIDEOS][rows]
