@@ -35,7 +35,7 @@ before the tower costs in accuracy is in [before_the_tower.md](before_the_tower.
   Before anything is timed, `score ask` with everything kept has given the same answer.
 - **after the tower**: `score ask`, by the policy that comes with the package, nothing chosen before the vision tower.
 - **30% before it**, **10% before it**: `--before-tower evs-dithered:0.3` or `:0.1`, and `--method divprune` behind it;
-  **halo 1**: the tower also sees one ring of neighbours.
+  **halo 1**: the tower also sees one ring of neighbours, of which there are many to what this rule scatters.
 - **decode**: the sampled frames, at the size that they have in the file. Only what is needed for these is decoded.
 - **processor**: scaling to what the model takes, patches, prompt. Transformers makes floats of all patches here.
 - **gate**: small pictures of the tokens, and the choice before the tower.
@@ -46,7 +46,7 @@ Ways were measured in turn, so that other work on the machine met all of them. T
 the interquartile range behind ±. Speed-ups are of medians, over {STOCK}.
 """
 
-PIXELS = f"""\
+PIXELS = f"""
 ### Before the tower
 
 What becomes of frames until the tower gets its pixels, the prompt's text with it. **{WAYS[0]}**: floats of all patches,
@@ -96,7 +96,8 @@ def section(results: Results) -> str:
     tokens = results.records[STOCK]["tokens"]
     height, width = run["size"]
     clip = run["video"] or f"{run['seconds']} s of {width}x{height} at 25 frames a second, drawn and encoded as H.264"
-    how = f"{run['dtype']}, {run['repeats']} repeats, each after a small clip"
+    repeats = f"{run['repeats']} repeat{'s' * (run['repeats'] > 1)}"
+    how = f"{run['dtype']}, {repeats}, each after a small clip"
     lines = [
         f"\n## {run.get('gpu', 'CPU: ' + run['cpu'])}\n",
         machine_line(run, results.records[DECODE]["loads"], how),
@@ -137,7 +138,7 @@ def _goals(measured: Sequence[Row]) -> Iterator[str]:
         reached = [f"{name} ({gain:.1f}x)" for name, gain in named if gain >= goal]
         missed = [f"{name} ({gain:.1f}x)" for name, gain in named if gain < goal]
         said = [f"reached by {', '.join(reached)}"] * bool(reached) + [f"not by {', '.join(missed)}"] * bool(missed)
-        yield f"Goal: {goal:g}x, {what}: {'; '.join(said)}.\n"
+        yield f"- Goal: {goal:g}x, {what}: {'; '.join(said)}."
 
 
 def _pixels(results: Results) -> list[str]:

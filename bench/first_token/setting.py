@@ -54,7 +54,7 @@ def setting_of(device: torch.device, quick: bool) -> Setting:
         return Setting(QUICK[0], (96, 128), 1, 8, 12, (12, 12), torch.float32, 1)
     geometry = QUARTER if device.type == "cpu" else REAL[0]
     # 33 frames of 12 x 21 tokens, 56 of 20 x 36
-    return Setting(geometry, (720, 1280), 24, 66, 256, (112, 724), torch.bfloat16, 5)
+    return Setting(geometry, (720, 1280), 24, 66, 256, (112, 730), torch.bfloat16, 5)
 
 
 @dataclass(frozen=True)
