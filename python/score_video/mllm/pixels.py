@@ -24,8 +24,8 @@ PROCESSORS = frozenset(
         "Qwen3VLVideoProcessor",
     }
 )
-"""Video processors of transformers that do nothing with floats but cut them into patches, colour by colour. VideoLLaMA
-3's compares frames after it has normalised them, and is none."""
+"""Video processors of transformers that do nothing with floats but cut them into patches, in each one colour after the
+other. VideoLLaMA 3's compares frames after it has normalised them, Cosmos 3 Edge's puts colours last: they are none."""
 
 VIDEOS = "pixel_values_videos"
 NORMALISATION = "pixel_normalisation"
