@@ -194,6 +194,14 @@ REDUCED: tuple[Geometry, ...] = (
 )  # fmt: skip
 """For CPUs: two of the families, so narrow and shallow that the program takes minutes."""
 
+QUARTER = Geometry(
+    "Qwen2.5-VL, a quarter of 7B", "ours: widths, layers and heads of 7B through four", "qwen2_5_vl",
+    _qwen2_5([16, 24, 24], 896, 4736, 7, 7, 1, 2048),
+    {**_QWEN2_5_TOWER, "depth": 8, "hidden_size": 320, "num_heads": 4, "intermediate_size": 855,
+     "fullatt_block_indexes": [1, 3, 5, 7], "out_hidden_size": 896}, {},
+)  # fmt: skip
+"""Of a CPU's size, with tower and language model in the proportion of the real one: for bench.first_token."""
+
 QUICK: tuple[Geometry, ...] = (
     Geometry(
         "Qwen2.5-VL tiny", "ours", "qwen2_5_vl", _qwen2_5([2, 1, 1], 32, 48, 2, 4, 2, 100),
@@ -213,5 +221,5 @@ QUICK: tuple[Geometry, ...] = (
 )  # fmt: skip
 """For tests."""
 
-GEOMETRIES = {geometry.name: geometry for geometry in (*REAL, *REDUCED, *QUICK)}
+GEOMETRIES = {geometry.name: geometry for geometry in (*REAL, *REDUCED, QUARTER, *QUICK)}
 """All of them by name."""

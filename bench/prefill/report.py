@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import markdown
 from bench.prefill.findings import Row, Time, rows, targets
 from bench.prefill.geometry import GEOMETRIES, TEXT_AFTER, TEXT_BEFORE, Geometry
 from bench.prefill.measure import METHODS, POLICY, VISION_REPEATS
@@ -81,13 +82,13 @@ def table(results: Results, geometry: Geometry) -> list[str]:
         "visual tokens", "kept", "vision, ms", "compress, ms", "prefill, ms", "speed-up", "by FLOPs",
         "compress / prefill", "first token, ms", "speed-up", "memory, GB",
     )  # fmt: skip
-    return _table(head, (_cells(row) for row in rows(results, geometry)))
+    return markdown.table(head, (_cells(row) for row in rows(results, geometry)))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     shared = _count(_tokens(row)), f"{row.retention:.0%}", _milliseconds(row.vision)
     prefill = _milliseconds(row.prefill, "out of memory")
-    first = "" if row.first_token is None else _number(1e3 * row.first_token)
+    first = "" if row.first_token is None else markdown.number(1e3 * row.first_token)
     memory = "" if row.peak_bytes is None else f"{row.peak_bytes / 1e9:.1f}"
     if row.retention == 1:
         return *shared, "", prefill, "", "", "", first, "", memory
@@ -114,7 +115,7 @@ def methods(results: Results, geometry: Geometry) -> list[str]:
         for row in measured
         if row.retention < 1
     ]  # fmt: skip
-    return _table(head, lines)
+    return markdown.table(head, lines)
 
 
 def _shapes(results: Iterable[tuple[str, Results]]) -> str:
@@ -129,12 +130,21 @@ def _shapes(results: Iterable[tuple[str, Results]]) -> str:
         for g in GEOMETRIES.values()
         if g.name in measured
     ]  # fmt: skip
-    return "\n" + "\n".join(_table(head, lines, numbers=range(1, 6))) + "\n"
+    return "\n" + "\n".join(markdown.table(head, lines, numbers=range(1, 6))) + "\n"
 
 
 def _machine(results: Results) -> str:
     run = results.run
-    loads = [record["load"] for record in results.records.values()]
+    return machine_line(
+        run,
+        [record["load"] for record in results.records.values()],
+        f"seed {run['seed']}; {run['repeats']} repeats after {run['warmups']} warm-ups. "
+        f"Policies selected by {run.get('selection', 'systematic')}, the default then",
+    )
+
+
+def machine_line(run: dict[str, Any], loads: Sequence[float], how: str) -> str:
+    """Where and when something was measured, ``how``, and how busy the machine was: ``loads``, while it ran."""
     busy = (
         ""
         if max(loads) < run["threads"] + 1
@@ -145,9 +155,7 @@ def _machine(results: Results) -> str:
     vectors = f" with {run['vectors']}" if "vectors" in run else ""
     return (
         f"{gpu}{run['cpu']}{vectors}, {run['cores']} cores, {run['threads']} of torch's threads; {run['date']}; "
-        f"{versions}; seed {run['seed']}; {run['repeats']} repeats after {run['warmups']} warm-ups. "
-        f"Policies selected by {run.get('selection', 'systematic')}, the default then. "
-        f"The machine's load while it ran: {min(loads):.1f} to {max(loads):.1f}{busy}."
+        f"{versions}; {how}. The machine's load while it ran: {min(loads):.1f} to {max(loads):.1f}{busy}."
     )
 
 
@@ -178,23 +186,12 @@ def _tokens(row: Row) -> int:
     return frames * per_row * columns
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]], numbers: Any = None) -> list[str]:
-    numbers = range(len(head)) if numbers is None else numbers
-    rule = ["---:" if column in numbers else "---" for column in range(len(head))]
-    return [f"| {' | '.join(line)} |" for line in (head, rule, *lines)]
-
-
 def _count(value: int) -> str:
     return f"{value:,}"
 
 
-def _number(value: float) -> str:
-    """Three digits that count."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
 def _milliseconds(time: Time | None, otherwise: str = "") -> str:
-    return otherwise if time is None else f"{_number(1e3 * time.median)} ± {_number(1e3 * time.spread)}"
+    return otherwise if time is None else f"{markdown.number(1e3 * time.median)} ± {markdown.number(1e3 * time.spread)}"
 
 
 def _times(ratio: float | None) -> str:

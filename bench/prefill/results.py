@@ -43,18 +43,23 @@ class Results:
         return Results(**json.loads(path.read_text()))
 
 
-def describe_run(recipe: Recipe, device: torch.device) -> dict[str, Any]:
-    """Machine, versions, date, commit ("+": files differ from it), seed and what was asked for."""
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Machine, versions, date and commit ("+": files differ from it)."""
     where: dict[str, Any] = circumstances("torch", "transformers")
     where |= {"Python": where.pop("python"), "score-video": where.pop("score")}
     where["commit"] = commit_of(ROOT) + ("+" if uncommitted(ROOT) else "")
-    run = {**where, "seed": SEED, "dtype": "bfloat16", "threads": torch.get_num_threads()}
+    where["threads"] = torch.get_num_threads()
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        run |= {"gpu": properties.name, "gpu_bytes": properties.total_memory, "cuda": torch.version.cuda}
-    else:
-        run["vectors"] = torch.backends.cpu.get_cpu_capability()
-    return run | {
+        return where | {"gpu": properties.name, "gpu_bytes": properties.total_memory, "cuda": torch.version.cuda}
+    return where | {"vectors": torch.backends.cpu.get_cpu_capability()}
+
+
+def describe_run(recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    """:func:`describe_machine`, seed and what was asked for."""
+    return describe_machine(device) | {
+        "seed": SEED,
+        "dtype": "bfloat16",
         "selection": Compressor().selection_used,
         "geometries": [geometry.name for geometry in recipe.geometries],
         "retentions": list(recipe.retentions),
@@ -81,11 +86,11 @@ def open_results(path: Path, run: dict[str, Any]) -> Results:
     return results
 
 
-def name_of(device: torch.device) -> str:
-    """prefill-cpu, or prefill-gpu- and the GPU's name."""
+def name_of(device: torch.device, bench: str = "prefill") -> str:
+    """prefill-cpu, or prefill-gpu- and the GPU's name; or of another bench."""
     if device.type == "cpu":
-        return "prefill-cpu"
-    return "prefill-gpu-" + re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
+        return f"{bench}-cpu"
+    return f"{bench}-gpu-" + re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
 
 
 def publish(results: Results, under_way: Path, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -213,7 +213,7 @@ def see_clip(
 
     Args:
         text: the prompt, as :func:`score_video.mllm.conversation.chat_text` makes it.
-        phases: measures "processor" and "vision tower", a choice before the tower in it.
+        phases: measures "processor", with a gate "gate" (from pixels to what it lets through), and "vision tower".
         gate: chooses what of the clip the vision tower sees; None: all.
 
     Raises:
@@ -221,11 +221,30 @@ def see_clip(
     """
     with phases("processor"):
         inputs = model_inputs(model, processor, clip, text)
+    clocked = None if gate is None else _ClockedGate(gate.selector, gate.halo, gate.name)
+    start = time.perf_counter()
     with phases("vision tower"):
         layout = find_adapter(model).layout_of(len(clip.frames))
-        encoded = encode_inputs(model, inputs, visual_layout=layout, gate=gate)
+        encoded = encode_inputs(model, inputs, visual_layout=layout, gate=clocked)
         synchronize(model.device)
+    if clocked is not None and clocked.chose_at:
+        before = (clocked.chose_at[0] - start) * 1000
+        tower = phases.milliseconds.pop("vision tower") - before
+        phases.milliseconds |= {"gate": before, "vision tower": tower}
     return encoded
+
+
+@dataclass(frozen=True)
+class _ClockedGate(Gate):
+    """Chooses as the gate it is made of; ``chose_at`` gets the time of each choice (``time.perf_counter``)."""
+
+    chose_at: list[float] = field(default_factory=list)
+
+    def choose(self, thumbnails: PackedVideos) -> Seen:
+        seen = super().choose(thumbnails)
+        synchronize(seen.encoded.device)
+        self.chose_at.append(time.perf_counter())
+        return seen
 
 
 def without_gate(selector: Selector) -> Selector:

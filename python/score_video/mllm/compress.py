@@ -15,6 +15,7 @@ from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import Adapter, Features, VisualLayout, Visuals, find_adapter
 from score_video.mllm.gated import check_gate
+from score_video.mllm.pixels import NORMALISATION, with_floats
 from score_video.mllm.prompt import IGNORED, Prompt, Shortening, read_prompt
 from score_video.mllm.registry import FAMILIES
 from score_video.packed import PackedVideos, Selection, Selector, check_selection, needs_question
@@ -201,7 +202,8 @@ def encode_inputs(
     Args:
         model: one of :func:`~score_video.mllm.supported_models`, as transformers loads it; wrapped by peft or
             quantised it is as good.
-        inputs: what its processor returned, as tensors, on the model's device; ``labels`` may be with them.
+        inputs: what its processor returned, as tensors, on the model's device; ``labels`` may be with them. Those of
+            :func:`score_video.mllm.conversation.model_inputs` take less time and memory with a gate.
         visual_layout: for each prompt what it shows, ``[[("image", 1), ("video", 8)], ...]`` with the number of runs
             of placeholders of each, for families whose processors do not tell images and frames apart (InternVL,
             SmolVLM). None: the text in front of each tells, read with the tokenizer beside the model. Or with the
@@ -227,6 +229,8 @@ def encode_inputs(
         raise ScoreError(
             f"visual_layout must be None for {model.config.model_type}: its inputs tell images from videos"
         )
+    if gate is None:  # behind a gate only what it lets through is normalised
+        inputs = with_floats(inputs, model.dtype)
     prompt = read_prompt(inputs)
     visuals = adapter.encode(model, inputs, prompt, visual_layout, gate)
     if visuals is None:
@@ -244,7 +248,7 @@ def encode_inputs(
             f"{list(carried[odd[0]].shape)}"
         )
     prompt = replace(prompt, position_ids=adapter.position_ids(model, inputs, prompt), carried=carried)
-    read = {"input_ids", "attention_mask", "labels", *adapter.consumed, *adapter.carried}
+    read = {"input_ids", "attention_mask", "labels", NORMALISATION, *adapter.consumed, *adapter.carried}
     others = {name: value for name, value in inputs.items() if name not in read and value is not None}
     for name, value in others.items():
         if isinstance(value, Tensor) and value.shape[:2] == prompt.input_ids.shape:

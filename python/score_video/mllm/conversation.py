@@ -13,6 +13,7 @@ from torch import Tensor
 
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import find_adapter
+from score_video.mllm.pixels import AS_BYTES, NORMALISATION, normalisation_of, with_floats
 from score_video.video import SampledVideo, read_frames
 
 _CLOCK = 1000  # ticks a second in which processors are told when frames were taken
@@ -120,6 +121,14 @@ def batch_inputs(
     processor: Any, clips: Sequence[Clip], texts: Sequence[str], options: Mapping[str, Any] | None = None
 ) -> dict[str, Tensor]:
     """:func:`processor_inputs` of several prompts with one video each, which begin alike; padded on the left."""
+    return with_floats(_inputs_in_bytes(processor, clips, texts, options or {}))
+
+
+def _inputs_in_bytes(
+    processor: Any, clips: Sequence[Clip], texts: Sequence[str], options: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """:func:`batch_inputs`; pixels as bytes where the processor can give these (:mod:`score_video.mllm.pixels`)."""
+    normalisation = normalisation_of(processor, options)
     videos = [frames_for(processor, clip) for clip in clips]
     padding = {"padding": True, "padding_side": "left"} if len(texts) > 1 else {}
     try:
@@ -133,11 +142,13 @@ def batch_inputs(
             add_special_tokens=_special_tokens_missing(processor, texts[0]),
             return_tensors="pt",
             **padding,
-            **(options or {}),
+            **options,
+            **({} if normalisation is None else AS_BYTES),
         )
     except ValueError as error:  # of a library whose words are about its own arguments
         raise ScoreError(f"the model's processor refuses the video: {' '.join(str(error).split())}") from error
-    return {name: torch.as_tensor(value) for name, value in inputs.items() if name != "video_metadata"}
+    tensors = {name: torch.as_tensor(value) for name, value in inputs.items() if name != "video_metadata"}
+    return tensors if normalisation is None else {**tensors, NORMALISATION: normalisation}
 
 
 def _metadata(clip: Clip, num_frames: int) -> dict[str, Any]:
@@ -159,28 +170,34 @@ def model_inputs(model: Any, processor: Any, clip: Clip, text: str) -> dict[str,
     """:func:`processor_inputs` as the model's family wants them made, on the model's device; pixels in its dtype, times
     and numbers as they are.
 
+    They are for :func:`score_video.mllm.encode_inputs` and what calls it (``compress_inputs``, a wrapped model), and
+    not for the stock model: where the processor can give bytes, pixels are bytes, normalised by what needs them.
+
     Raises:
         ValueError: the processor refuses it, and why.
         TypeError: the model is not supported.
     """
 
     def placed(name: str, value: Tensor) -> Tensor:
-        is_pixels = name.startswith("pixel_") and value.is_floating_point()
+        is_pixels = name.startswith("pixel_") and value.is_floating_point() and name != NORMALISATION
         return value.to(model.device, model.dtype if is_pixels else value.dtype)
 
-    inputs = processor_inputs(processor, clip, text, find_adapter(model).processor_options)
+    inputs = _inputs_in_bytes(processor, [clip], [text], find_adapter(model).processor_options)
     return {name: placed(name, value) for name, value in inputs.items()}
 
 
 def frames_for(processor: Any, clip: Clip) -> Tensor:
-    """A clip's frames as a processor takes them, uint8 [T, 3, H, W].
+    """A clip's frames as a processor takes them, uint8 [T, 3, H, W]; a view, which torch scales in half the time that
+    one colour after the other takes.
 
     Where there are fewer than it makes one token of (two, in the Qwen and GLM families), the last is shown again, as
     those processors do with an odd one at the end.
     """
     least = getattr(getattr(processor, "video_processor", None), "temporal_patch_size", None) or 1
-    again = clip.frames[-1:].expand(max(0, least - len(clip.frames)), -1, -1, -1)
-    return torch.cat([clip.frames, again]).permute(0, 3, 1, 2).contiguous()
+    frames = clip.frames
+    if len(frames) < least:
+        frames = torch.cat([frames, frames[-1:].expand(least - len(frames), -1, -1, -1)])
+    return frames.permute(0, 3, 1, 2)
 
 
 def _special_tokens_missing(processor: Any, text: str) -> bool:

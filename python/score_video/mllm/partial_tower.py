@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from score_video import thumbnails
 from score_video.errors import ScoreError
 from score_video.mllm.families.general import Grid, core
+from score_video.mllm.pixels import float_pixels
 from score_video.packed import PackedVideos
 
 
@@ -62,7 +63,7 @@ class TokenTower:
         grids, tower = inputs["video_grid_thw"], getattr(core(model), self.module)
         # [G] ascending, and where each token's are among them, [K, frames]
         groups, places = torch.unique(self.groups(model, inputs)[index], return_inverse=True)
-        pixels = inputs["pixel_values_videos"][_patches(groups, merge)].to(tower.dtype)
+        pixels = float_pixels(inputs, _patches(groups, merge)).to(tower.dtype)
         return self.call(model, tower, pixels, tower_arguments(tower, grids, merge, groups), places)
 
     def call(
@@ -91,7 +92,7 @@ class GlmTower(TokenTower):
         frame, _ = _frame_of_group(grids, merge)
         sizes = pad(grids[:, 1:], (1, 0), value=1).repeat_interleave(grids[:, 0], 0)  # [frames, 3]
         arguments["grid_thw"] = sizes[torch.unique(frame[index])]
-        pixels = inputs["pixel_values_videos"][_patches(index, merge)].to(tower.dtype)
+        pixels = float_pixels(inputs, _patches(index, merge)).to(tower.dtype)
         return self.call(model, tower, pixels, arguments, index[:, None])
 
 

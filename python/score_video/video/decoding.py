@@ -2,6 +2,8 @@
 
 Every packet is given its own number in place of its time, so that each decoded frame says which packet it is from,
 whatever the times in the file are worth. The order in which frames come out is checked against the timeline.
+
+Of H.264 the decoder leaves out frames that are not wanted and that no other frame refers to: of usual files about half.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from score_video.video.container import VideoError, read_packets, seek, time_base
-from score_video.video.timeline import EMPTY, Timeline, tolerance
+from score_video.video.timeline import EMPTY, Int64s, Timeline, tolerance
 
 _EARLIER = 2  # keyframes further back that are tried where a frame cannot be decoded from the nearest
 _FEW, _RARE = 2, 10  # so many odd frames, or one in so many, are put down to damage
@@ -39,6 +41,7 @@ class Cursor:
         decoding: tuple[InputContainer, VideoStream],
         searching: tuple[InputContainer, VideoStream],
         timeline: Timeline,
+        wanted: Int64s,
         *,
         allow_truncated: bool = False,
     ) -> None:
@@ -48,6 +51,7 @@ class Cursor:
             decoding: a freshly opened file.
             searching: the same file, opened once more: searched for keyframes, so that the other's place is not lost.
             timeline: what the file shows.
+            wanted: int64, numbers of the frames that will be asked for.
             allow_truncated: take the last frame that can be decoded for all those after it.
         """
         self.path = path
@@ -63,6 +67,7 @@ class Cursor:
         self._ended = self._jumped = False
         self._fed = -1  # number of the last packet that the decoder was given
         self._count = 0  # frames that it handed out, for timelines by count
+        self._needed = self._needed_packets(wanted)
         self._frames = self._decode(None)
 
     @property
@@ -171,12 +176,17 @@ class Cursor:
     def _decode(self, keyframe: int | None) -> Iterator[tuple[int, VideoFrame]]:
         """Frames that are shown, with their numbers: from the beginning of the file, or from a keyframe on."""
         latest = -1
+        came = False  # a frame: until then a decoder that begins at an intra refresh must see everything
         for number, packet in self._numbered(keyframe):
+            if self._needed is not None:
+                leaves_out = came and packet is not None and number not in self._needed
+                self.stream.codec_context.skip_frame = "NONREF" if leaves_out else "DEFAULT"
             try:
                 frames = self.stream.codec_context.decode(packet)
             except av.error.FFmpegError:
                 self._damaged.add(number)
                 continue
+            came = came or bool(frames)
             for frame in frames:
                 self.decoded += 1
                 shown = self._number(frame)
@@ -185,6 +195,18 @@ class Cursor:
                 if shown > latest:  # else a second picture of one packet
                     latest = shown
                     yield shown, frame
+
+    def _needed_packets(self, wanted: Int64s) -> frozenset[int] | None:
+        """Numbers of the packets of wanted frames, where others that no frame refers to may be left out; else None.
+
+        H.264 says of each whether any other refers to it; HEVC may say so with regard to some of the others alone.
+        Where times do not reorder frames they may be made up, and only decoding all frames would tell.
+        """
+        timeline = self.timeline
+        reorders = timeline.frame_of is not None and bool((np.diff(timeline.packet_of) < 0).any())
+        if self.stream.codec_context.name != "h264" or not reorders:
+            return None
+        return frozenset(timeline.packet_of[wanted].tolist())
 
     def _number(self, frame: VideoFrame) -> int:
         """The frame's number; ``HIDDEN``: it is not shown."""

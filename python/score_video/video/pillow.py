@@ -45,7 +45,7 @@ def read_picture(
         timeline = _timeline(image)
         taken = np.unique(numbers_of_frames(path, timeline, num_frames, fps))
         orientation = _EXIF_ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1), Orientation())
-        frames = ScaledFrames(path, fit)
+        frames = ScaledFrames(path, fit, len(taken))
         frames.settle(image.height, image.width, orientation)
         for done, number in enumerate(taken.tolist(), start=1):
             image.seek(number)

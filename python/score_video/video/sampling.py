@@ -134,7 +134,7 @@ def read_frames(
             for last_try in (False, False, True):
                 numbers = numbers_of_frames(path, timeline, num_frames, fps)
                 with open_video(path) as decoding:
-                    cursor = Cursor(path, decoding, searching, timeline, allow_truncated=allow_truncated)
+                    cursor = Cursor(path, decoding, searching, timeline, numbers, allow_truncated=allow_truncated)
                     try:
                         sampled = _sample(path, cursor, numbers, fit, progress)
                         count = len(timeline) if timeline.frame_of is not None else cursor.count_all()
@@ -187,7 +187,7 @@ def _sample(
 ) -> SampledVideo:
     stream, timeline = cursor.stream, cursor.timeline
     taken: list[int] = []
-    frames = ScaledFrames(path, fit)
+    frames = ScaledFrames(path, fit, len(np.unique(numbers)))
     for done, wanted in enumerate(numbers.tolist(), start=1):
         number, frame = cursor.at(wanted)
         if not taken:
@@ -221,10 +221,13 @@ def _sample(
 class ScaledFrames:
     """Sampled frames, all of the size and orientation that the first one settles."""
 
-    def __init__(self, path: str | Path, fit: Fit) -> None:
+    def __init__(self, path: str | Path, fit: Fit, most: int) -> None:
+        """most: how many will be added, if all can be decoded."""
         self._path = path
         self._fit = fit
-        self._frames: list[npt.NDArray[np.uint8]] = []
+        self._most = most
+        self._frames: npt.NDArray[np.uint8] | None = None  # [at most most, H, W, 3], of which the first are there
+        self._count = 0
         self.orientation = Orientation()
         self.displayed = self.stored_size = (0, 0)
 
@@ -245,19 +248,22 @@ class ScaledFrames:
         Raises:
             VideoError: there are too many; nothing was scaled.
         """
-        height, width = self.stored_size
-        if (len(self._frames) + 1) * height * width * 3 > MAX_SAMPLED_BYTES:
-            if self.orientation.turns_sides:
-                height, width = width, height
+        height, width = self.stored_size[::-1] if self.orientation.turns_sides else self.stored_size
+        room = MAX_SAMPLED_BYTES // (height * width * 3)
+        if self._count == room:
             raise VideoError(
-                f"{self._path}: more than {len(self._frames)} frames of {width}x{height} pixels asked for: "
+                f"{self._path}: more than {room} frames of {width}x{height} pixels asked for: "
                 "take fewer or smaller ones"
             )
-        self._frames.append(self.orientation.apply(scale(self.stored_size)))
+        if self._frames is None:
+            self._frames = np.empty((min(self._most, room), height, width, 3), np.uint8)
+        self._frames[self._count] = self.orientation.apply(scale(self.stored_size))
+        self._count += 1
 
     def stack(self) -> npt.NDArray[np.uint8]:
-        """uint8 [T, H, W, 3], as shown."""
-        return np.stack(self._frames)
+        """uint8 [T, H, W, 3], as shown; T at least 1."""
+        assert self._frames is not None
+        return self._frames[: self._count]
 
 
 def _square_pixels(stream: VideoStream, frame: VideoFrame) -> tuple[int, int]:

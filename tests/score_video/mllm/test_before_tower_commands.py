@@ -70,7 +70,10 @@ def test_ask(tiny_qwen: Path, clip: Path) -> None:
     assert report["compressed"]["visual_tokens"] == int(total * 0.1)
     assert report["full"]["visual_tokens"] == total
     # the whole tower was run for the answer on all tokens, and timed by itself
-    assert report["full"]["milliseconds"]["vision tower"] != report["compressed"]["milliseconds"]["vision tower"]
+    mine, whole = report["compressed"]["milliseconds"], report["full"]["milliseconds"]
+    assert mine["vision tower"] != whole["vision tower"]
+    assert [*mine] == ["decode", "processor", "gate", "vision tower", "compression", "prefill"]
+    assert min(mine.values()) > 0 and "gate" not in whole
     assert main([*basic, "--compare"]) == 0
     plain = json.loads(Path("out.json").read_text())
     assert plain["before_tower"] is None and plain["full"]["answer"] == report["full"]["answer"]

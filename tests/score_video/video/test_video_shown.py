@@ -8,6 +8,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -135,6 +136,25 @@ def test_times_that_jump(tmp_path: Path, suffix: str, b_frames: int, pause: int)
     video = read_frames(path, same_size, num_frames=32)
     assert numbers(video) == spread(list(range(100)), 32)
     assert video.source.duration == pytest.approx(10.0, abs=0.01)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "flv"])
+@pytest.mark.parametrize("how", ["", "open-gop=1", "intra-refresh=1"])
+@pytest.mark.parametrize("gop", [5, 250])
+def test_frames_that_none_refers_to_are_left_out(tmp_path: Path, suffix: str, how: str, gop: int) -> None:
+    """What is wanted is to the bit what a decode of everything gives; a quarter of all, or more, are not decoded."""
+    options = {"preset": "veryfast", "g": str(gop), "bf": "1", "sc_threshold": "0"} | (
+        {"x264-params": how} if how else {}
+    )
+    path = write_numbered(tmp_path / f"clip.{suffix}", range(180), range(180), rate=25, options=options)
+    with av.open(str(path)) as container:
+        plain = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    for count in (8, 40):
+        video = read_frames(path, same_size, num_frames=count)
+        wanted = spread(list(range(180)), count)
+        assert numbers(video) == wanted
+        assert all((frame == plain[number]).all() for frame, number in zip(video.frames, wanted, strict=True))
+        assert video.decoded < 140
 
 
 def test_pauses_of_a_slide_show_are_no_jumps(tmp_path: Path) -> None:
