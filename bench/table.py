@@ -78,9 +78,9 @@ Goals were set for the AMD EPYC with AVX2 before the work on them; figures in th
   and orders of prefetching, smaller blocks, and neighbouring rows of one frame side by side: none was faster.
 - **`score compress`** of a clip of ten seconds, 32 frames, defaults, goal 2.5 s of wall time on two quiet cores: 3.3 to
   3.8 s in six runs, 2.9 to 3.4 in five earlier that day (`time score compress CLIP --frames 32 --out kept`). Loading
-  torch and the policy is 1.5 to 2.2 s of it, as the last lines of each run say. Tried and kept: no garbage collections
-  over what torch's import makes, one encoding for each frame of the overlay, the sheet and the video drawn side by
-  side."""
+  torch and the policy is 1.5 to 2.2 s of it, as the last lines of each run say. On the EPYC with AVX-512 all of it is
+  2.1 to 2.4 s, in five runs. Tried and kept: no garbage collections over what torch's import makes, one encoding for
+  each frame of the overlay, the sheet and the video drawn side by side."""
 
 
 def label(name: str) -> str:
