@@ -28,7 +28,7 @@ class Partial(NamedTuple):
     Attributes:
         rows: [K, D * (1 + levels)], what it made of those that the gate kept, without the halo.
         sources: int64 [L], :func:`score_video.before_tower.fill_sources`.
-        seen: which they are.
+        seen: the gate's choice, and what of the video the tower ran on.
     """
 
     rows: Tensor

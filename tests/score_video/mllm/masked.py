@@ -20,6 +20,10 @@ from score_video.mllm import CompressedInputs, compress_inputs
 SEE_EACH_OTHER = ("molmo2",)
 """Models of which the tokens of pictures, told by their types, see each other."""
 
+TOLERANCE = 5e-6
+"""Of :func:`difference` between float32 logits: sums run in another order where tokens are masked, and with other
+vector units; what is wrong shows at 1e-3."""
+
 
 @dataclass(frozen=True)
 class Pair:

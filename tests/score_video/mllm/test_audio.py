@@ -11,10 +11,9 @@ import pytest
 import torch
 import transformers
 from by_hand import by_hand
-from masked import compress, difference, dropped, masked
+from masked import TOLERANCE, compress, difference, dropped, masked
 from packaging.version import Version
 from saved_families import make_processor
-from test_exactness import TOLERANCE
 from test_hybrids import TYPED
 from tiny import END, START, VIDEO, Prompts
 from tiny_configs import AUDIO, BEGIN, FINISH

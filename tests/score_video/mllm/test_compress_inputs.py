@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from masked import Pair, difference, dropped, masked
+from masked import TOLERANCE, Pair, difference, dropped, masked
 from tiny import FAMILIES, VIDEO, Family
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
@@ -255,7 +255,7 @@ def test_a_selector_of_ones_own(name: str, kind: type[FirstFrames]) -> None:
         assert [kept.tolist() for kept in compressed.kept] == [list(range(n)) for n in frames]
         whole = masked(family.model, batch.inputs(), dropped(batch, compressed.kept))
         pair = Pair(compressed, whole)
-        assert difference(*pair.logits(family.model)) <= 1e-6
+        assert difference(*pair.logits(family.model)) <= TOLERANCE
         ours, theirs = pair.generated(family.model, max_new_tokens=3)
         assert torch.equal(*pair.new_tokens(ours, theirs))
         (question,) = selector.seen
@@ -308,7 +308,7 @@ def test_any_prompt_and_selection(name: str, parts: list[list[Any]], data: st.Da
         keep = torch.stack([one.sum() for one in kept.split([len(one) for one in batch.places])])
         compressed = encoded.compress(Selection(kept.nonzero().flatten(), keep))
         whole = masked(made(name).model, batch.inputs(), dropped(batch, compressed.kept))
-        assert difference(*Pair(compressed, whole).logits(made(name).model)) <= 1e-6
+        assert difference(*Pair(compressed, whole).logits(made(name).model)) <= TOLERANCE
 
 
 # --- models in wrappers
@@ -345,7 +345,7 @@ def test_wrapped_models(name: str, wrap: Any) -> None:
         plain = THIRD(family.model, **inputs, **told)
         wrapped = THIRD(model, **inputs, **told)
         ours = model(**wrapped, use_cache=False)
-        assert difference(ours.logits, family.model(**plain).logits) <= 1e-6
+        assert difference(ours.logits, family.model(**plain).logits) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -360,7 +360,7 @@ def test_peft(name: str) -> None:
         logits, tokens = family.model(**plain).logits, family.model.generate(**plain, **answers)
         model = peft.get_peft_model(family.model, peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
         wrapped = THIRD(model, **inputs, **told)
-        assert difference(model(**wrapped).logits, logits) <= 1e-6
+        assert difference(model(**wrapped).logits, logits) <= TOLERANCE
         assert torch.equal(model.generate(**wrapped, **answers), tokens)
 
 

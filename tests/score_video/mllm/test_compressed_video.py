@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from masked import difference
+from masked import TOLERANCE, difference
 from safetensors.torch import load_file, save_file
 from tiny import TEXT_IDS
 from tiny_families import ALL
@@ -69,7 +69,7 @@ def test_as_if_compressed_for_the_question(name: str) -> None:
         inputs = processor_inputs(processor, clip(), chat_text(processor, question))
         wanted, ids = generated(model, compress_inputs(model, inputs, THIRD, **told))
         ours, answer = generated(model, video.inputs(model, processor, question))
-        assert difference(ours, wanted) <= 1e-6 and torch.equal(answer, ids)
+        assert difference(ours, wanted) <= TOLERANCE and torch.equal(answer, ids)
 
 
 @every

@@ -11,9 +11,9 @@ import pytest
 import torch
 from by_hand import by_hand
 from helpers.videos import write_video
-from masked import difference, masked
+from masked import TOLERANCE, difference, masked
 from saved_families import ELSEWHERE, PROCESSORS, make_processor, save
-from test_hybrids import COUNTED, TOLERANCE
+from test_hybrids import COUNTED
 from tiny_families import ALL, MASKED, SHORTENED
 
 from score_video.cli import main

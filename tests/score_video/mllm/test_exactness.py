@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from masked import Pair, compress, difference, dropped, masked
+from masked import TOLERANCE, Pair, compress, difference, dropped, masked
 from packaging.version import Version
 from tiny import Family, Prompts
 from tiny_families import MASKED as FAMILIES
@@ -20,7 +20,6 @@ from score_video.methods import RandomMethod
 from score_video.mllm import compress_inputs, encode_inputs
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
-TOLERANCE = 1e-6
 VIDEO = ("video", 4)
 
 # Left padding, unequal counts, several videos in a prompt, images beside videos, a prompt of text alone

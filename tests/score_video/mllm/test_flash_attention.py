@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from flash import flash_attention
-from masked import Pair, compress, difference
+from masked import TOLERANCE, Pair, compress, difference
 from tiny import Family, Prompts
 from tiny_families import MASKED as FAMILIES
 
@@ -21,7 +21,6 @@ from score_video.compressor import Compressor
 from score_video.methods import RandomMethod
 from score_video.mllm import CompressedInputs, compress_inputs
 
-TOLERANCE = 1e-6
 CLIP = ("video", 4)
 BATCHES: dict[str, Prompts] = {"one": [[5, CLIP, 6]], "padded": [[5, CLIP, 6], [2, CLIP, 3, CLIP, 4], [9, CLIP, 3]]}
 THIRD = Compressor(RandomMethod(3), 0.3)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 from by_hand import ByHand, by_hand
-from masked import compress, difference, dropped
-from test_exactness import BATCHES, RAGGED, TOLERANCE
+from masked import TOLERANCE, compress, difference, dropped
+from test_exactness import BATCHES, RAGGED
 from tiny import Family, Prompts
 from tiny_families import SHORTENED
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from masked import difference
-from test_exactness import TOLERANCE
+from masked import TOLERANCE, difference
 from tiny import Family, Prompts
 from tiny_families import ALL
 from torch import Tensor

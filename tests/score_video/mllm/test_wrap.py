@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from masked import difference
+from masked import TOLERANCE, difference
 from tiny import Family, Prompts
 from tiny_families import ALL
 from torch import Tensor
@@ -36,7 +36,6 @@ ONE: Prompts = [[5, CLIP, 6]]
 PADDED: Prompts = [[5, CLIP, 6], [2, CLIP, 3, CLIP, 4]]
 THIRD = Compressor(RandomMethod(3), 0.3)
 SOME = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl")  # of each way to hand features over
-TOLERANCE = 1e-6
 
 FAMILIES = ALL
 STATEFUL = ValueError, "assisted generation is not supported with stateful models"
