@@ -72,10 +72,10 @@ Goals were set for the AMD EPYC with AVX2 before the work on them; figures in th
   narrow a state's time that the speed of a square product already makes it 1.28x. Tried and kept: the tiles of
   policy_logits in place of torch's products and GELU. At 40,000 x 3,584 the goal is reached.
 - **relative_state on two threads at 8,192 x 512**, goal 1.8x: see above, where copies gain 1.4x.
-- **surprise in float32**, goal no further from its floor than on the Xeon (1.24x): reached by the new code, which the
-  column of the EPYC with AVX2 is from before: rows of four frames are read side by side, because one row after another
-  does not keep memory busy. Neither that machine nor the Xeon has run it undisturbed. Tried and left: other distances
-  and orders of prefetching, smaller blocks, and neighbouring rows of one frame side by side: none was faster.
+- **surprise in float32**, goal no further from its floor than on the Xeon, 1.24x: not shown on that machine. Its column
+  is from before rows of four frames were read side by side (one after another does not keep memory busy), the Xeon's
+  too; that of the EPYC with AVX-512 is from after it, and nearer to the floor than the goal. Tried and left: other
+  distances and orders of prefetching, smaller blocks, and neighbouring rows of one frame side by side: none was faster.
 - **`score compress`** of a clip of ten seconds, 32 frames, defaults, goal 2.5 s of wall time on two quiet cores: 3.3 to
   3.8 s in six runs, 2.9 to 3.4 in five earlier that day (`time score compress CLIP --frames 32 --out kept`). Loading
   torch and the policy is 1.5 to 2.2 s of it, as the last lines of each run say. On the EPYC with AVX-512 all of it is

@@ -11,7 +11,6 @@ from bench.first_token.results import (
     GOAL,
     GOAL_WITH_DECODING,
     Row,
-    Time,
     by_operations,
     rows,
     share_of_tower,
@@ -21,6 +20,7 @@ from bench.markdown import number, table
 from bench.prefill.geometry import GEOMETRIES, REAL, Geometry
 from bench.prefill.report import machine_line
 from bench.prefill.results import Results
+from bench.times import Time
 from score_video.files import output_file
 
 INTRO = f"""# From the file to the first token
@@ -120,7 +120,7 @@ def _phases(measured: Sequence[Row], tokens: int) -> list[str]:
     lines = [
         (
             row.name, f"{row.encoded:,} ({row.encoded / tokens:.0%})", f"{row.kept:,}",
-            *(_time(row.phases.get(phase)) for phase in PHASES), _time(row.first_token),
+            *(_time(row.phases.get(phase)) for phase in PHASES), row.first_token.told(),
             *(("", "") if row.name == STOCK else (f"{row.speed_up_with_decoding:.1f}x", f"{row.speed_up:.1f}x")),
         )
         for row in measured
@@ -151,7 +151,7 @@ def _pixels(results: Results) -> list[str]:
             lines.append(
                 (
                     f"{record['frames']}", f"{record['tokens']:,}", number(record["values"] * 4 / 1e6),
-                    number(record["decode"]), *(_time(Time.of([1e3 * one for one in way["seconds"]])) for way in ways),
+                    number(record["decode"]), *(Time.of(way["seconds"]).told(1e3) for way in ways),
                     *(number(way["extra_bytes"] / 1e6) for way in ways),
                 )
             )  # fmt: skip
@@ -190,4 +190,4 @@ def _text(results: Results) -> int:
 
 
 def _time(time: Time | None) -> str:
-    return "" if time is None else f"{number(time.median)} ± {number(time.spread)}"
+    return "" if time is None else time.told()

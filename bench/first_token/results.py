@@ -12,6 +12,7 @@ from bench.first_token.measure import DECODE, PHASES, Measured
 from bench.first_token.setting import RETENTION, STOCK
 from bench.prefill.geometry import Geometry, prefill_flops
 from bench.prefill.results import Results
+from bench.times import Time
 from score_ext.budget import keep_count
 
 GOAL, GOAL_WITH_DECODING = 5.0, 3.0
@@ -19,24 +20,8 @@ GOAL, GOAL_WITH_DECODING = 5.0, 3.0
 
 
 @dataclass(frozen=True)
-class Time:
-    """Milliseconds: the median of the repeats, and their interquartile range."""
-
-    median: float
-    spread: float
-
-    @staticmethod
-    def of(values: Sequence[float]) -> Time:
-        """Of one value or more."""
-        if len(values) == 1:
-            return Time(values[0], 0.0)
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        return Time(median, high - low)
-
-
-@dataclass(frozen=True)
 class Row:
-    """A way to the first token.
+    """A way to the first token. Times in milliseconds.
 
     Attributes:
         name: the way's.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,19 +9,12 @@ from bench.prefill.baselines import BASELINES
 from bench.prefill.geometry import Geometry, prefill_flops
 from bench.prefill.measure import COMPILED, METHODS, POLICY, SYSTEMATIC, Job, Record
 from bench.prefill.results import Results
+from bench.times import Time
 
 TARGET_GEOMETRY, TARGET_TOKENS, TARGET_RETENTION = "Qwen2.5-VL 7B", 40_000, 0.1
 TARGET_SPEED_UP, TARGET_SHARE = 16.0, 0.01
 EVS = BASELINES[0].name
 EVS_TOKENS, EVS_RATIO = 8192, 1.5  # at the shortest prompt that is no shorter
-
-
-@dataclass(frozen=True)
-class Time:
-    """Of a phase, in seconds: the median of the repeats, and their interquartile range."""
-
-    median: float
-    spread: float
 
 
 @dataclass(frozen=True)
@@ -171,11 +163,7 @@ def _record(results: Results, job: Job) -> Record:
 
 
 def _time(record: Record) -> Time | None:
-    if "seconds" not in record:
-        return None
-    seconds = record["seconds"]
-    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
-    return Time(median, high - low)
+    return Time.of(record["seconds"]) if "seconds" in record else None
 
 
 def _compress(results: Results, geometry: Geometry, tokens: int, retention: float) -> dict[str, Time]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import markdown
-from bench.prefill.findings import Row, Time, rows, targets
+from bench.prefill.findings import Row, rows, targets
 from bench.prefill.geometry import GEOMETRIES, TEXT_AFTER, TEXT_BEFORE, Geometry
 from bench.prefill.measure import METHODS, POLICY, VISION_REPEATS
 from bench.prefill.plot import draw
 from bench.prefill.results import Results
+from bench.times import Time
 from score_video.files import output_file
 
 INTRO = f"""# Prefill and time to first token
@@ -191,7 +192,7 @@ def _count(value: int) -> str:
 
 
 def _milliseconds(time: Time | None, otherwise: str = "") -> str:
-    return otherwise if time is None else f"{markdown.number(1e3 * time.median)} ± {markdown.number(1e3 * time.spread)}"
+    return otherwise if time is None else time.told(1e3)
 
 
 def _times(ratio: float | None) -> str:

@@ -17,11 +17,12 @@ from bench.first_token.flops import tower_flops
 from bench.first_token.measure import DECODE, PHASES, Measured
 from bench.first_token.pixels import WAYS
 from bench.first_token.report import section, write_document
-from bench.first_token.results import Time, by_operations, record_of, rows, share_of_tower
+from bench.first_token.results import by_operations, record_of, rows, share_of_tower
 from bench.first_token.setting import STOCK, ways
 from bench.prefill.geometry import QUARTER, QUICK, REAL
 from bench.prefill.model import make_model
 from bench.prefill.results import Results, describe_machine
+from bench.times import Time
 
 CPU = torch.device("cpu")
 needs_torchvision = pytest.mark.skipif(find_spec("torchvision") is None, reason="needs torchvision: make test has it")

@@ -44,8 +44,8 @@ class Compressing:
         setting = read_setting()
         compressor = engine_compressor(setting)
         self._gate = compressor.gate
-        # in a tuple nn.Module does not see it: its weights are not among those that vLLM loads
-        self._score: tuple[Compressor] = (replace(compressor, before_tower=None, halo=0),)
+        # a Compressor is no nn.Module: its weights are not among those that vLLM loads
+        self._after_tower: Compressor = replace(compressor, before_tower=None, halo=0)
         self._positions_are_kept = bool(vllm_config.model_config.uses_mrope)
         self._counts_videos = get_tensor_model_parallel_rank() == 0  # all ranks choose the same
         spec = vllm_config.model_config.multimodal_config.get_video_pruning_spec()
@@ -97,10 +97,9 @@ class Compressing:
         """
         frames, rows, columns = grid
         count = self._count(rows * columns, frames)
-        (compressor,) = self._score
         with self._choosing():
             videos = PackedVideos.from_frames([tokens.view(frames, rows, columns, -1)])
-            index = compressor.select_seen(videos, seen, keep=[count]).index
+            index = self._after_tower.select_seen(videos, seen, keep=[count]).index
         if self._counts_videos:
             count_video(len(tokens), count)
         return index

@@ -59,7 +59,17 @@ def _methods(file: str, kind: str) -> tuple[Need, ...]:
     )
 
 
-_METADATA = "encoder_metadata"
+def _tower(file: str, kind: str, keys: tuple[str, ...]) -> tuple[Need, ...]:
+    """How a tower is called, and all that it reads of what it is told of a grid: ``keys``."""
+    metadata = "encoder_metadata"
+    held = ("self.spatial_merge_unit = self.spatial_merge_size ** 2", "self.patch_size", "self.tp_size")
+    return (
+        Need(file, f"{kind}.forward", ("x", "grid_thw", metadata)),
+        Need(file, f"{kind}.forward", reads=(metadata, keys)),
+        *(Need(file, f"{kind}.__init__", line=line) for line in held),
+    )
+
+
 _TOWERS = (
     # what is chosen before the tower takes the place of its run on whole videos
     *(
@@ -88,17 +98,13 @@ _TOWERS = (
     Need("config/multimodal.py", "MultiModalConfig", line="mm_encoder_tp_mode: MMEncoderTPMode = 'weights'"),
     Need("config/compilation.py", "CompilationConfig", line="cudagraph_mm_encoder: bool = False"),
     # the towers, and all that they want to know of a grid
-    Need(_QWEN2_5, "Qwen2_5_VisionTransformer.forward", ("x", "grid_thw", _METADATA)),
-    Need(
+    *_tower(
         _QWEN2_5,
-        "Qwen2_5_VisionTransformer.forward",
-        reads=(
-            _METADATA,
-            (
-                *("rotary_pos_emb_cos", "rotary_pos_emb_sin", "window_index", "reverse_indices"),
-                *("cu_seqlens", "max_seqlen_full", "sequence_lengths_full"),
-                *("cu_window_seqlens", "max_seqlen_window", "sequence_lengths_window"),
-            ),
+        "Qwen2_5_VisionTransformer",
+        (
+            *("rotary_pos_emb_cos", "rotary_pos_emb_sin", "window_index", "reverse_indices"),
+            *("cu_seqlens", "max_seqlen_full", "sequence_lengths_full"),
+            *("cu_window_seqlens", "max_seqlen_window", "sequence_lengths_window"),
         ),
     ),
     Need(_QWEN2_5, "Qwen2_5_VisionTransformer.get_rope_by_thw", ("t", "h", "w")),
@@ -114,25 +120,16 @@ _TOWERS = (
         line="cos_thw = cos_thw[window_index_thw_dev, :, :]",
     ),
     Need(_QWEN2_5, "Qwen2_5_VisionTransformer.invert_permutation", ("perm",)),
-    Need(_QWEN3, "Qwen3_VisionTransformer.forward", ("x", "grid_thw", _METADATA)),
-    Need(
+    *_tower(
         _QWEN3,
-        "Qwen3_VisionTransformer.forward",
-        reads=(
-            _METADATA,
-            (
-                *("pos_embeds", "rotary_pos_emb_cos", "rotary_pos_emb_sin"),
-                *("cu_seqlens", "max_seqlen", "sequence_lengths"),
-            ),
+        "Qwen3_VisionTransformer",
+        (
+            *("pos_embeds", "rotary_pos_emb_cos", "rotary_pos_emb_sin"),
+            *("cu_seqlens", "max_seqlen", "sequence_lengths"),
         ),
     ),
     Need(_QWEN3, "Qwen3_VisionTransformer.rot_pos_emb", ("grid_thw",)),
     Need(_QWEN3, "Qwen3_VisionTransformer.fast_pos_embed_interpolate", ("grid_thw",)),
-    *(
-        Need(file, f"{kind}_VisionTransformer.__init__", line=line)
-        for file, kind in ((_QWEN2_5, "Qwen2_5"), (_QWEN3, "Qwen3"))
-        for line in ("self.spatial_merge_unit = self.spatial_merge_size ** 2", "self.patch_size", "self.tp_size")
-    ),
     *(
         Need(_ATTENTION, f"MMEncoderAttention.{name}", parameters)
         for name, parameters in (

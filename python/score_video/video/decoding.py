@@ -3,7 +3,7 @@
 Every packet is given its own number in place of its time, so that each decoded frame says which packet it is from,
 whatever the times in the file are worth. The order in which frames come out is checked against the timeline.
 
-Of H.264 the decoder leaves out frames that are not wanted and that no other frame refers to: of usual files about half.
+Of H.264 the decoder leaves out frames that are not wanted and that no other frame refers to.
 """
 
 from __future__ import annotations

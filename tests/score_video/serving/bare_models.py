@@ -56,7 +56,8 @@ def bare_model(architecture: str, compressor: Compressor) -> Any:
     model._tokenizer = Tokenizer()
     model._prunes = model._positions_are_kept = True
     model._counts_videos, model._gate = False, compressor.gate
-    model._count, model._score = partial(COUNTS["evs"], q=RATE), (replace(compressor, before_tower=None, halo=0),)
+    model._count = partial(COUNTS["evs"], q=RATE)
+    model._after_tower = replace(compressor, before_tower=None, halo=0)
     embed = torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(9))
     model.get_language_model = lambda: SimpleNamespace(embed_input_ids=lambda ids: embed[ids])
     return model
