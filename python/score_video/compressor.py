@@ -7,7 +7,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -74,7 +74,8 @@ class Compressor:
             :class:`score_video.methods.RandomMethod` of any seed; or a rule of your own, any object with
             ``scores(videos) -> float32 [L]``, 0 or more, the larger the sooner kept
             (:class:`score_video.methods.ScoringRule`), or with ``select`` (:class:`score_video.packed.Selector`). Given
-            nothing it is :func:`score_video.policy.pretrained_policy`, for tokens of any vision tower.
+            nothing, or "pretrained", it is :func:`score_video.policy.pretrained_policy`, for tokens of any vision
+            tower: behind ``before_tower`` the one that was trained there.
         retention: the fraction of tokens kept, in (0, 1], exactly ``keep_count`` of each video; or
             :class:`AdaptiveRetention`, which needs a policy.
         selection: how logits or scores pick: "diverse" (:mod:`score_video.diverse`), which looks at the tokens too, so
@@ -90,7 +91,7 @@ class Compressor:
         TypeError, ScoreError: a value of the wrong type, out of range or that does not go with the others.
     """
 
-    method: SurprisePolicy | RandomMethod | ScoringRule | Selector | str = field(default_factory=pretrained_policy)
+    method: SurprisePolicy | RandomMethod | ScoringRule | Selector | str = PRETRAINED
     retention: float | AdaptiveRetention = 0.1
     selection: AnySelection | None = None
     before_tower: Compressor | None = None
@@ -98,6 +99,8 @@ class Compressor:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_elsewhere", {})
+        if self.method == PRETRAINED:
+            object.__setattr__(self, "method", pretrained_policy(behind_gate=self.before_tower is not None))
         method = self.method
         known = isinstance(method, SurprisePolicy) or self._rule is not None  # raises for a name that there is not
         if not known and not hasattr(method, "scores") and not hasattr(method, "select"):
@@ -243,7 +246,7 @@ class Compressor:
         """Of all tokens, or of those that were seen."""
         method, rule, logits = self.method, self._rule, None
         if isinstance(method, SurprisePolicy):
-            logits = self.logits(videos, question)
+            logits = self.logits(videos, question, seen)
         elif question is not None and (rule is not None or not self._selects):
             raise ScoreError(f"question must be None: {method!r} does not see it")
         counts = counts_of(videos, self.retention, logits) if keep is None else given_counts(videos, keep)
@@ -293,15 +296,19 @@ class Compressor:
         return scores.float() if how == "topk" else scores.float().log()
 
     @torch.no_grad()
-    def logits(self, videos: PackedVideos, question: Tensor | None = None) -> Tensor:
+    def logits(self, videos: PackedVideos, question: Tensor | None = None, seen: Seen | None = None) -> Tensor:
         """What a policy makes of the tokens, float32 [L], whatever the retention: :meth:`select` goes by it.
+
+        Args:
+            videos, question: as for :meth:`select`.
+            seen: as for :meth:`select_seen`.
 
         Raises:
             TypeError: the method is no policy.
         """
         if not isinstance(self.method, SurprisePolicy):
             raise TypeError(f"method must be a policy to have logits, got {self.method!r}")
-        logits: Tensor = self._policy_on(videos.tokens.device)(videos, question)
+        logits: Tensor = self._policy_on(videos.tokens.device)(videos, question, seen)
         return logits
 
     def _policy_on(self, device: torch.device) -> SurprisePolicy:
@@ -388,14 +395,15 @@ class Compressor:
                 f"there is no override {unknown[0]!r}: retention, selection, before_tower, halo and seed can be given"
             )
         seed = given.pop("seed", None)
-        compressor = replace(Compressor._load(source, revision), **given)
+        if source == PRETRAINED:
+            compressor = Compressor(PRETRAINED, **given)
+        else:
+            compressor = replace(Compressor._load(source, revision), **given)
         return compressor if seed is None else replace(compressor, method=with_seed(compressor.method, seed))
 
     @staticmethod
     def _load(source: str | Path, revision: str | None) -> Compressor:
         """What :meth:`from_pretrained` loads, as it was saved."""
-        if source == PRETRAINED:
-            return Compressor()
         if isinstance(source, str) and source in METHODS:
             return Compressor(source)
         path = storage.find_file(source, storage.CONFIG, revision)

@@ -64,9 +64,10 @@ def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: Sc
             raise ScoreError(f"{where}: num_videos must be at least 1, got 0")
         return made
 
-    check_keys(options, _arguments(MiniatureEnvironment), "environment_options")
+    check_keys(options, ("reader", "footage", "before_tower"), "environment_options")
     check_keys(data, ("train", "validation"), "data")
-    environment = MiniatureEnvironment(**{name: None if path is None else Path(path) for name, path in options.items()})
+    reader, footage = (None if (path := options.get(name)) is None else Path(path) for name in ("reader", "footage"))
+    environment = MiniatureEnvironment(reader, footage, _gate(options))
     stages = {stage.data or stage.name: stage.name for stage in settings.parsed_stages()}  # data set -> what it is for
     names = list(stages)
     stills = {"split": "static", "still": True}

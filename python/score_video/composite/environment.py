@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from score_video.before_tower import Seen
 from score_video.checks import is_integer
-from score_video.composite.features import Features, gate_of_name, load_features, tower_of, videos_made
+from score_video.composite.features import Features, kept_gate, load_features, tower_of, videos_made
 from score_video.composite.reader import Reader
 from score_video.composite.scenery import FRAMES
 from score_video.composite.world import COLUMNS, TASK_NAMES, TOKENS, Partition
@@ -22,8 +22,10 @@ from score_video.miniature.reader import grid_places
 from score_video.packed import PackedVideos
 from score_video.rl.environment import EncodedBatch, Example, Selection
 from score_video.rl.multiple_choice import ReaderEnvironment
+from score_video.thumbnails import CELLS, CHANNELS
 
 VIDEOS_AT_ONCE = 20  # that are evaluated
+THUMBNAIL_WIDTH = CHANNELS * CELLS**2  # a token is one patch
 
 
 class CompositeVideos(Dataset[Example]):
@@ -73,11 +75,13 @@ class CompositeEnvironment(ReaderEnvironment):
         features: a folder of :mod:`score_video.composite.features`, made by the reader's own tower.
         partition: the one whose videos examples name.
         num_videos: how many of them, a multiple of 20; None: as many as have been made, from the first on.
-        gate: what the tower has seen, by the name of its folder in ``features``
-            (:func:`score_video.composite.features.gate_name`); None: everything.
+        gate: name of the folder in ``features`` that those behind a gate are in; None: the tower has seen everything.
+        pixels: policies see thumbnails in place of features, as one that is to choose before the tower does. The reader
+            reads features of the whole tower.
 
     Raises:
-        ScoreError: features are missing, or another tower made them.
+        ScoreError: features are missing, another tower made them, or ``pixels`` goes with a gate or with features of
+            an earlier release, which have no thumbnails.
     """
 
     task_names = TASK_NAMES
@@ -89,9 +93,10 @@ class CompositeEnvironment(ReaderEnvironment):
         partition: Partition,
         num_videos: int | None = None,
         gate: str | None = None,
+        pixels: bool = False,
     ) -> None:
-        self._folder, self._gate = features, gate
-        self.gate = None if gate is None else gate_of_name(gate)
+        self._folder, self._gate, self._pixels = features, gate, pixels
+        self.gate = None if gate is None else kept_gate(features / gate)
         features = features if gate is None else features / gate
         self.reader = (reader if isinstance(reader, Reader) else Reader.load(reader)).eval().requires_grad_(False)
         tower = tower_of(features, partition)
@@ -100,16 +105,19 @@ class CompositeEnvironment(ReaderEnvironment):
         if num_videos is None:
             num_videos = videos_made(features, partition)
         self.features = load_features(features, partition, range(num_videos))
+        if pixels and self.features.thumbnails is None:
+            why = "an earlier release made them" if gate is None else "a policy on pixels is no gate's successor"
+            raise ScoreError(f"pixels must be False for the features in {features}, which have no thumbnails: {why}")
         self._place = grid_places(FRAMES, COLUMNS)  # [TOKENS, 3]
 
     @property
     def token_width(self) -> int:
         """D of the tokens that a policy will see."""
-        return self.reader.config.token_width
+        return THUMBNAIL_WIDTH if self._pixels else self.reader.config.token_width
 
     def of_partition(self, partition: Partition, num_videos: int) -> CompositeEnvironment:
         """The same reader, folder of features and gate, for videos of another partition."""
-        return CompositeEnvironment(self.reader, self._folder, partition, num_videos, self._gate)
+        return CompositeEnvironment(self.reader, self._folder, partition, num_videos, self._gate, self._pixels)
 
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
         """Looks the examples' features up. Raises ScoreError for a number that there is not."""
@@ -122,7 +130,8 @@ class CompositeEnvironment(ReaderEnvironment):
     def batch(self, numbers: Tensor) -> EncodedBatch:
         """Packs the videos of int64 [B] numbers."""
         own = self.features.at(numbers)
-        grids = own.tokens.float().view(len(numbers), FRAMES, COLUMNS, COLUMNS, -1)
+        tokens = own.thumbnails if self._pixels and own.thumbnails is not None else own.tokens
+        grids = tokens.float().view(len(numbers), FRAMES, COLUMNS, COLUMNS, -1)
         seen = None
         if own.kept is not None and own.encoded is not None:
             kept = Selection(own.kept.flatten().nonzero()[:, 0], own.kept.sum(1, dtype=torch.int32))
@@ -135,4 +144,5 @@ class CompositeEnvironment(ReaderEnvironment):
 
     def read(self, batch: EncodedBatch, rows: Tensor, mask: Tensor | None) -> Tensor:
         """See :class:`~score_video.rl.multiple_choice.ReaderEnvironment`."""
-        return self.reader.read(batch.videos.tokens[rows], self._place[rows % TOKENS], mask)[0]
+        tokens = batch.payload.features.tokens.flatten(0, 1) if self._pixels else batch.videos.tokens
+        return self.reader.read(tokens[rows].float(), self._place[rows % TOKENS], mask)[0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,11 +29,12 @@ from score_video.composite.world import COLUMNS, PARTITIONS, TOKENS, Partition, 
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.files import output_file
-from score_video.video.partial_tower import check_partial, encode_seen
+from score_video.video.partial_tower import check_partial, encode_seen, thumbnails_of
 from score_video.video.tower import VisionTower, load_tower
 
 VIDEOS_IN_A_FILE = 20
-_TENSORS, _SEEN = ("tokens", "shown", "live", "answers"), ("kept", "encoded")
+_TENSORS, _SEEN, _PICTURES = ("tokens", "shown", "live", "answers"), ("kept", "encoded"), ("thumbnails",)
+_GATE = "gate"  # its folder, among the features
 WORLD = 2
 """Goes up with every change of what a video of some number shows: features of another world are refused."""
 
@@ -51,6 +51,8 @@ class Features:
         sources: V of them.
         kept, encoded: bool [V, TOKENS], behind a gate: what it kept, and what the tower saw, with the halo; ``tokens``
             that it did not keep are filled in. None: the tower saw everything.
+        thumbnails: float16 [V, TOKENS, W], what a gate chooses from, where the tower saw everything. None in files of
+            releases before 0.3.
     """
 
     tokens: Tensor
@@ -60,20 +62,21 @@ class Features:
     sources: Sequence[str]
     kept: Tensor | None = None
     encoded: Tensor | None = None
+    thumbnails: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def at(self, numbers: Tensor) -> Features:
         """Those of int64 numbers."""
+        optional = {name: getattr(self, name) for name in (*_SEEN, *_PICTURES)}
         return Features(
             self.tokens[numbers],
             self.shown[numbers],
             self.live[numbers],
             self.answers[numbers],
             [self.sources[number] for number in numbers.tolist()],
-            None if self.kept is None else self.kept[numbers],
-            None if self.encoded is None else self.encoded[numbers],
+            **{name: values[numbers] for name, values in optional.items() if values is not None},
         )
 
 
@@ -85,21 +88,22 @@ def make_features(
     Args:
         media: folder of the media.
         tower: its patches must be such that a frame of 126 x 126 pixels has 9 x 9 tokens.
-        out: the folder to write to, made if it is not there.
+        out: the folder to write to, made if it is not there; one of its own for each gate.
         partition: a name in PARTITIONS.
         videos: their numbers; both ends are multiples of 20.
-        gate: a rule that chooses what the tower sees; the files are then in a folder of ``out`` of its own,
-            :func:`gate_name`. None: it sees everything.
+        gate: chooses what the tower sees, and is kept beside the features (:func:`kept_gate`). None: it sees
+            everything.
 
     Raises:
-        ScoreError: a medium is missing, the tower makes another number of tokens, or cannot be run in part.
+        ScoreError: a medium is missing, the tower makes another number of tokens, or cannot be run in part; or the
+            features that are there are behind another gate.
     """
     if videos.start % VIDEOS_IN_A_FILE or videos.stop % VIDEOS_IN_A_FILE:
         raise ScoreError(f"videos must begin and end at multiples of {VIDEOS_IN_A_FILE}, got {videos}")
+    out.mkdir(parents=True, exist_ok=True)
     if gate is not None:
         check_partial(tower)
-        out /= gate_name(gate)
-    out.mkdir(parents=True, exist_ok=True)
+        _keep_gate(out, gate)
     tower = replace(tower, height=COLUMNS * tower.patch, width=COLUMNS * tower.patch)
     of_tower = fingerprint(tower)
     for first in track(videos[::VIDEOS_IN_A_FILE], description=partition):
@@ -122,21 +126,23 @@ def make_features(
             )
 
 
-def gate_name(gate: Gate) -> str:
-    """What a gate's folder is called: evs-dithered-0.3-halo-1. Raises ScoreError where it is no named rule."""
-    before = gate.selector
-    if not isinstance(before, Compressor) or not isinstance(before.method, str):
-        raise ScoreError(f"before_tower must be a named rule for features to be kept, got {gate.name}")
-    return f"{before.method}-{before.retention}-halo-{gate.halo}"
+def _keep_gate(folder: Path, gate: Gate) -> None:
+    """Writes what chose into a folder of features. Raises ScoreError where another one is there, or it is code."""
+    if not isinstance(gate.selector, Compressor):
+        raise ScoreError(f"before_tower must be a policy or a named rule for features to be kept, got {gate.name}")
+    if not (folder / _GATE).exists():
+        whole = Compressor("uniform", gate.selector.retention, before_tower=gate.selector, halo=gate.halo)
+        whole.save_pretrained(folder / _GATE)
+    if kept_gate(folder).identity() != gate.identity():
+        raise ScoreError(f"{folder} has features behind another gate: write to another folder, or delete it")
 
 
-def gate_of_name(name: str) -> Gate:
-    """The gate that :func:`gate_name` calls so. Raises ScoreError for another name."""
-    found = re.fullmatch(r"(.+)-([0-9]+(?:\.[0-9]+)?)-halo-([0-9]+)", name)
-    if found is None:
-        raise ScoreError(f"gate must be like evs-dithered-0.3-halo-1, got {name!r}")
-    method, retention, halo = found.groups()
-    return Gate(Compressor(method, float(retention)), int(halo), method)
+def kept_gate(folder: Path) -> Gate:
+    """What chose before the tower made the features in a folder. Raises ScoreError, OSError where nothing did."""
+    gate = Compressor.from_pretrained(folder / _GATE).gate
+    if gate is None:
+        raise ScoreError(f"{folder / _GATE} must be a compressor with before_tower, got one without")
+    return gate
 
 
 def _encoded(tower: VisionTower, videos: Sequence[npt.NDArray[np.uint8]], gate: Gate | None) -> dict[str, Tensor]:
@@ -148,11 +154,12 @@ def _encoded(tower: VisionTower, videos: Sequence[npt.NDArray[np.uint8]], gate: 
             mask[0, seen.kept.index.cpu()] = mask[1, seen.encoded.cpu()] = True
         both = dict(zip(_SEEN, torch.stack(masks, 1), strict=True))
         return {"tokens": torch.stack([tokens.to("cpu", torch.float16) for tokens, _ in parts]), **both}
+    pictures = [thumbnails_of(tower, tower.pixels(video)).tokens.to("cpu", torch.float16) for video in videos]
     tokens = [tower.encode(video).tokens.to("cpu", torch.float16) for video in videos]
     for own in tokens:
         if len(own) != TOKENS:
             raise ScoreError(f"tower must make {TOKENS} tokens of a video, {tower.name} makes {len(own)}")
-    return {"tokens": torch.stack(tokens)}
+    return {"tokens": torch.stack(tokens), "thumbnails": torch.stack(pictures)}
 
 
 def load_features(folder: Path, partition: Partition, videos: range) -> Features:
@@ -173,7 +180,7 @@ def load_features(folder: Path, partition: Partition, videos: range) -> Features
         sources += _read_about(path)[1]
         with safe_open(path, framework="pt") as file:
             there = set(file.keys())
-            parts.append({name: file.get_tensor(name) for name in (*_TENSORS, *_SEEN) if name in there})
+            parts.append({name: file.get_tensor(name) for name in (*_TENSORS, *_SEEN, *_PICTURES) if name in there})
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Features(**joined, sources=sources)
 
@@ -227,7 +234,8 @@ def main(
     before_tower: Annotated[
         str | None,
         typer.Option(
-            help="RULE:RETENTION, what the tower is to see, as evs-dithered:0.3; kept in a folder of its own."
+            help="NAME:RETENTION, what the tower is to see: a method, pretrained or a folder. Kept in a folder in OUT, "
+            "called after it."
         ),
     ] = None,
     halo: Annotated[int, typer.Option(help="Rings of neighbours that it sees besides.", min=0)] = 0,
@@ -236,7 +244,15 @@ def main(
     if partition not in PARTITIONS:
         raise typer.BadParameter(f"must be one of {', '.join(PARTITIONS)}, got {partition}", param_hint="PARTITION")
     torch.set_num_threads(1)
-    gate = None if before_tower is None else gate_of_name(f"{before_tower.replace(':', '-')}-halo-{halo}")
+    gate = None
+    if before_tower is not None:
+        name, _, share = before_tower.rpartition(":")
+        try:
+            retention = float(share)
+        except ValueError:
+            raise typer.BadParameter(f"must be NAME:RETENTION, got {before_tower}", param_hint="BEFORE_TOWER") from None
+        gate = Gate(Compressor.from_pretrained(name, retention=retention), halo, name)
+        out /= f"{Path(name).name}-{retention}-halo-{halo}"
     videos = range(first, last)
     make_features(media, load_tower(tower, torch.device("cpu")), out, cast(Partition, partition), videos, gate)
 

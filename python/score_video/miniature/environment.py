@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from score_video import thumbnails
+from score_video.before_tower import Gate, Seen, fill_sources, filled
 from score_video.errors import ScoreError
 from score_video.miniature.footage import load_footage, make_world
 from score_video.miniature.reader import Reader, grid_places
@@ -94,11 +96,16 @@ class MiniatureEnvironment(ReaderEnvironment):
     Args:
         reader: weights; None: those that come with the package.
         footage: a video for the backgrounds of the split ``footage``.
+        gate: chooses before the vision tower; None: nothing does. The tower is three convolutions, which see a token's
+            patch and a little around it wherever they run: what it makes of a token that is kept is the same.
     """
 
     task_names = TASK_NAMES
 
-    def __init__(self, reader: Path | Reader | None = None, footage: Path | None = None) -> None:
+    def __init__(
+        self, reader: Path | Reader | None = None, footage: Path | None = None, gate: Gate | None = None
+    ) -> None:
+        self.gate = gate
         self.reader = reader if isinstance(reader, Reader) else Reader.load(reader or shipped_reader())
         self.reader.eval().requires_grad_(False)
         self._footage = None if footage is None else load_footage(footage)
@@ -134,7 +141,7 @@ class MiniatureEnvironment(ReaderEnvironment):
         for position, example in enumerate(examples):
             groups.setdefault((example["split"], example["partition"], example["seed"]), []).append(position)
         videos: list[Tensor] = [torch.empty(0, device="cpu")] * len(examples)
-        shown = list(videos)
+        shown, pixels = list(videos), list(videos)
         answers = torch.full((len(examples), len(TASKS)), NOT_ASKED, device="cpu")
         for key, positions in groups.items():
             made = self.world(*key).videos([examples[position]["number"] for position in positions])
@@ -146,12 +153,13 @@ class MiniatureEnvironment(ReaderEnvironment):
             tokens = self.encode_pixels(made.pixels)
             counts = thing_counts(made.things, self.reader.config.patch)
             for row, position in enumerate(positions):
-                videos[position] = tokens[row]
+                videos[position], pixels[position] = tokens[row], made.pixels[row]
                 shown[position] = torch.zeros_like(counts[row]) if "frames" in examples[position] else counts[row]
         question = None
         if examples[0]["one_question"]:
             answers, question = _ask_one(answers, [example["number"] for example in examples])
-        return self.batch(videos, answers, torch.cat(shown), question)
+        seen = None if self.gate is None else self.gate.choose(self._thumbnails(pixels))
+        return self.batch(videos, answers, torch.cat(shown), question, seen)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -161,7 +169,12 @@ class MiniatureEnvironment(ReaderEnvironment):
         return tokens.view(*tokens.shape[:2], columns, columns, -1)
 
     def batch(
-        self, videos: Sequence[Tensor], answers: Tensor, shown: Tensor, question: Tensor | None = None
+        self,
+        videos: Sequence[Tensor],
+        answers: Tensor,
+        shown: Tensor,
+        question: Tensor | None = None,
+        seen: Seen | None = None,
     ) -> EncodedBatch:
         """Packs encoded videos.
 
@@ -170,9 +183,24 @@ class MiniatureEnvironment(ReaderEnvironment):
             answers: int64 [B, tasks].
             shown: uint8 [L, NUM_THINGS], see :class:`MiniaturePayload`.
             question: float32 [B, tasks], 1 for the question that each example asks; None where all are asked.
+            seen: what a gate chose; the other tokens are filled in. None: there is no gate.
         """
         place = torch.cat([grid_places(len(video), video.shape[2]) for video in videos])
-        return EncodedBatch(PackedVideos.from_frames(videos), MiniaturePayload(place, answers, shown), question)
+        packed = PackedVideos.from_frames(videos)
+        if seen is not None:
+            kept = seen.kept.index
+            packed = replace(packed, tokens=filled(packed.tokens[kept], fill_sources(packed, kept)))
+        return EncodedBatch(packed, MiniaturePayload(place, answers, shown), question, seen)
+
+    def _thumbnails(self, videos: Sequence[Tensor]) -> PackedVideos:
+        """What a gate chooses from, of videos [T, 3, 24, 24]."""
+        side, grids = self.reader.config.patch, [(len(video), self.reader.config.columns) for video in videos]
+        patches = (
+            torch.cat(list(videos)).unfold(2, side, side).unfold(3, side, side)
+        )  # [T, 3, rows, columns, side, side]
+        patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+        each = torch.arange(len(patches), device="cpu")[:, None]
+        return thumbnails.of_tokens(patches, side, each, [(frames, rows, rows) for frames, rows in grids])
 
     def read(self, batch: EncodedBatch, rows: Tensor, mask: Tensor | None) -> Tensor:
         """See :class:`~score_video.rl.multiple_choice.ReaderEnvironment`."""

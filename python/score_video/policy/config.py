@@ -20,7 +20,7 @@ _OF_TRANSFORMERS = frozenset(
 """Keys that folders of 0.1 have beside our own."""
 
 
-SINCE_0_1 = ("use_change", "first_residual", "distance_weight", "behind_gate")
+SINCE_0_1 = ("use_change", "first_residual", "distance_weight", "behind_gate", "use_seen")
 """What configs that 0.1 saved are without."""
 
 
@@ -38,13 +38,14 @@ class SurprisePolicyConfig:
         use_residual: whether dX and its size are in the state; in the relative one, its temporal part.
         use_position: whether the position is in the state.
         use_change: whether the size of the change is, beside dX; with state "relative" it means nothing.
+        use_seen: whether it is which of the tokens around a token the vision tower has seen, and which are filled in
+            (:mod:`score_video.policy.seen`): for policies behind a choice before the tower (docs/before_the_tower.md).
         first_residual: dX in a first frame, which has none before it. "zero"; or "token": the token itself, as the
             paper's figure draws it. For state "residual" alone.
         question_width: E of the question's embedding; 0 for a policy that does not see the question.
         distance_weight: above 0; selected by "diverse", how much the logarithm of a distance counts beside a logit
             (:mod:`score_video.diverse`). Larger for a tower that the policy never saw, where its logits are worth less.
-        behind_gate: whether it was trained behind a choice before the vision tower (docs/before_the_tower.md); a
-            training sets it.
+        behind_gate: whether it was trained behind a choice before the vision tower; a training sets it.
         initial_retention: p in (0, 1); before training every token's logit is close to logit(p).
 
     Raises:
@@ -58,6 +59,7 @@ class SurprisePolicyConfig:
     use_residual: bool = True
     use_position: bool = True
     use_change: bool = True
+    use_seen: bool = False
     first_residual: Literal["zero", "token"] = "zero"
     question_width: int = 0
     distance_weight: float = 2.0
@@ -65,7 +67,7 @@ class SurprisePolicyConfig:
     behind_gate: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("use_token", "use_residual", "use_position", "use_change", "behind_gate"):
+        for name in ("use_token", "use_residual", "use_position", "use_change", "use_seen", "behind_gate"):
             if not isinstance(value := getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {value!r}")
         if not (self.use_token or self.use_residual or self.use_position):

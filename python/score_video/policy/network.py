@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import score_ext
+from score_video.before_tower import Seen
 from score_video.errors import ScoreError
 from score_video.files import output_file
 from score_video.packed import PackedVideos, check_sizes
@@ -19,6 +20,7 @@ from score_video.policy.change import CHANGE_WIDTH, change_features
 from score_video.policy.config import MODEL_TYPE, SurprisePolicyConfig
 from score_video.policy.position import POSITION_WIDTH, position_features
 from score_video.policy.relative import APPEARANCE_WIDTH, TEMPORAL_WIDTH
+from score_video.policy.seen import SEEN_WIDTH, seen_features
 
 _QUESTION_COLUMNS = 16
 _OUTPUT_SPREAD = 0.1  # of the logits before training, at most about
@@ -29,9 +31,10 @@ class SurprisePolicy(nn.Module):
     "residual", :func:`score_ext.relative_logits` for "relative".
 
     The state is [LayerNorm(x) ; LayerNorm(dX) ; size of the change ; position], dX = x_t - x_{t-1}, or the relative
-    one, as the config says. The paper's figure has [x ; dX], an MLP and a sigmoid; LayerNorm, the widths and what else
-    is in the state are ours. Where it sees the question, 16 columns made of the question's embedding, LayerNorm and a
-    linear layer, stand beside the position of each token of its video.
+    one, as the config says; and what the vision tower has seen, if the policy looks at that. The paper's figure has
+    [x ; dX], an MLP and a sigmoid; LayerNorm, the widths and what else is in the state are ours. Where it sees the
+    question, 16 columns made of the question's embedding, LayerNorm and a linear layer, stand beside the position of
+    each token of its video.
 
     Parameters may have any dtype of :func:`score_ext.policy_logits`, the tokens another one.
     """
@@ -43,7 +46,7 @@ class SurprisePolicy(nn.Module):
             columns = TEMPORAL_WIDTH * config.use_residual + APPEARANCE_WIDTH * config.use_token
         else:
             columns = config.token_width * (config.use_residual + config.use_token) + CHANGE_WIDTH * self._sees_change
-        columns += POSITION_WIDTH * config.use_position
+        columns += POSITION_WIDTH * config.use_position + SEEN_WIDTH * config.use_seen
         if config.question_width:
             self.question = nn.Linear(config.question_width, _QUESTION_COLUMNS)
             columns += _QUESTION_COLUMNS
@@ -62,12 +65,14 @@ class SurprisePolicy(nn.Module):
         """Of the parameters."""
         return self.output.weight.dtype
 
-    def forward(self, videos: PackedVideos, question: Tensor | None = None) -> Tensor:
+    def forward(self, videos: PackedVideos, question: Tensor | None = None, seen: Seen | None = None) -> Tensor:
         """The logits of keeping.
 
         Args:
             videos: B videos of L tokens, D = ``config.token_width`` unless the state is relative.
             question: [B, E] floating point, E = ``config.question_width``; None for a policy that does not see it.
+            seen: what the vision tower has seen of them, for a policy with ``use_seen``; the others do not look at it.
+                None: everything.
 
         Returns:
             float32 [L], differentiable in the parameters.
@@ -79,16 +84,17 @@ class SurprisePolicy(nn.Module):
         config = self.config
         sizes = videos.cu_seqlens, videos.tokens_per_frame
         layers = [(layer.weight, layer.bias) for layer in (*self.hidden, self.output)]
-        of_question = [] if question is None else [self._question_columns(videos, question)]
+        more = [seen_features(videos, seen)] if config.use_seen else []
+        more += [] if question is None else [self._question_columns(videos, question)]
         if config.state == "relative":
             check_sizes(videos)
-            features = of_question[0] if of_question else None
+            features = torch.cat(more, dim=1) if more else None
             parts = config.use_token, config.use_residual, config.use_position
             frames = videos.columns, videos.num_frames
             return score_ext.relative_logits(videos.tokens, *sizes, *frames, layers, features, *parts)
         columns = [change_features(videos)] if self._sees_change else []
         columns += [position_features(videos)] if config.use_position else []
-        columns += of_question
+        columns += more
         features = torch.cat(columns, dim=1) if columns else None
         logits = score_ext.policy_logits(videos.tokens, *sizes, layers, features, config.use_token, config.use_residual)
         if config.first_residual == "zero":

@@ -18,8 +18,8 @@ from score_video.rl.environment import EncodedBatch, Environment, Example, Outco
 from score_video.rl.rewards import Combination, TaskReward, kept_ratio, needs
 from score_video.rl.sampling import Rollout, Sampling
 
-Policy = Callable[[PackedVideos, Tensor | None], Tensor]
-"""(videos, question float32 [B, E] or None) -> logits float32 [L]."""
+Policy = Callable[[PackedVideos, Tensor | None, Seen | None], Tensor]
+"""(videos, question float32 [B, E] or None, what the tower has seen or None) -> logits float32 [L]."""
 
 PAIRS = ("actions", "decisions", "old_log_prob", "advantage")
 
@@ -131,7 +131,7 @@ def collect(
         ValueError: a logit is NaN or infinite, or a result has another shape than [G, B].
     """
     videos, question, seen = for_policy(encoded, device)
-    logits, drawn = drawn_from(policy(videos, question), videos, seen)
+    logits, drawn = drawn_from(policy(videos, question, seen), videos, seen)
     seed = torch.tensor(seeds, dtype=torch.int64, device=logits.device)
     keep = budgets(videos, retention)
     rollout = sampling.sample(logits, drawn, torch.minimum(keep, drawn.lengths), num_samples, seed)

@@ -233,7 +233,7 @@ class ScoreTrainer(ResumableTrainer):
     ) -> Tensor:
         """The policy gradient's loss on one batch of this process; the mean over its videos."""
         batch: Prepared = inputs["rollout"]
-        logits, drawn = drawn_from(model(batch.videos, batch.question), batch.videos, batch.seen)
+        logits, drawn = drawn_from(model(batch.videos, batch.question, batch.seen), batch.videos, batch.seen)
         log_prob = self.sampling.log_prob(logits, drawn, batch.rollout)
         loss, metrics = policy_gradient_loss(
             log_prob,

@@ -88,6 +88,19 @@ def test_a_run_and_what_it_leaves(capfd: pytest.CaptureFixture[str]) -> None:
     assert "output_dir" not in saved["training"]
 
 
+def test_a_run_behind_a_choice_before_the_tower() -> None:
+    options = {**BASE["environment_options"], "before_tower": "evs-dithered:0.3"}
+    policy = {**BASE["policy"], "use_seen": True}
+    config = write(environment_options=options, policy=policy, training={**BASE["training"], "retention": 0.1})
+    assert score("--config", config, "--output-dir", "gated") == 0
+    made = Compressor.from_pretrained("gated")
+    assert isinstance(made.method, SurprisePolicy) and made.method.config.behind_gate and made.method.config.use_seen
+    assert made.before_tower is not None and (made.before_tower.method, made.before_tower.retention) == (
+        "evs-dithered",
+        0.3,
+    )
+
+
 def test_a_stopped_run_goes_on_by_its_folder_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     config = write()
     assert score("--config", config, "--output-dir", "whole") == 0
@@ -165,6 +178,7 @@ def test_a_curriculum_from_stills_to_videos() -> None:
         ({"training": {"retention": 2}}, "retention must be a number in (0, 1], got 2"),
         ({"policy": {"hiden_sizes": [8]}}, "policy: there is no 'hiden_sizes'; did you mean hidden_sizes"),
         ({"environment_options": {"raeder": "x"}}, "environment_options: there is no 'raeder'; did you mean reader"),
+        ({"environment_options": {"before_tower": 0.3}}, "environment_options: before_tower must be NAME:RETENTION"),
         ({"environment_options": {"reader": "none"}}, "none: there are no weights of a reader"),
         ({"data": {"trian": {}}}, "data: there is no 'trian'; did you mean train"),
         ({"data": {"train": {"splitt": "plain"}}}, "data.train: there is no 'splitt'; did you mean split"),

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from score_video import Compressor
+from score_video.before_tower import Gate
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
 from score_video.miniature.world import NOT_ASKED, TASKS
 from score_video.rl import multiple_choice as module
@@ -243,3 +245,23 @@ def test_a_reader_from_a_file(tmp_path: Path) -> None:
     assert batch.videos.columns.tolist() == [4]
     with pytest.raises(FileNotFoundError):
         MiniatureEnvironment(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("patch", [3, 4, 6])
+def test_behind_a_gate(patch: int) -> None:
+    """Features of what is kept are the whole tower's; the gate sees pixels; only what it kept is read."""
+    reader = tiny_reader(patch=patch)
+    gate = Gate(Compressor("evs-dithered", 0.3), 0, "evs-dithered")
+    examples = [{**MiniatureVideos("plain", "test", 1, 5)[number]} for number in (0, 3)]
+    ungated, gated = MiniatureEnvironment(reader), MiniatureEnvironment(reader, gate=gate)
+    whole, part = ungated.encode(examples), gated.encode(examples)
+    assert part.seen is not None and whole.seen is None
+    kept = part.seen.kept
+    lengths = whole.videos.lengths
+    assert kept.keep.tolist() == [int(0.3 * length) for length in lengths.tolist()]
+    assert torch.equal(part.videos.tokens[kept.index], whole.videos.tokens[kept.index])
+    assert not torch.equal(part.videos.tokens, whole.videos.tokens)
+    other = MiniatureEnvironment(tiny_reader(patch=patch, seed=1), gate=gate).encode(examples)
+    assert other.seen is not None and torch.equal(other.seen.kept.index, kept.index)  # another tower, the same pixels
+    answers = ungated.log_probabilities(whole, Selection(kept.index, kept.keep[None]))[0]
+    torch.testing.assert_close(gated.full_log_probabilities(part), answers)

@@ -15,7 +15,7 @@ from score_video.miniature import train_policy as module
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
 from score_video.miniature.train_policy import SeveralReaders, train_policy
 from score_video.policy import SurprisePolicy
-from score_video.policy.pretrained import PRETRAINED
+from score_video.policy.pretrained import BEHIND_GATE, PRETRAINED
 from score_video.rl.environment import Selection
 
 READERS = Path(__file__).parents[3] / "evaluation" / "readers"
@@ -52,17 +52,22 @@ def test_a_policy_of_one_reader_is_for_its_width_and_frozen() -> None:
 
 @pytest.fixture
 def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The package's recipe, with next to no steps."""
-    recipe = json.loads((PRETRAINED / "recipe.json").read_text())
-    recipe["settings"].update(max_steps=2, per_device_train_batch_size=4, num_generations=2)
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    monkeypatch.setattr(module, "PRETRAINED", tmp_path)
+    """The package's recipes, with next to no steps."""
+    for name, source in (("PRETRAINED", PRETRAINED), ("BEHIND_GATE", BEHIND_GATE)):
+        recipe = json.loads((source / "recipe.json").read_text())
+        recipe["settings"].update(max_steps=2, per_device_train_batch_size=4, num_generations=2)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.json").write_text(json.dumps(recipe))
+        monkeypatch.setattr(module, name, tmp_path / name)
     return tmp_path
 
 
-def test_the_recipe_of_the_package_makes_a_policy(short: Path) -> None:
-    module.main(READERS, short / "policy")
-    assert SurprisePolicy.from_pretrained(short / "policy").config.state == "relative"
+@pytest.mark.parametrize("behind_gate", [False, True])
+def test_the_recipes_of_the_package_make_policies(behind_gate: bool, short: Path) -> None:
+    module.main(READERS, short / "policy", behind_gate)
+    made = SurprisePolicy.from_pretrained(short / "policy").config
+    assert made == SurprisePolicy.from_pretrained(BEHIND_GATE if behind_gate else PRETRAINED).config
+    assert (made.state, made.behind_gate, made.use_seen) == ("relative", behind_gate, behind_gate)
     assert (short / "policy" / "recipe.json").is_file()
 
 

@@ -1,14 +1,22 @@
-"""The policy that comes with the package: it is there, it has learned something, and it needs no tower of its own."""
+"""The policies that come with the package: they are there, have learned something, and need no tower of their own."""
 
 from __future__ import annotations
+
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
+from score_video import Compressor
+from score_video.before_tower import Gate
+from score_video.errors import ScoreWarning
 from score_video.miniature.environment import MiniatureEnvironment
-from score_video.miniature.evaluate import choose_by_method, choose_by_policy, encode_split, evaluate
+from score_video.miniature.evaluate import choose_by, choose_by_method, choose_by_policy, encode_split, evaluate
 from score_video.packed import PackedVideos
-from score_video.policy import pretrained_policy
+from score_video.policy import SurprisePolicy, pretrained_policy
+
+READERS = Path(__file__).parents[3] / "evaluation" / "readers"
 
 
 def test_it_takes_any_tokens_of_any_scale() -> None:
@@ -29,3 +37,35 @@ def test_it_beats_the_best_linear_rule(split: str) -> None:
     learned = evaluate(environment, batches, choose_by_policy(pretrained_policy()), 0.05)
     rule = evaluate(environment, batches, choose_by_method("evs-capped"), 0.05)
     assert learned.mean > rule.mean + 0.02
+
+
+def test_behind_a_gate_there_is_another_one() -> None:
+    """It looks at what the tower has seen, and stands there by default."""
+    policy = pretrained_policy(behind_gate=True)
+    assert policy.config.behind_gate and policy.config.use_seen
+    before = Compressor("evs-dithered", 0.3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ScoreWarning)
+        made = [
+            Compressor(retention=0.05, before_tower=before),
+            Compressor("pretrained", 0.05, before_tower=before),
+            Compressor.from_pretrained("pretrained", retention=0.05, before_tower=before),
+        ]
+    for one in made:
+        assert isinstance(one.method, SurprisePolicy)
+        assert one.method.config == policy.config
+        assert all(torch.equal(own, policy.state_dict()[name]) for name, own in one.method.state_dict().items())
+    assert isinstance(plain := Compressor("pretrained").method, SurprisePolicy) and not plain.config.behind_gate
+
+
+def test_behind_a_gate_it_beats_the_other_one() -> None:
+    """Where what the gate leaves has holes everywhere, on the split and a tower that neither has seen."""
+    environment = MiniatureEnvironment(
+        READERS / "tower-2.safetensors", gate=Gate(Compressor("random", 0.3), name="random")
+    )
+    batches = encode_split(environment, "lookalike", "test", 11, 128)
+    behind, other = (
+        evaluate(environment, batches, choose_by(Compressor(pretrained_policy(behind_gate=own))), 0.05).mean
+        for own in (True, False)
+    )
+    assert behind > other + 0.01

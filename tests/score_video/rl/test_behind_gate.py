@@ -15,6 +15,7 @@ from helpers.toy import ToyEnvironment, trainer, weights
 from score_video import Compressor
 from score_video.before_tower import Gate, fill_sources, filled
 from score_video.errors import ScoreError, ScoreWarning
+from score_video.policy import pretrained_policy
 from score_video.rl.environment import EncodedBatch, Example
 from score_video.rl.rollouts import budgets
 from score_video.rl.sampling import SAMPLINGS
@@ -92,7 +93,7 @@ def test_what_was_trained_stands_behind_its_gate(tmp_path: Path) -> None:
 
 def test_a_policy_that_was_not_trained_so_is_warned_of() -> None:
     with pytest.warns(ScoreWarning, match="was not trained behind a choice before the vision tower"):
-        Compressor(before_tower=Compressor("uniform", 0.5))
+        Compressor(pretrained_policy(), before_tower=Compressor("uniform", 0.5))
     with warnings.catch_warnings():
         warnings.simplefilter("error", ScoreWarning)
         Compressor("divprune", before_tower=Compressor("uniform", 0.5))
