@@ -402,6 +402,8 @@ def page(
             help="A video MLLM (a folder, or its id on the hub): its tokens, and questions to it.", callback=_text
         ),
     ] = None,
+    before_tower: BeforeTower = None,
+    halo: Halo = None,
     device: Device = None,
     dtype: Dtype = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on.", callback=_text)] = "127.0.0.1",
@@ -424,9 +426,14 @@ def page(
     Beside two rules:
 
         score app --compressor run --compressor evs-dithered --compressor divprune
+
+    What DINOv2 makes of a part of its patches, and which these are:
+
+        score app --tower facebook/dinov2-small --before-tower evs-dithered:0.3 --halo 1
     """
     try:
         with quick_imports():
+            from score_video.app.gate import find_gate
             from score_video.app.serve import Listen, listening_on, serve
             from score_video.app.studio import Studio, find_compressors, find_source
     except ModuleNotFoundError as error:
@@ -439,8 +446,9 @@ def page(
             _prepare_for_models()
         elif tower is not None:
             _silence_libraries()
-        source = find_source(tower, model, device, dtype)
-        studio = Studio(find_compressors(compressor or []), source, max_bytes=max_upload * 2**20)
+        given = find_compressors(compressor or [])
+        source = find_source(tower, model, device, dtype, find_gate(before_tower, halo, given))
+        studio = Studio(given, source, max_bytes=max_upload * 2**20)
 
         def said(address: str) -> None:
             print(f"score: the page is at {address} (Ctrl-C ends it)", flush=True)

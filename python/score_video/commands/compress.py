@@ -25,7 +25,7 @@ from score_video.packed import PackedVideos
 from score_video.progress import Phases
 from score_video.provenance import versions
 from score_video.video import SampledVideo
-from score_video.video.partial_tower import check_partial, encode_behind
+from score_video.video.partial_tower import check_partial, encode_video
 from score_video.video.patches import MEAN, STD, fit_to_patches, to_patches
 from score_video.video.tower import load_tower
 
@@ -102,11 +102,7 @@ def compress_video(
                 tokens, grid = to_patches(sampled.frames, patch)
                 videos, drawn = PackedVideos.from_frames([tokens.view(*grid, -1)]), sampled.frames
         else:
-            if compressor.gate is None:
-                with phases("tower"):
-                    videos = tower.encode(sampled.frames)
-            else:
-                videos, seen = encode_behind(tower, sampled.frames, compressor.gate, phases)
+            videos, seen = encode_video(tower, sampled.frames, compressor.gate, phases)
             grid = videos.grid
             drawn = scale_to_grid(sampled.frames, *grid[1:])
         with phases("compress"):

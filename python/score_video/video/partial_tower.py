@@ -81,25 +81,28 @@ def encode_seen(tower: VisionTower, pixels: Tensor, gate: Gate, phases: Phases |
         return filled(own, fill_sources(pictures, seen.kept.index)), seen
 
 
-def encode_behind(
-    tower: VisionTower, frames: npt.NDArray[np.uint8], gate: Gate, phases: Phases | None = None
-) -> tuple[PackedVideos, Seen]:
-    """What :meth:`VisionTower.encode` makes of one video, behind a gate.
+def encode_video(
+    tower: VisionTower, frames: npt.NDArray[np.uint8], gate: Gate | None, phases: Phases | None = None
+) -> tuple[PackedVideos, Seen | None]:
+    """The tokens of one video, by a tower that sees what a gate lets through.
 
     Args:
-        tower: a DINOv2.
+        tower: any; with a gate a DINOv2.
         frames: uint8 [T, H, W, 3], RGB, T at least 1, of any size.
-        gate: chooses.
-        phases: measures "pixels" (scaling frames), "gate" and "tower"; None: nothing does.
+        gate: chooses; None: the tower sees everything.
+        phases: measures "tower"; with a gate before that "pixels" (scaling frames) and "gate". None: nothing does.
 
     Returns:
-        a batch of one, tokens that were not seen filled in, and what was seen.
+        a batch of one, tokens that were not seen filled in, and what was seen; None: everything.
 
     Raises:
-        ScoreError: the tower is no DINOv2; or as :meth:`Gate.choose`.
+        ScoreError: as :meth:`VisionTower.encode`, :func:`check_partial` and :meth:`Gate.choose`.
     """
-    check_partial(tower)
     phases = phases or Phases()
+    if gate is None:
+        with phases("tower"):
+            return tower.encode(frames), None
+    check_partial(tower)
     with phases("pixels"):
         pixels = tower.pixels(frames)
     tokens, seen = encode_seen(tower, pixels, gate, phases)
