@@ -133,6 +133,8 @@ def compress(
     ] = None,
     retention: Retention = None,
     selection: Selection = None,
+    before_tower: BeforeTower = None,
+    halo: Halo = None,
     law: Law = None,
     frames: Annotated[int | None, typer.Option(help="Sample this many frames, evenly in time. [default: 32]")] = None,
     fps: Annotated[float | None, typer.Option(help="Or sample this many frames a second.")] = None,
@@ -156,6 +158,11 @@ def compress(
 
         score compress holiday.mp4 --method surprise --method evs --tower facebook/dinov2-small --out compared
 
+    On features of a tower that sees 30% of its patches, and one ring of neighbours:
+
+        score compress holiday.mp4 --tower facebook/dinov2-small --method divprune
+        --before-tower evs-dithered:0.3 --halo 1
+
     Keep 5% at one frame a second, the most surprising:
 
         score compress holiday.mp4 --retention 0.05 --fps 1 --method surprise --out holiday
@@ -167,11 +174,12 @@ def compress(
         with phases("load"), quick_imports():
             from score_video.commands.compress import FILES, CompressOptions, compress_video
             from score_video.commands.frames import Frames
-            from score_video.commands.options import all_chosen_by_options
+            from score_video.commands.options import all_chosen_by_options, gate_of_option
 
             options = CompressOptions(Frames(frames, fps, allow_truncated), patch, size, overwrite, tower)
             settings = {"retention": retention, "selection": selection or law, "seed": seed}
-            chosen, *others = all_chosen_by_options(policy, method or [], **settings)
+            gate = {"before_tower": gate_of_option(before_tower), "halo": halo}
+            chosen, *others = all_chosen_by_options(policy, method or [], **settings, **gate)
         if tower is not None:
             _silence_libraries()
         folder = out if out is not None else Path(f"{video.stem}-score")
@@ -394,6 +402,8 @@ def page(
             help="A video MLLM (a folder, or its id on the hub): its tokens, and questions to it.", callback=_text
         ),
     ] = None,
+    before_tower: BeforeTower = None,
+    halo: Halo = None,
     device: Device = None,
     dtype: Dtype = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on.", callback=_text)] = "127.0.0.1",
@@ -416,9 +426,14 @@ def page(
     Beside two rules:
 
         score app --compressor run --compressor evs-dithered --compressor divprune
+
+    What DINOv2 makes of a part of its patches, and which these are:
+
+        score app --tower facebook/dinov2-small --before-tower evs-dithered:0.3 --halo 1
     """
     try:
         with quick_imports():
+            from score_video.app.gate import find_gate
             from score_video.app.serve import Listen, listening_on, serve
             from score_video.app.studio import Studio, find_compressors, find_source
     except ModuleNotFoundError as error:
@@ -431,8 +446,9 @@ def page(
             _prepare_for_models()
         elif tower is not None:
             _silence_libraries()
-        source = find_source(tower, model, device, dtype)
-        studio = Studio(find_compressors(compressor or []), source, max_bytes=max_upload * 2**20)
+        given = find_compressors(compressor or [])
+        source = find_source(tower, model, device, dtype, find_gate(before_tower, halo, given))
+        studio = Studio(given, source, max_bytes=max_upload * 2**20)
 
         def said(address: str) -> None:
             print(f"score: the page is at {address} (Ctrl-C ends it)", flush=True)
@@ -854,6 +870,10 @@ def _print_summary(summary: dict[str, Any], folder: Path, files: tuple[str, ...]
         f"kept {summary['kept']} of {summary['tokens']} tokens ({summary['retention']['got']:.2%}) "
         f"of {sampled} frames{fewer} in {summary['seconds']:.2f} s"
     )
+    if (seen := summary["before_tower"]) is not None:
+        share = seen["encoded"] / summary["tokens"]
+        around = seen["encoded"] - seen["kept"]
+        print(f"the tower saw {share:.2%} of its patches: {seen['kept']} that were chosen, {around} around them")
     for other in summary["compared"]:
         name = one_line(other["method"])
         print(f"{name}: kept {other['kept']}, {other['kept_by_both']} of them by {one_line(summary['method'])} too")

@@ -214,7 +214,7 @@ class Compressor:
         if self.before_tower is not None:
             raise ScoreError(
                 "before_tower must be None to choose among features: it chooses from pixels, through compress_inputs, "
-                "wrap, score ask and score eval"
+                "wrap and the commands that run a tower (docs/before_the_tower.md)"
             )
         return self._select(videos, question, keep, None)
 

@@ -1,7 +1,7 @@
 """Questions about a clip, of a video MLLM: the answer from the tokens that are kept, beside the answer from all.
 
-The vision tower runs once for each clip. A further question changes the end of the prompt alone, so that all that came
-out of the video is used again.
+The vision tower runs once for each clip; where something is chosen before it, once more for the answer from all tokens,
+whole. A further question changes the end of the prompt alone, so that all that came out of the video is used again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from score_video.app.choosing import selection_of
-from score_video.app.encoded import FIRST_QUESTION, Encoded
+from score_video.app.encoded import FIRST_QUESTION, Encoded, Made
+from score_video.app.streaming import Stop, Streamer
+from score_video.before_tower import Gate
 from score_video.commands.options import Chosen
 from score_video.drawing.overlay import scale_to_grid
 from score_video.errors import ScoreError
@@ -26,8 +27,9 @@ from score_video.mllm.adapter import Features
 from score_video.mllm.ask import FirstToken, check_policy, see_clip, seen_frames
 from score_video.mllm.compress import CompressedInputs, EncodedInputs
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, clip_of_video
+from score_video.mllm.gated import check_gate
 from score_video.mllm.load import load_model, load_processor
-from score_video.packed import PackedVideos, Selection
+from score_video.packed import Selection
 from score_video.progress import Phases, synchronize
 from score_video.video.sampling import SampledVideo
 
@@ -104,11 +106,21 @@ class SeenVideo:
 class AnsweringModel:
     """A video MLLM and its processor; one question at a time."""
 
-    def __init__(self, source: str, device: torch.device, dtype: torch.dtype | None = None) -> None:
-        """Loads it. Raises ScoreError, OSError: as :func:`score_video.mllm.load.load_model`."""
+    def __init__(
+        self, source: str, device: torch.device, dtype: torch.dtype | None = None, gate: Gate | None = None
+    ) -> None:
+        """Loads it. gate: chooses what of a clip the vision tower sees; None: all.
+
+        Raises:
+            ScoreError, OSError: as :func:`score_video.mllm.load.load_model` and
+                :func:`score_video.mllm.gated.check_gate`.
+        """
         self.source = source
         self._processor = load_processor(source)
         self._model = load_model(source, device, dtype)
+        if gate is not None:
+            check_gate(self._model, gate)
+        self._gate = gate
         self._lock = threading.Lock()
 
     def check(self, chosen: Chosen) -> None:
@@ -116,21 +128,42 @@ class AnsweringModel:
         check_policy(self._model, chosen.compressor.method, chosen.name)
 
     @torch.no_grad()
-    def encode(self, sampled: SampledVideo, phases: Phases) -> tuple[SampledVideo, PackedVideos, SeenVideo]:
+    def encode(self, sampled: SampledVideo, phases: Phases) -> Made:
         """What the model makes of frames; gives them back as it sees them, of whole pixels a token."""
         clip = clip_of_video(sampled)
         with self._lock:
-            seen = self._see(clip, chat_text(self._processor, FIRST_QUESTION), phases)
-        videos = seen.encoded.visuals.videos
+            seen = self._see(clip, FIRST_QUESTION, phases, self._gate)
+        visuals = seen.encoded.visuals
+        videos = visuals.videos
         shown = scale_to_grid(seen_frames(self._processor, clip), *videos.grid[1:])
-        return replace(sampled, frames=shown[: len(sampled.frames)]), videos, seen
+        return Made(replace(sampled, frames=shown[: len(sampled.frames)]), videos, seen, visuals.seen)
 
-    def _see(self, clip: Clip, text: str, phases: Phases) -> SeenVideo:
+    def _see(self, clip: Clip, question: str, phases: Phases, gate: Gate | None) -> SeenVideo:
         """The whole way, through the processor and the vision tower."""
-        encoded = see_clip(self._model, self._processor, clip, text, phases)
+        text = chat_text(self._processor, question)
+        encoded = see_clip(self._model, self._processor, clip, text, phases, gate)
         if encoded is None:
             raise ScoreError(f"{self.source}: its processor put no video into the prompt")
         return SeenVideo(encoded, chat_ids(self._processor, text), clip)
+
+    def _see_all(self, video: Encoded) -> tuple[SeenVideo, Mapping[str, float]]:
+        """What a tower makes of a clip that has seen all of it, and how long that took; once for each clip."""
+        if self._gate is None:
+            return video.extra, video.milliseconds
+        if video.whole is None:
+            phases = Phases()
+            seen = self._see(video.extra.clip, FIRST_QUESTION, phases, None)
+            video.whole = seen, {"decode": video.milliseconds["decode"], **phases.milliseconds}
+        return video.whole
+
+    def _asked(self, seen: SeenVideo, question: str, gate: Gate | None) -> tuple[SeenVideo, Mapping[str, float]]:
+        """A clip that was seen with another question behind it, and how long that took."""
+        phases = Phases()
+        with phases("prompt"):
+            asked = seen.asked(chat_ids(self._processor, chat_text(self._processor, question)))
+        if asked is None:
+            asked = self._see(seen.clip, question, phases, gate)
+        return asked, phases.milliseconds
 
     def check_question(self, question: str) -> str:
         """The question without space around it. Raises ScoreError for none, and for one that is too long."""
@@ -167,13 +200,7 @@ class AnsweringModel:
             raise ScoreError("this clip was not seen by a model")
         max_new_tokens = min(max(1, max_new_tokens), MOST_NEW_TOKENS)
         with self._lock:
-            phases = Phases()
-            with phases("prompt"):
-                text = chat_text(self._processor, question)
-                seen = video.extra.asked(chat_ids(self._processor, text))
-            if seen is None:
-                seen = self._see(video.extra.clip, text, phases)
-            prompt = dict(phases.milliseconds)
+            seen, prompt = self._asked(video.extra, question, self._gate)
             start = time.perf_counter()
             if chosen.compressor.needs_question:
                 selected = seen.encoded.select(replace(chosen.compressor, retention=retention))
@@ -182,12 +209,16 @@ class AnsweringModel:
             inputs = seen.encoded.compress(selected)
             synchronize(self._model.device)
             choosing = (time.perf_counter() - start) * 1000
-            once = dict(video.milliseconds)
-            self._answer("kept", inputs, once, {**prompt, "compression": choosing}, emit, stopped, max_new_tokens)
+            own = {**prompt, "compression": choosing}
+            self._answer("kept", inputs, video.milliseconds, own, emit, stopped, max_new_tokens)
+            if stopped():
+                return
+            whole, once = self._see_all(video)
+            if whole is not video.extra:
+                seen, prompt = self._asked(whole, question, None)
             everything = torch.arange(len(video.videos.tokens), device=video.videos.tokens.device)
             inputs = seen.encoded.compress(Selection(everything, video.videos.lengths))
-            if not stopped():
-                self._answer("all", inputs, once, prompt, emit, stopped, max_new_tokens)
+            self._answer("all", inputs, once, prompt, emit, stopped, max_new_tokens)
 
     def _answer(
         self,
@@ -200,7 +231,7 @@ class AnsweringModel:
         max_new_tokens: int,
     ) -> None:
         clock = FirstToken()
-        streamer = _Streamer(self._processor.tokenizer, lambda piece: emit({"which": which, "text": piece}))
+        streamer = Streamer(self._processor.tokenizer, lambda piece: emit({"which": which, "text": piece}))
         start = time.perf_counter()
         output = self._model.generate(
             **inputs,
@@ -208,7 +239,7 @@ class AnsweringModel:
             do_sample=False,
             num_beams=1,
             logits_processor=LogitsProcessorList([clock]),
-            stopping_criteria=StoppingCriteriaList([_Stop(stopped)]),
+            stopping_criteria=StoppingCriteriaList([Stop(stopped)]),
             streamer=streamer,
         )
         end = time.perf_counter()
@@ -239,45 +270,3 @@ def cache_bytes_per_token(model: Any) -> int | None:
     shared = getattr(config, "num_key_value_heads", None) or heads
     size: int = 2 * layers * shared * width * model.dtype.itemsize
     return size
-
-
-class _Streamer(BaseStreamer):
-    """Words as they come. What could still change, a letter of which bytes are missing, waits."""
-
-    def __init__(self, tokenizer: Any, say: Callable[[str], None]) -> None:
-        self._tokenizer = tokenizer
-        self._say = say
-        self._ids: list[int] = []
-        self._said = 0
-        self._is_prompt = True
-
-    def put(self, value: Tensor) -> None:
-        """The prompt's ids (none, for families that take embeddings), then one token at a time."""
-        if self._is_prompt:
-            self._is_prompt = False
-            return
-        self._ids += value.flatten().tolist()
-        text = self._text()
-        if not text.endswith("\ufffd"):
-            self._tell(text)
-
-    def end(self) -> None:
-        """What waited."""
-        self._tell(self._text())
-
-    def _text(self) -> str:
-        text: str = self._tokenizer.decode(self._ids, skip_special_tokens=True)
-        return text
-
-    def _tell(self, text: str) -> None:
-        if len(text) > self._said:
-            self._say(text[self._said :])
-            self._said = len(text)
-
-
-class _Stop(StoppingCriteria):
-    def __init__(self, stopped: Callable[[], bool]) -> None:
-        self._stopped = stopped
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **options: Any) -> Tensor:
-        return torch.full((input_ids.shape[0],), self._stopped(), dtype=torch.bool, device=input_ids.device)

@@ -44,12 +44,12 @@ def integer(body: dict[str, Any], name: str) -> int:
     return value
 
 
-def fraction(body: dict[str, Any]) -> float:
-    """The retention, above 0 and at most 1."""
+def fraction(body: dict[str, Any], most: float) -> float:
+    """The retention, above 0 and at most so much."""
     value = body.get("retention")
-    if not is_fraction(value):
-        raise ScoreError(f"retention must be above 0 and at most 1, got {value!r:.40}")
-    return float(value)
+    if not is_fraction(value) or value > most + 1e-9:  # percent over 100 may be a bit off
+        raise ScoreError(f"retention must be above 0 and at most {most:g}, got {value!r:.40}")
+    return min(float(value), most)
 
 
 def names(body: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """One compressor's choices among the tokens of one video, at any retention: what does not depend on it is found once.
 
-What is kept is bit for bit what :meth:`score_video.Compressor.select` keeps.
+What is kept is bit for bit what :meth:`score_video.Compressor.select` keeps; behind a choice before the vision tower
+what :meth:`score_video.Compressor.select_seen` keeps.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 import score_ext
 from score_ext.budget import keep_count
+from score_video.before_tower import Seen, only
 from score_video.commands.options import Chosen
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
@@ -42,8 +44,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class PatchFacts:
-    """Of one token: what it was judged by, and its place among all when they are put in that order, from 1; None where
-    the rule has no such number."""
+    """Of one token: what it was judged by, and its place when all that can be kept are put in that order, from 1; None
+    where the rule has no such number, or the token cannot be kept."""
 
     score: float | None
     rank: int | None
@@ -52,15 +54,20 @@ class PatchFacts:
 class Chooser:
     """A compressor and a video. Threads may share it; they wait for each other."""
 
-    def __init__(self, chosen: Chosen, videos: PackedVideos, question: Tensor | None = None) -> None:
-        """question: [1, E], for what looks at it."""
+    def __init__(
+        self, chosen: Chosen, videos: PackedVideos, question: Tensor | None = None, seen: Seen | None = None
+    ) -> None:
+        """question: [1, E], for what looks at it. seen: what a tower has seen of the video, which alone can be kept;
+        None: everything."""
         self.name = chosen.name
         self._compressor = chosen.compressor
         self._videos = videos
         self._question = question
+        self._seen = seen
+        self._left = videos if seen is None else only(videos, seen.kept)  # M tokens, what can be kept
         self._per_frame = int(videos.tokens_per_frame[0])
         self._lock = threading.Lock()
-        self._scores: Tensor | None = None  # [L]
+        self._scores: Tensor | None = None  # [M]
         self._order: Tensor | None = None  # of divprune, as far as it was asked for
         self._vidcom2: tuple[Tensor, list[float]] | None = None
         self._used = False
@@ -85,13 +92,18 @@ class Chooser:
             raise ScoreError(f"row must be 0 to {len(self._videos.tokens) - 1}, got {row}")
         self.at(retention)
         with self._lock, torch.inference_mode():
+            if self._seen is not None:  # its number among what the gate let through
+                own = (self._seen.kept.index == row).nonzero()
+                if not len(own):
+                    return PatchFacts(None, None)
+                row = int(own[0, 0])
             if self._order is not None:
                 place = (self._order[: self._count(retention)] == row).nonzero()
                 return PatchFacts(None, int(place[0, 0]) + 1 if len(place) else None)
             scores = self._scores
             method = METHODS.get(self._compressor.method) if isinstance(self._compressor.method, str) else None
             if scores is None and isinstance(method, ScoreMethod):
-                scores = method.scores(*self._packed(retention))
+                scores = self._of_left(method.scores(*self._packed(retention)))
             if scores is None:
                 return PatchFacts(None, None)
             score = scores[row]
@@ -103,14 +115,14 @@ class Chooser:
         method = compressor.method
         if isinstance(method, SurprisePolicy):
             if self._scores is None:
-                self._scores = compressor.logits(self._videos, self._question)
+                self._scores = self._of_left(compressor.logits(self._videos, self._question, self._seen))
             return self._select(self._scores, retention, compressor)
         if method == "divprune":
             keep, count = self._keep(retention)
             if self._order is None or len(self._order) < count:
-                videos = self._videos
-                self._order = score_ext.divprune(videos.tokens, videos.cu_seqlens, keep, count, ordered=True)
-            return self._order[:count].sort().values
+                left = self._left
+                self._order = score_ext.divprune(left.tokens, left.cu_seqlens, keep, count, ordered=True)
+            return self._rows(self._order[:count].sort().values)
         if method == "vidcom2":
             if self._vidcom2 is None:
                 self._vidcom2 = vidcom2_measures(self._videos.tokens, self._per_frame)
@@ -120,13 +132,21 @@ class Chooser:
             rule = METHODS[method]
             assert isinstance(rule, ScoreMethod)
             if self._scores is None:
-                self._scores = rule.scores(*self._packed(retention))
+                self._scores = self._of_left(rule.scores(*self._packed(retention)))
             if compressor.selection_used == "topk":
                 return self._select(self._scores, retention, compressor)
-        return compressor.select(self._videos, self._question).index
+        return compressor.select_seen(self._videos, self._seen, self._question).index
 
     def _select(self, scores: Tensor, retention: float, compressor: Compressor) -> Tensor:
-        return compressor.pick(self._videos, scores, *self._keep(retention))
+        return self._rows(compressor.pick(self._left, scores, *self._keep(retention)))
+
+    def _of_left(self, scores: Tensor) -> Tensor:
+        """[L] -> [M]."""
+        return scores if self._seen is None else scores[self._seen.kept.index]
+
+    def _rows(self, index: Tensor) -> Tensor:
+        """Rows of what can be kept -> rows of the video."""
+        return index if self._seen is None else self._seen.kept.index[index]
 
     def _select_by_frame(self, scores: Tensor, uniqueness: list[float], count: int) -> Tensor:
         budgets = frame_budgets(uniqueness, self._per_frame, count)
@@ -134,7 +154,8 @@ class Chooser:
         return score_ext.select(scores, ends, torch.tensor(budgets, dtype=torch.int32, device=scores.device), count)
 
     def _count(self, retention: float) -> int:
-        return keep_count(len(self._videos.tokens) // self._per_frame, self._per_frame, retention)
+        count = keep_count(len(self._videos.tokens) // self._per_frame, self._per_frame, retention)
+        return min(count, len(self._left.tokens))
 
     def _keep(self, retention: float) -> tuple[Tensor, int]:
         count = self._count(retention)

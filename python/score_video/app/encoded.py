@@ -9,20 +9,23 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from torch import Tensor
 
 import score_ext
 from score_video.app.choosing import Chooser
 from score_video.app.decoding import Cut
+from score_video.before_tower import Gate, Seen
 from score_video.commands.options import Chosen
 from score_video.drawing.overlay import scale_to_grid
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
 from score_video.progress import Phases
+from score_video.video.partial_tower import encode_video
 from score_video.video.patches import to_patches
 from score_video.video.sampling import SampledVideo
 from score_video.video.tower import VisionTower
@@ -51,6 +54,9 @@ class Encoded:
         videos: its tokens, a batch of one.
         milliseconds: how long decoding and the vision side took, by phase.
         extra: what a model needs for questions about it (:class:`score_video.app.answers.SeenVideo`).
+        seen: which tokens the vision tower saw, where something was chosen before it; the others are filled in. None:
+            all.
+        whole: behind such a choice, ``extra`` and ``milliseconds`` of a tower that saw all, once it was needed.
     """
 
     clip: str
@@ -60,10 +66,12 @@ class Encoded:
     videos: PackedVideos
     milliseconds: dict[str, float]
     extra: Any = None
+    seen: Seen | None = None
+    whole: tuple[Any, dict[str, float]] | None = None
     grid: tuple[int, int, int] = field(init=False)
     """Frames, rows and columns of tokens."""
     surprise: npt.NDArray[np.float32] = field(init=False)
-    """float32 [L]; inf where there is no frame before."""
+    """float32 [L]; inf where there is no frame before, and where the tower's output was dropped or is not there."""
     _choosers: dict[str, Chooser] = field(init=False, default_factory=dict)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
@@ -72,6 +80,10 @@ class Encoded:
         self.grid = videos.grid
         surprise = score_ext.surprise(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame)
         self.surprise = surprise.cpu().numpy()
+        if self.seen is not None:
+            hidden = np.ones(len(self.surprise), np.bool_)
+            hidden[self.seen.kept.index.cpu().numpy()] = False
+            self.surprise[hidden] = np.inf
 
     @property
     def together(self) -> int:
@@ -84,7 +96,7 @@ class Encoded:
             if chosen.name not in self._choosers:
                 asks = self.extra is not None and chosen.compressor.needs_question
                 question = self.extra.question() if asks else None
-                self._choosers[chosen.name] = Chooser(chosen, self.videos, question)
+                self._choosers[chosen.name] = Chooser(chosen, self.videos, question, self.seen)
             return self._choosers[chosen.name]
 
     def facts(self) -> dict[str, Any]:
@@ -100,6 +112,7 @@ class Encoded:
             "width": sampled.frames.shape[2],
             "timestamps": sampled.timestamps.tolist(),
             "surprise": base64.b64encode(surprise.tobytes()).decode(),
+            "seen": None if self.seen is None else self._seen_facts(self.seen),
             "fewer": sampled.why_fewer(self.cut.frames),
             "source": {
                 "width": source.width,
@@ -108,6 +121,15 @@ class Encoded:
                 "codec": source.codec,
             },
             "milliseconds": {phase: round(time, 1) for phase, time in self.milliseconds.items()},
+        }
+
+    def _seen_facts(self, seen: Seen) -> dict[str, Any]:
+        """Which tokens were chosen before the tower, which it ran on, and how many these are."""
+        total = len(self.videos.tokens)
+        return {
+            "kept": packed_bits(seen.kept.index, total),
+            "encoded": packed_bits(seen.encoded, total),
+            "counts": [len(seen.kept.index), len(seen.encoded)],
         }
 
     def sprite(self) -> bytes:
@@ -133,25 +155,40 @@ def sprite_columns(frames: int) -> int:
     return math.ceil(math.sqrt(frames))
 
 
-Encode = Callable[[SampledVideo, Phases], tuple[SampledVideo, PackedVideos, Any]]
-"""What makes tokens of frames. Gives the frames back (as the model sees them), and ``Encoded.extra``."""
+def packed_bits(index: Tensor, length: int) -> str:
+    """Rows int64 [K] of so many as base64 of a bit for each, the lowest first."""
+    mask = np.zeros(length, np.bool_)
+    mask[index.cpu().numpy()] = True
+    return base64.b64encode(np.packbits(mask, bitorder="little").tobytes()).decode()
 
 
-def encode_pixels(sampled: SampledVideo, phases: Phases, *, patch: int) -> tuple[SampledVideo, PackedVideos, None]:
+class Made(NamedTuple):
+    """Tokens of frames; with the frames as the model sees them, and of :class:`Encoded` ``extra`` and ``seen``."""
+
+    sampled: SampledVideo
+    videos: PackedVideos
+    extra: Any = None
+    seen: Seen | None = None
+
+
+Encode = Callable[[SampledVideo, Phases], Made]
+"""What makes tokens of frames."""
+
+
+def encode_pixels(sampled: SampledVideo, phases: Phases, *, patch: int) -> Made:
     """Patches of pixels, no model: :mod:`score_video.video.patches`."""
     with phases("patches"):
         tokens, grid = to_patches(sampled.frames, patch)
         videos = PackedVideos.from_frames([tokens.view(*grid, -1)])
-    return sampled, videos, None
+    return Made(sampled, videos)
 
 
-def encode_by_tower(
-    tower: VisionTower, sampled: SampledVideo, phases: Phases
-) -> tuple[SampledVideo, PackedVideos, None]:
-    """Tokens of a vision model; frames as they are drawn, of whole pixels a token."""
-    with phases("tower"):
-        videos = tower.encode(sampled.frames)
-    return replace(sampled, frames=scale_to_grid(sampled.frames, *videos.grid[1:])), videos, None
+def encode_by_tower(tower: VisionTower, gate: Gate | None, sampled: SampledVideo, phases: Phases) -> Made:
+    """Tokens of a vision model, which sees what the gate lets through; frames as they are drawn, of whole pixels a
+    token."""
+    videos, seen = encode_video(tower, sampled.frames, gate, phases)
+    frames = scale_to_grid(sampled.frames, *videos.grid[1:])
+    return Made(replace(sampled, frames=frames), videos, seen=seen)
 
 
 class Shelf:
@@ -185,7 +222,8 @@ class Shelf:
 
 
 def _bytes_of(encoded: Encoded) -> int:
-    return encoded.videos.tokens.nbytes + encoded.sampled.frames.nbytes
+    copies = 1 if encoded.whole is None else 2
+    return copies * encoded.videos.tokens.nbytes + encoded.sampled.frames.nbytes
 
 
 def check_cut(cut: Cut) -> None:

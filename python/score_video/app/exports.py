@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from score_video.app.as_python import is_saved, python_code
 from score_video.app.encoded import FIRST_QUESTION, Encoded
 from score_video.commands.options import PRETRAINED_NAME, Chosen
+from score_video.commands.seen import before_tower_report
 from score_video.drawing.overlay import Compressed, compressed, contact_sheet, write_overlay
 from score_video.errors import ScoreError
-from score_video.methods import METHODS
 from score_video.provenance import versions
 
 if TYPE_CHECKING:
@@ -67,12 +68,13 @@ def command_line(encoded: Encoded, chosen: Sequence[Chosen], retention: float, s
     chosen = list({one.name: one for one in chosen}.values())  # the page may show one twice
     # a name that begins with "-" is no option
     name = f"./{encoded.name}" if encoded.name.startswith("-") else encoded.name
-    common = ["--retention", f"{retention:g}", "--frames", str(cut.frames), "--size", str(cut.size)]
+    gate = source.gate.options if source.gate is not None else []
+    common = ["--retention", f"{retention:g}", *gate, "--frames", str(cut.frames), "--size", str(cut.size)]
     if source.kind == "model":
         asks = ["score", "ask", name, FIRST_QUESTION, "--model", source.name]
         return "".join(f"{shlex.join([*asks, *_options(one), *common])}\n" for one in chosen)
     common += ["--patch", str(cut.patch)] if source.kind == "pixels" else ["--tower", source.name]
-    if len(chosen) > 1 and not any(_is_saved(one) for one in chosen):
+    if len(chosen) > 1 and not any(is_saved(one) for one in chosen):
         options = [word for one in chosen for word in (_options(one) or ["--method", "pretrained"])]
         return f"{shlex.join(['score', 'compress', name, *options, *common])}\n"
     outs: list[list[str]] = [[]] if len(chosen) == 1 else [["--out", f"kept-{n}"] for n in range(1, len(chosen) + 1)]
@@ -80,94 +82,10 @@ def command_line(encoded: Encoded, chosen: Sequence[Chosen], retention: float, s
     return "".join(f"{shlex.join(line)}\n" for line in lines)
 
 
-def python_code(encoded: Encoded, chosen: Sequence[Chosen], retention: float, source: Source) -> str:
-    """What does the same in Python; prints which rows each compressor keeps."""
-    cut = encoded.cut
-    own = "from score_video.commands.options import compressor_of_options\n" if any(map(_is_own_rule, chosen)) else ""
-    compressors = "".join(f"    {one.name!r}: {_made(one, retention)},\n" for one in chosen)
-    if source.kind == "model":
-        return _MODEL_CODE.format(
-            own=own,
-            compressors=compressors,
-            video=encoded.name,
-            model=source.name,
-            question=FIRST_QUESTION,
-            **asdict(cut),
-        )
-    fit = f"""fit = partial(fit_to_patches, patch={cut.patch}, size={cut.size})
-video = read_frames({encoded.name!r}, fit, num_frames={cut.frames})
-"""
-    if source.kind == "tower":
-        lines = f"""from score_video import Compressor, read_frames
-{own}from score_video.video.patches import fit_to_patches
-from score_video.video.tower import load_tower
-
-{fit}videos = load_tower({source.name!r}).encode(video.frames)
-"""
-    else:
-        lines = f"""from score_video import Compressor, PackedVideos, read_frames
-{own}from score_video.video.patches import fit_to_patches, to_patches
-
-{fit}tokens, grid = to_patches(video.frames, {cut.patch})
-videos = PackedVideos.from_frames([tokens.view(*grid, -1)])
-"""
-    return f"""from functools import partial
-
-{lines}compressors = {{
-{compressors}}}
-for name, compressor in compressors.items():
-    print(name, compressor.select(videos).index.tolist())
-"""
-
-
-_MODEL_CODE = """from transformers import AutoModelForImageTextToText, AutoProcessor
-
-from score_video import Compressor, encode_inputs, read_frames
-{own}from score_video.mllm.adapter import find_adapter
-from score_video.mllm.conversation import chat_text, clip_of_video, model_inputs
-
-
-def fit(height, width):
-    scale = min(1, {size} / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-model = AutoModelForImageTextToText.from_pretrained({model!r}, dtype="auto")
-processor = AutoProcessor.from_pretrained({model!r})
-video = read_frames({video!r}, fit, num_frames={frames})
-inputs = model_inputs(model, processor, clip_of_video(video), chat_text(processor, {question!r}))
-encoded = encode_inputs(model, inputs, visual_layout=find_adapter(model).layout_of(len(video.frames)))
-compressors = {{
-{compressors}}}
-for name, compressor in compressors.items():
-    selected = encoded.select(compressor)
-    print(name, selected.index.tolist())
-    shorter = encoded.compress(selected)
-    answer = model.generate(**shorter, max_new_tokens=64, do_sample=False)
-    print(processor.tokenizer.decode(answer[0, shorter.prompt_length :], skip_special_tokens=True))
-"""
-
-
-def _made(chosen: Chosen, retention: float) -> str:
-    if _is_own_rule(chosen):
-        return f"compressor_of_options(None, {chosen.name!r}, retention={retention!r})"
-    name = "pretrained" if chosen.name == PRETRAINED_NAME else chosen.name
-    return f"Compressor.from_pretrained({name!r}, retention={retention!r})"
-
-
-def _is_own_rule(chosen: Chosen) -> bool:
-    return ":" in chosen.name
-
-
-def _is_saved(chosen: Chosen) -> bool:
-    """Whether it is a policy or compressor of a folder or an id."""
-    return chosen.name != PRETRAINED_NAME and chosen.name not in METHODS and not _is_own_rule(chosen)
-
-
 def _options(chosen: Chosen) -> list[str]:
     if chosen.name == PRETRAINED_NAME:
         return []
-    return ["--policy" if _is_saved(chosen) else "--method", chosen.name]
+    return ["--policy" if is_saved(chosen) else "--method", chosen.name]
 
 
 def _pictured(encoded: Encoded, chosen: Sequence[Chosen], retention: float) -> tuple[Compressed, str]:
@@ -194,11 +112,16 @@ def _numbers(encoded: Encoded, chosen: Sequence[Chosen], retention: float, sourc
                 "milliseconds": round(choice.milliseconds, 2),
             }
         )
+    before_tower = None
+    if source.gate is not None:
+        report = before_tower_report(source.gate.compressor, encoded.seen)
+        before_tower = report and {**report, "method": source.gate.chosen.name}
     surprise = [[None if s == float("inf") else round(float(s), 6) for s in row] for row in _by_frame(encoded)]
     return {
         "video": encoded.name,
         "source": asdict(encoded.sampled.source),
         "tokens_from": {"kind": source.kind, "name": source.name},
+        "before_tower": before_tower,
         "cut": asdict(encoded.cut),
         "grid": list(encoded.grid),
         "tokens": len(encoded.videos.tokens),

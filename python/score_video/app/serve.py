@@ -74,7 +74,8 @@ def serve(
     first = studio.pages.examples[0]
     shown = studio.encode(first, studio.cut(*astuple(Cut())))  # so that the page shows it at once
     if (model := studio.source.model) is not None:  # what a device does once would count towards the first answer
-        model.ask(shown, studio.first, 0.1, FIRST_QUESTION, lambda line: None, max_new_tokens=2)
+        retention = min(0.1, studio.most_retention)
+        model.ask(shown, studio.first, retention, FIRST_QUESTION, lambda line: None, max_new_tokens=2)
     server = Server(studio, local=is_loopback(listen.host), password=listen.password)
     host = f"[{listen.host}]" if ":" in listen.host else listen.host
     address = f"http://{host}:{listening.getsockname()[1]}"

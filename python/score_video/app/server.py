@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import threading
 import traceback
@@ -25,7 +24,7 @@ from starlette.routing import Route
 
 from score_video.app import exports
 from score_video.app.bodies import fraction, integer, json_of, names, text
-from score_video.app.encoded import Encoded
+from score_video.app.encoded import Encoded, packed_bits
 from score_video.app.guard import Guard
 from score_video.app.pages import BusyError, GoneError, TooLargeError
 from score_video.app.studio import Studio
@@ -39,6 +38,7 @@ STATIC = {
     "clip.js": "text/javascript",
     "draw.js": "text/javascript",
     "patch.js": "text/javascript",
+    "slider.js": "text/javascript",
     "state.js": "text/javascript",
     "take.js": "text/javascript",
     "theme.js": "text/javascript",
@@ -152,13 +152,11 @@ class Server:
         body = await json_of(request)
         encoded = await self._encoded(request, body)
         chooser = encoded.chooser(self._studio.chosen(text(body, "compressor")))
-        retention = fraction(body)
+        retention = fraction(body, self._studio.most_retention)
         choice = await anyio.to_thread.run_sync(partial(chooser.at, retention), limiter=self._short)
-        kept = np.zeros(len(encoded.videos.tokens), np.bool_)
-        kept[choice.index.numpy()] = True
         return JSONResponse(
             {
-                "kept": base64.b64encode(np.packbits(kept, bitorder="little").tobytes()).decode(),
+                "kept": packed_bits(choice.index, len(encoded.videos.tokens)),
                 "count": len(choice.index),
                 "milliseconds": round(choice.milliseconds, 2),
                 "first": choice.first,
@@ -168,7 +166,7 @@ class Server:
     async def _patch(self, request: Request) -> Response:
         body = await json_of(request)
         encoded = await self._encoded(request, body)
-        row, retention = integer(body, "row"), fraction(body)
+        row, retention = integer(body, "row"), fraction(body, self._studio.most_retention)
         facts = []
         for name in names(body):
             chooser = encoded.chooser(self._studio.chosen(name))
@@ -183,7 +181,7 @@ class Server:
         body = await json_of(request)
         encoded = await self._encoded(request, body)
         chosen = [self._studio.chosen(name) for name in names(body)]
-        kind, retention = text(body, "kind"), fraction(body)
+        kind, retention = text(body, "kind"), fraction(body, self._studio.most_retention)
         make = partial(exports.export, kind, encoded, chosen, retention, self._studio.source)
         file = await self._in_turn(make)
         return Response(file.content, media_type=file.media_type, headers={"score-name": file.name})
@@ -194,7 +192,7 @@ class Server:
         model = self._studio.source.model
         if model is None:
             raise ScoreError("there is no model here to ask: start with --model")
-        question, retention = model.check_question(text(body, "question")), fraction(body)
+        question, retention = model.check_question(text(body, "question")), fraction(body, self._studio.most_retention)
         chosen = self._studio.chosen(text(body, "compressor"))
         encoded = await self._encoded(request, body)
         loop, lines = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()

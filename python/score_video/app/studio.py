@@ -18,11 +18,13 @@ from score_video.app.encoded import (
     encode_by_tower,
     encode_pixels,
 )
+from score_video.app.gate import PageGate, behind
 from score_video.app.pages import ClipFile, Pages
 from score_video.commands.options import PRETRAINED_NAME, Chosen, chosen_by_options
 from score_video.errors import ScoreError
 from score_video.methods import METHODS
 from score_video.progress import Phases
+from score_video.video.partial_tower import check_partial
 from score_video.video.tower import load_tower
 
 if TYPE_CHECKING:
@@ -42,12 +44,14 @@ class Source:
         name: the tower's or model's folder or id; "" for pixels.
         encode: makes tokens of frames; None: patches of pixels.
         model: what answers questions; None: nothing does.
+        gate: what chooses before the tower; None: it sees everything.
     """
 
     kind: str = "pixels"
     name: str = ""
     encode: Encode | None = None
     model: AnsweringModel | None = None
+    gate: PageGate | None = None
 
 
 def find_compressors(names: Sequence[str]) -> list[Chosen]:
@@ -70,29 +74,45 @@ def find_compressors(names: Sequence[str]) -> list[Chosen]:
     return found
 
 
-def find_source(tower: str | None, model: str | None = None, device: str | None = None, dtype: str = "auto") -> Source:
+def find_source(
+    tower: str | None,
+    model: str | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+    gate: PageGate | None = None,
+) -> Source:
     """What ``--tower`` or ``--model`` names, loaded.
 
     Args:
         device, dtype: where the model runs and what its weights are, as for ``score ask``.
+        gate: what chooses before the tower; None: it sees everything.
 
     Raises:
-        ScoreError, OSError: both are given; or as :func:`score_video.video.tower.load_tower` and
-            :func:`score_video.mllm.load.load_model`.
+        ScoreError, OSError: both are given; a gate before no tower, or before one that cannot be run in part; or as
+            :func:`score_video.video.tower.load_tower` and :func:`score_video.mllm.load.load_model`.
     """
     if tower is not None and model is not None:
         raise ScoreError("give --tower or --model, not both")
+    chooses = None if gate is None else gate.gate
     if model is not None:
         from score_video.app.answers import AnsweringModel
         from score_video.commands.ask import DTYPES, find_device
 
         if dtype not in DTYPES:
             raise ScoreError(f"there is no dtype {dtype!r}; there are {', '.join(DTYPES)}")
-        answering = AnsweringModel(model, find_device(device), DTYPES[dtype])
-        return Source("model", model, answering.encode, answering)
+        answering = AnsweringModel(model, find_device(device), DTYPES[dtype], chooses)
+        return Source("model", model, answering.encode, answering, gate)
     if tower is None:
+        if gate is not None:
+            raise ScoreError(
+                f"--before-tower {gate.chosen.name} needs --tower or --model: without one tokens are raw pixels, which "
+                "cost nothing that could be saved"
+            )
         return Source()
-    return Source("tower", tower, partial(encode_by_tower, load_tower(tower)))
+    loaded = load_tower(tower)
+    if gate is not None:
+        check_partial(loaded)
+    return Source("tower", tower, partial(encode_by_tower, loaded, chooses), gate=gate)
 
 
 class Studio:
@@ -102,21 +122,44 @@ class Studio:
         """given: compressors besides those that are always there; the first three of them are shown first.
         max_bytes: largest upload that is taken, in bytes."""
         self.source = source or Source()
-        self._chosen = {chosen.name: chosen for chosen in given}
+        self._chosen: dict[str, Chosen] = {}
+        self._notes: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
+        for chosen in given:
+            self._add(chosen)
         self._first = list(self._chosen)[:MAX_COLUMNS] or [PRETRAINED_NAME, "evs"]
         for name in (PRETRAINED_NAME, *METHODS):
             if name not in self._chosen:
-                self._chosen[name] = chosen_by_options(None, None if name == PRETRAINED_NAME else name)
+                try:
+                    self._add(chosen_by_options(None, None if name == PRETRAINED_NAME else name))
+                except ScoreError as error:  # it cannot stand behind the gate
+                    self._refused[name] = str(error)
         if self.source.model is not None:
             for chosen in given:
                 self.source.model.check(chosen)
         self.shelf = Shelf()
         self.pages = Pages(max_bytes, self.shelf.drop_clip)
 
+    def _add(self, chosen: Chosen) -> None:
+        """Offers a compressor. Raises ScoreError where it cannot stand behind the gate."""
+        if self.source.gate is not None:
+            chosen, note = behind(chosen, self.source.gate)
+            self._notes |= {chosen.name: note} if note else {}
+        self._chosen[chosen.name] = chosen
+
+    @property
+    def most_retention(self) -> float:
+        """What can be kept at most: what is let through before the tower."""
+        return 1.0 if self.source.gate is None else self.source.gate.retention
+
     def offer(self) -> dict[str, Any]:
         """What the page can choose from, as JSON."""
+        gate = self.source.gate
         return {
             "compressors": list(self._chosen),
+            "notes": self._notes,
+            "refused": self._refused,
+            "gate": gate and {"name": gate.chosen.name, "retention": gate.retention, "halo": gate.halo},
             "first": self._first,
             "examples": [{"clip": clip.key, "name": clip.name, "credit": clip.credit} for clip in self.pages.examples],
             "source": {"kind": self.source.kind, "name": self.source.name},
@@ -157,12 +200,11 @@ class Studio:
                 f"the clip is {sampled.source.duration / 60:.0f} minutes long: take one of at most an hour"
             )
         make: Encode = self.source.encode or partial(encode_pixels, patch=cut.patch)
-        sampled, videos, extra = make(sampled, phases)
-        if len(videos.tokens) > MAX_TOKENS:
-            raise ScoreError(
-                f"the clip makes {len(videos.tokens):,} tokens, more than {MAX_TOKENS:,}: take fewer frames"
-            )
-        encoded = Encoded(clip.key, clip.name, cut, sampled, videos, dict(phases.milliseconds), extra)
+        made = make(sampled, phases)
+        if (count := len(made.videos.tokens)) > MAX_TOKENS:
+            raise ScoreError(f"the clip makes {count:,} tokens, more than {MAX_TOKENS:,}: take fewer frames")
+        times = dict(phases.milliseconds)
+        encoded = Encoded(clip.key, clip.name, cut, made.sampled, made.videos, times, made.extra, made.seen)
         self.shelf.put((clip.key, cut), encoded)
         if not clip.path.exists():  # its page was closed meanwhile
             self.shelf.drop_clip(clip.key)

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from score_video.commands.frames import Frames
 from score_video.commands.options import Chosen
+from score_video.commands.seen import before_tower_report
 from score_video.commands.terminal import printable
-from score_video.compressor import Compressor
 from score_video.drawing.overlay import PICTURES, scale_to_grid, write_pictures
 from score_video.errors import ScoreError
 from score_video.files import output_file, output_folder
@@ -219,21 +219,11 @@ def run(
             full=None if answers.full is None else AnswerReport.of(answers.full),
             milliseconds_to_load=round(phases.milliseconds["load"], 2),
             versions=versions("torch", "transformers", "av"),
-            before_tower=_before_tower(compressor, answers),
+            before_tower=before_tower_report(compressor, answers.seen),
         )
         if file is not None:
             file.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
     return report
-
-
-def _before_tower(compressor: Compressor, answers: Answers) -> dict[str, Any] | None:
-    """``retention`` that was asked for, ``halo``, and how many tokens the tower saw: ``kept`` and, with those, a halo's
-    (``encoded``)."""
-    gate, seen = compressor.before_tower, answers.seen
-    if gate is None or seen is None:
-        return None
-    found = {"kept": len(seen.kept.index), "encoded": len(seen.encoded)}
-    return {"retention": gate.plain_retention, "halo": compressor.halo, **found}
 
 
 def _opened(outputs: AskOutputs, stack: ExitStack) -> tuple[Path | None, Path | None]:

@@ -16,12 +16,16 @@ from torch import Tensor
 import score_ext
 from score_video.commands.frames import Frames
 from score_video.commands.options import Chosen
+from score_video.commands.seen import before_tower_report
+from score_video.compressor import Compressor
 from score_video.drawing.overlay import PICTURES, scale_to_grid, write_pictures
+from score_video.errors import ScoreError
 from score_video.files import output_folder
 from score_video.packed import PackedVideos
 from score_video.progress import Phases
 from score_video.provenance import versions
 from score_video.video import SampledVideo
+from score_video.video.partial_tower import check_partial, encode_video
 from score_video.video.patches import MEAN, STD, fit_to_patches, to_patches
 from score_video.video.tower import load_tower
 
@@ -67,10 +71,12 @@ def compress_video(
     Args:
         video: any file that :func:`score_video.video.read_frames` takes.
         out: folder to make; see :func:`score_video.files.output_folder`.
-        chosen: what decides. A policy of state "residual" must be for tokens of width 3 * patch * patch.
+        chosen: what decides. A policy of state "residual" must be for tokens of width 3 * patch * patch. With a
+            ``before_tower`` the tower, a DINOv2, runs on what that lets through.
         options: how the video is cut into tokens; None: the defaults.
         phases: what measures, and tells how far things are; phases that are over stand in the summary too.
-        others: at most two, which are compared with it: drawn beside it, counted in the summary.
+        others: at most two, which are compared with it: drawn beside it, counted in the summary. Behind the same
+            ``before_tower`` and ``halo``.
 
     Raises:
         ValueError: an impossible option; :class:`score_video.video.VideoError`, which is one, for an unusable file.
@@ -81,11 +87,14 @@ def compress_video(
     patch = options.patch if options.tower is None else 1
     fit = partial(fit_to_patches, patch=patch, size=options.size)
     fit(1, 1)  # refuses what cannot work before any time is spent on the video
-    phases = phases or Phases()
+    _check_gates(compressor, others, options.tower)
+    phases, seen = phases or Phases(), None
     with output_folder(out, FILES, overwrite=options.overwrite) as folder:
         if options.tower is not None:
             with phases("load tower"):
                 tower = load_tower(options.tower)
+                if compressor.gate is not None:
+                    check_partial(tower)
         with phases("decode") as report:
             sampled = frames.read(video, fit, report)
         if options.tower is None:
@@ -93,15 +102,14 @@ def compress_video(
                 tokens, grid = to_patches(sampled.frames, patch)
                 videos, drawn = PackedVideos.from_frames([tokens.view(*grid, -1)]), sampled.frames
         else:
-            with phases("tower"):
-                videos = tower.encode(sampled.frames)
-                grid = videos.grid
-                drawn = scale_to_grid(sampled.frames, *grid[1:])
+            videos, seen = encode_video(tower, sampled.frames, compressor.gate, phases)
+            grid = videos.grid
+            drawn = scale_to_grid(sampled.frames, *grid[1:])
         with phases("compress"):
-            index = compressor.select(videos).index
+            index = compressor.select_seen(videos, seen).index
             kept = score_ext.gather(videos.tokens, index).cpu()
             index = index.cpu()
-        compared = [(other.name, other.compressor.select(videos).index.cpu()) for other in others]
+        compared = [(other.name, other.compressor.select_seen(videos, seen).index.cpu()) for other in others]
         with phases("pictures"):
             write_pictures(
                 folder, video.name, chosen.name, drawn, sampled.timestamps, videos.to("cpu"), index, compared
@@ -116,6 +124,7 @@ def compress_video(
             "selection": compressor.selection_used,
             "seed": compressor.seed,
             "tower": options.tower,
+            "before_tower": before_tower_report(compressor, seen),
             "retention": {"asked": compressor.plain_retention, "got": len(index) / len(videos.tokens)},
             "frames": {
                 "asked": {"frames": frames.number, "fps": frames.fps},
@@ -149,6 +158,18 @@ def compress_video(
         }
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
+
+
+def _check_gates(compressor: Compressor, others: Sequence[Chosen], tower: str | None) -> None:
+    """Raises ScoreError for a choice before a tower that there is not, or for several of them."""
+    if compressor.before_tower is not None and tower is None:
+        raise ScoreError(
+            "before_tower needs a tower (--tower): without one tokens are patches of pixels, which cost nothing that "
+            "could be saved"
+        )
+    for other in others:
+        if (other.compressor.before_tower, other.compressor.halo) != (compressor.before_tower, compressor.halo):
+            raise ScoreError(f"others must have the before_tower and the halo of the first, {other.name} does not")
 
 
 def _per_frame(index: Tensor, grid: tuple[int, int, int]) -> list[int]:

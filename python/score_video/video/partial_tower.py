@@ -6,6 +6,8 @@ all attention.
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from score_video import thumbnails
 from score_video.before_tower import Gate, Seen, fill_sources, filled
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
+from score_video.progress import Phases
 from score_video.video.tower import VisionTower
 
 
@@ -56,19 +59,52 @@ def partial_tokens(tower: VisionTower, pixels: Tensor, index: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def encode_seen(tower: VisionTower, pixels: Tensor, gate: Gate) -> tuple[Tensor, Seen]:
+def encode_seen(tower: VisionTower, pixels: Tensor, gate: Gate, phases: Phases | None = None) -> tuple[Tensor, Seen]:
     """Chooses among the patches of one video, and runs the tower on them and their halo.
 
     Args:
         tower: a DINOv2.
         pixels: [T, 3, height, width], by :meth:`VisionTower.pixels`.
         gate: chooses.
+        phases: measures "gate" and "tower"; None: nothing does.
 
     Returns:
         tokens [L, D], those that were not seen filled in, and what was seen.
     """
-    pictures = thumbnails_of(tower, pixels)
-    seen = gate.choose(pictures)
-    features = partial_tokens(tower, pixels, seen.encoded)
-    own = features[torch.searchsorted(seen.encoded, seen.kept.index)]  # without the halo
-    return filled(own, fill_sources(pictures, seen.kept.index)), seen
+    phases = phases or Phases()
+    with phases("gate"):
+        pictures = thumbnails_of(tower, pixels)
+        seen = gate.choose(pictures)
+    with phases("tower"):
+        features = partial_tokens(tower, pixels, seen.encoded)
+        own = features[torch.searchsorted(seen.encoded, seen.kept.index)]  # without the halo
+        return filled(own, fill_sources(pictures, seen.kept.index)), seen
+
+
+def encode_video(
+    tower: VisionTower, frames: npt.NDArray[np.uint8], gate: Gate | None, phases: Phases | None = None
+) -> tuple[PackedVideos, Seen | None]:
+    """The tokens of one video, by a tower that sees what a gate lets through.
+
+    Args:
+        tower: any; with a gate a DINOv2.
+        frames: uint8 [T, H, W, 3], RGB, T at least 1, of any size.
+        gate: chooses; None: the tower sees everything.
+        phases: measures "tower"; with a gate before that "pixels" (scaling frames) and "gate". None: nothing does.
+
+    Returns:
+        a batch of one, tokens that were not seen filled in, and what was seen; None: everything.
+
+    Raises:
+        ScoreError: as :meth:`VisionTower.encode`, :func:`check_partial` and :meth:`Gate.choose`.
+    """
+    phases = phases or Phases()
+    if gate is None:
+        with phases("tower"):
+            return tower.encode(frames), None
+    check_partial(tower)
+    with phases("pixels"):
+        pixels = tower.pixels(frames)
+    tokens, seen = encode_seen(tower, pixels, gate, phases)
+    rows, columns = tower.height // tower.patch, tower.width // tower.patch
+    return PackedVideos.from_frames([tokens.view(len(frames), rows, columns, -1)]), seen

@@ -5,6 +5,7 @@ import { startAsking } from "./ask.js";
 import { startClips } from "./clip.js";
 import { bits, cssColour, drawCurve, drawLegend, Film } from "./draw.js";
 import { showPatch } from "./patch.js";
+import { startSlider } from "./slider.js";
 import { $, compressors, guarded, retention, state } from "./state.js";
 import { startExports } from "./take.js";
 import { startTheme } from "./theme.js";
@@ -21,11 +22,18 @@ function addColumn(name) {
   box.innerHTML = `<header><span class="dot dot-${number}"></span><select></select>
     <button type="button" class="quiet" hidden>×</button></header>
     <canvas tabindex="0" role="application" aria-roledescription="grid of patches"></canvas>
-    <p class="told"><span class="kept"></span><span class="here"></span><span class="fast"></span></p>`;
+    <p class="told"><span class="kept"></span><span class="here"></span><span class="fast"></span></p>
+    <p class="note warned"></p>`;
   const select = box.querySelector("select");
   select.autocomplete = "off"; // a browser that goes back would mix up the values of the page's controls
   select.setAttribute("aria-label", `Rule ${number + 1}`);
   for (const one of state.offer.compressors) select.add(new Option(one, one, false, one === name));
+  for (const [one, reason] of Object.entries(state.offer.refused)) {
+    const option = new Option(`${one}: not behind a choice before the tower`, one);
+    option.disabled = true;
+    option.title = reason;
+    select.add(option);
+  }
   const column = { number, box, select, canvas: box.querySelector("canvas"), film: document.createElement("canvas") };
   Object.assign(column, { remove: box.querySelector("button"), kept: null, counts: [], asked: null, wanted: null });
   column.remove.setAttribute("aria-label", `Remove rule ${number + 1}`);
@@ -120,6 +128,7 @@ function tellColumn(column, answer) {
   column.box.querySelector(".kept").textContent = `${answer.count.toLocaleString("en")} of ${total.toLocaleString("en")} kept`;
   const once = answer.first ? " the first time" : "";
   column.box.querySelector(".fast").textContent = `${answer.milliseconds.toFixed(1)} ms${once}`;
+  column.box.querySelector(".warned").textContent = state.offer.notes[column.select.value] ?? "";
   $("count").textContent = `${answer.count.toLocaleString("en")} of ${total.toLocaleString("en")} tokens`;
 }
 
@@ -228,33 +237,27 @@ async function show(request, facts) {
     column.counts = [];
     choose(column);
   }
+  tellSeen(facts.seen);
   $("legend-text").textContent = `surprise from 0 to ${state.film.scale.toPrecision(2)} (99th percentile)`;
   seek(state.frame);
 }
 
-// ---- beginning
-
-function startSlider() {
-  const moved = () => {
-    const since = performance.now();
-    $("percent").textContent = `${Number($("retention").value)}%`;
-    $("retention").setAttribute("aria-valuetext", `${Number($("retention").value)} percent`);
-    for (const column of state.columns) choose(column, since);
-  };
-  $("retention").oninput = moved;
-  $("retention").onchange = showPatch;
-  for (const button of document.querySelectorAll("[data-percent]")) {
-    button.onclick = () => {
-      $("retention").value = button.dataset.percent;
-      moved();
-      showPatch();
-    };
-  }
+// Where something was chosen before the tower: what it saw
+function tellSeen(seen) {
+  $("seen-note").hidden = !seen;
+  if (!seen) return;
+  const [chosen, ran] = seen.counts;
+  const share = ((100 * ran) / state.film.surprise.length).toFixed(1);
+  const around = ran > chosen ? ` and ${(ran - chosen).toLocaleString("en")} around them (violet), whose tokens are dropped` : "";
+  const name = state.offer.gate.name;
+  $("seen-note").textContent = `The tower saw ${share}% of its patches: ${chosen.toLocaleString("en")} that ${name} chose (half bright)${around}. Of those that were chosen each rule keeps some (bright). What is dark the tower never saw.`;
 }
+
+// ---- beginning
 
 const begin = guarded(async () => {
   state.offer = await open();
-  startSlider();
+  startSlider((since) => state.columns.forEach((column) => choose(column, since)), showPatch);
   for (const name of state.offer.first) addColumn(name);
   $("add").onclick = () => {
     const unused = state.offer.compressors.find((name) => !compressors().includes(name));
@@ -272,9 +275,11 @@ const begin = guarded(async () => {
   };
   $("play").onclick = () => play(!state.playing);
   new ResizeObserver(drawAll).observe($("columns"));
-  const { kind, name } = state.offer.source;
+  const { gate, source } = state.offer;
+  const { kind, name } = source;
   const shortName = name.split("/").filter(Boolean).at(-1);
   $("badge").textContent = { pixels: "tokens: raw pixels", tower: `tower: ${shortName}`, model: `model: ${shortName}` }[kind];
+  if (gate) $("badge").textContent += ` behind ${gate.name}, ${Number((100 * gate.retention).toFixed(1))}%, halo ${gate.halo}`;
   $("source").textContent = {
     pixels: "Tokens are patches of raw pixels, not what a model sees: start with --tower or --model for those.",
     tower: `Tokens are those of the vision tower ${name}.`,

@@ -42,7 +42,10 @@ function drawTimes(cards, done) {
     const most = Math.max(...bars.flatMap(([, some]) => some.map((bar) => bar.milliseconds)));
     for (const [which, some] of bars) drawBars(cards[which].querySelector(kind), some, most);
   }
-  for (const which of Object.keys(done)) cards[which].querySelector(".before").textContent = "Once for this clip:";
+  for (const which of Object.keys(done)) {
+    const whole = which === "all" && state.offer.gate ? ", by the whole tower" : "";
+    cards[which].querySelector(".before").textContent = `Once for this clip${whole}:`;
+  }
 }
 
 function summary(done, other) {
@@ -105,6 +108,7 @@ const ask = guarded(async (question, compressor) => {
 
 export function startAsking() {
   $("ask").hidden = !state.offer.questions;
+  if (state.offer.gate) $("ask-note").textContent += " For that the whole vision tower runs once more for each clip: it has to see all of them.";
   $("ask-form").onsubmit = async (event) => {
     event.preventDefault();
     const question = $("question").value.trim();

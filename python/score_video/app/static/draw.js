@@ -3,6 +3,9 @@
 // As in score_video/drawing/overlay.py: lightness rises evenly, so that the picture also reads in grey
 const RAMP = [[12, 8, 32], [74, 14, 104], [148, 32, 100], [216, 72, 66], [248, 148, 40], [252, 244, 164]];
 
+const HALO = "rgb(150 90 255 / 0.4)"; // what a tower saw around what was chosen before it
+const CHOSEN = 100; // of 255: how bright is what was chosen before it and is not kept
+
 export function bytes(base64) {
   return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 }
@@ -55,6 +58,9 @@ export class Film {
     [this.tokenFrames, this.rows, this.columns] = facts.grid;
     this.perFrame = this.rows * this.columns;
     this.surprise = new Float32Array(bytes(facts.surprise).buffer);
+    // what was chosen before the tower, and what it ran on; null: everything
+    this.chosen = facts.seen && bits(facts.seen.kept, this.surprise.length);
+    this.ran = facts.seen && bits(facts.seen.encoded, this.surprise.length);
     this.scale = heatScale(this.surprise);
     this.frameWidth = image.width / facts.columns;
     this.frameHeight = image.height / Math.ceil(facts.frames / facts.columns);
@@ -109,7 +115,7 @@ export class Film {
     return this.layers.get(key);
   }
 
-  // Frames side by side: what is kept bright, or the surprise as heat
+  // Frames side by side: what is kept bright, and what the tower saw besides; or the surprise as heat
   draw(canvas, frames, kept, width, height, heat) {
     if (canvas.width !== width * frames.length || canvas.height !== height) {
       canvas.width = width * frames.length;
@@ -126,7 +132,7 @@ export class Film {
           const from = first + row * this.columns + column;
           const to = 4 * (row * grid.width + i * this.columns + column);
           if (heat) pixels.data.set(this.heats.subarray(4 * from, 4 * from + 4), to);
-          else pixels.data[to + 3] = kept && kept[from] ? 255 : 0;
+          else pixels.data[to + 3] = kept?.[from] ? 255 : this.chosen?.[from] ? CHOSEN : 0;
         }
       }
     });
@@ -147,6 +153,19 @@ export class Film {
     }
     context.globalCompositeOperation = "source-over";
     context.imageSmoothingEnabled = true;
+    if (this.ran && !heat) this.tintHalo(context, frames, width / this.columns, height / this.rows);
+  }
+
+  tintHalo(context, frames, across, down) {
+    context.fillStyle = HALO;
+    frames.forEach((frame, i) => {
+      const first = this.tokenFrame(frame) * this.perFrame;
+      for (let place = 0; place < this.perFrame; place++) {
+        if (!this.ran[first + place] || this.chosen[first + place]) continue;
+        const x = (i * this.columns + (place % this.columns)) * across;
+        context.fillRect(x, Math.floor(place / this.columns) * down, across, down);
+      }
+    });
   }
 
   // Lines where what is kept borders on what is not

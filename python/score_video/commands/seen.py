@@ -1,0 +1,21 @@
+"""What a command reports of a choice before the vision tower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from score_video.before_tower import Seen
+from score_video.compressor import Compressor
+
+
+def before_tower_report(compressor: Compressor, seen: Seen | None) -> dict[str, Any] | None:
+    """For JSON; None where nothing was chosen before the tower.
+
+    ``method`` and ``retention`` of what chose, ``halo``, and how many tokens the tower saw: ``kept`` and, with those, a
+    halo's (``encoded``).
+    """
+    before, gate = compressor.before_tower, compressor.gate
+    if before is None or gate is None or seen is None:
+        return None
+    found = {"kept": len(seen.kept.index), "encoded": len(seen.encoded)}
+    return {"method": gate.name, "retention": before.plain_retention, "halo": gate.halo, **found}
