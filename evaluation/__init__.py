@@ -12,6 +12,8 @@ a document with tables and figures made from that JSON alone.
     results.py      the results, looked up as the document asks for them
     report.py       writes the document from templates/, which has its words and tables; figures.py draws
 
+``python -m evaluation.gates`` stands by itself: what a choice before the vision tower costs on the composite world.
+
 To add an experiment: groups of jobs under a new name in miniature.yaml (its comments say what a group can have), a
 section in templates/results.md.j2 that is there once the results are, and a line in templates/checks.md.j2 if something
 is expected of it. ``results.policy`` looks its policies up by the group's tag. One on another world than the miniature

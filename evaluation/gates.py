@@ -16,7 +16,7 @@ from typing import Annotated
 import torch
 import typer
 
-from score_video.before_tower import Gate, Seen, fill_sources, filled
+from score_video.before_tower import Gate, Seen, fill_in
 from score_video.command_line import run_module
 from score_video.composite.environment import CompositeEnvironment
 from score_video.composite.evaluate import choose_by, evaluate
@@ -88,9 +88,8 @@ def _only_frames(batch: EncodedBatch, gate: Gate) -> EncodedBatch:
     frames = [(length // per_frame, 1, 1) for length in videos.lengths.tolist()]
     chosen = gate.choose(PackedVideos.from_grids(videos.tokens[::per_frame], frames)).kept
     index = (chosen.index[:, None] * per_frame + torch.arange(per_frame)).flatten()
-    kept = filled(videos.tokens[index], fill_sources(videos, index))
     seen = Seen(Selection(index, chosen.keep * per_frame), index)
-    return replace(batch, videos=replace(videos, tokens=kept), seen=seen)
+    return replace(batch, videos=fill_in(videos, index), seen=seen)
 
 
 def tested(row: Row, environment: CompositeEnvironment, method: str) -> dict[float, Answers]:

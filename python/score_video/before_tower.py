@@ -8,7 +8,7 @@ look at a token's neighbours find some (docs/before_the_tower.md).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -142,6 +142,11 @@ def filled(rows: Tensor, sources: Tensor) -> Tensor:
     if not len(rows):
         return rows.new_zeros(len(sources), rows.shape[1])
     return score_ext.gather(rows, sources.clamp(min=0)) * (sources >= 0)[:, None]
+
+
+def fill_in(videos: PackedVideos, index: Tensor) -> PackedVideos:
+    """A whole tower's tokens as they are where it sees the rows int64 [K], ascending, alone: the others filled in."""
+    return replace(videos, tokens=filled(videos.tokens[index], fill_sources(videos, index)))
 
 
 def only(videos: PackedVideos, kept: Selection) -> PackedVideos:

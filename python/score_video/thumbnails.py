@@ -40,6 +40,19 @@ def of_tokens(pixels: Tensor, side: int, patches: Tensor, grids: Sequence[tuple[
     return _standardised(cells[patches].transpose(1, 2), grids)
 
 
+def of_patches(frames: Tensor, side: int, grids: Sequence[tuple[int, int, int]]) -> PackedVideos:
+    """Thumbnails of the patches of uncut frames [T, 3, H, W] of any number of videos, of one token a patch.
+
+    Args:
+        frames: of all videos, one after the other.
+        side, grids: as for :func:`of_tokens`.
+    """
+    patches = frames.unfold(2, side, side).unfold(3, side, side)  # [T, 3, rows, columns, side, side]
+    patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    each = torch.arange(len(patches), device=frames.device)[:, None]
+    return of_tokens(patches, side, each, grids)
+
+
 def of_frames(pixels: Tensor, grids: Sequence[tuple[int, int, int]]) -> PackedVideos:
     """Thumbnails of whole frames [T, 3, H, W] of any number of videos, of one token a frame: float32 [T, 192]."""
     return _standardised(score_ext.thumbnails(pixels[:, :, None], FRAME_CELLS, FRAME_CELLS), grids)

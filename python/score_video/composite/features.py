@@ -51,8 +51,8 @@ class Features:
         sources: V of them.
         kept, encoded: bool [V, TOKENS], behind a gate: what it kept, and what the tower saw, with the halo; ``tokens``
             that it did not keep are filled in. None: the tower saw everything.
-        thumbnails: float16 [V, TOKENS, W], what a gate chooses from, where the tower saw everything. None in files of
-            releases before 0.3.
+        thumbnails: float16 [V, TOKENS, W], what a gate chooses from, where the tower saw everything. None in files that
+            were made before these were kept.
     """
 
     tokens: Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from score_video import thumbnails
-from score_video.before_tower import Gate, Seen, fill_sources, filled
+from score_video.before_tower import Gate, Seen, fill_in
 from score_video.errors import ScoreError
 from score_video.miniature.footage import load_footage, make_world
 from score_video.miniature.reader import Reader, grid_places
@@ -187,20 +187,14 @@ class MiniatureEnvironment(ReaderEnvironment):
         """
         place = torch.cat([grid_places(len(video), video.shape[2]) for video in videos])
         packed = PackedVideos.from_frames(videos)
-        if seen is not None:
-            kept = seen.kept.index
-            packed = replace(packed, tokens=filled(packed.tokens[kept], fill_sources(packed, kept)))
+        packed = packed if seen is None else fill_in(packed, seen.kept.index)
         return EncodedBatch(packed, MiniaturePayload(place, answers, shown), question, seen)
 
     def _thumbnails(self, videos: Sequence[Tensor]) -> PackedVideos:
         """What a gate chooses from, of videos [T, 3, 24, 24]."""
-        side, grids = self.reader.config.patch, [(len(video), self.reader.config.columns) for video in videos]
-        patches = (
-            torch.cat(list(videos)).unfold(2, side, side).unfold(3, side, side)
-        )  # [T, 3, rows, columns, side, side]
-        patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        each = torch.arange(len(patches), device="cpu")[:, None]
-        return thumbnails.of_tokens(patches, side, each, [(frames, rows, rows) for frames, rows in grids])
+        columns = self.reader.config.columns
+        grids = [(len(video), columns, columns) for video in videos]
+        return thumbnails.of_patches(torch.cat(list(videos)), self.reader.config.patch, grids)
 
     def read(self, batch: EncodedBatch, rows: Tensor, mask: Tensor | None) -> Tensor:
         """See :class:`~score_video.rl.multiple_choice.ReaderEnvironment`."""

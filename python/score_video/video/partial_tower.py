@@ -33,9 +33,7 @@ def thumbnails_of(tower: VisionTower, pixels: Tensor) -> PackedVideos:
         pixels: [T, 3, height, width], by :meth:`VisionTower.pixels`.
     """
     side = tower.patch
-    patches = pixels.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-    one = torch.arange(len(patches), device=pixels.device)[:, None]
-    return thumbnails.of_tokens(patches, side, one, [(len(pixels), tower.height // side, tower.width // side)])
+    return thumbnails.of_patches(pixels, side, [(len(pixels), tower.height // side, tower.width // side)])
 
 
 def partial_tokens(tower: VisionTower, pixels: Tensor, index: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from opened import Page
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
+    from score_video.app.encoded import Encoded
     from score_video.app.studio import Studio
 
 
@@ -21,6 +22,12 @@ def studio() -> Iterator[Studio]:
     studio = Studio(max_bytes=200_000)
     yield studio
     studio.pages.shut()
+
+
+@pytest.fixture(scope="module")
+def encoded(studio: Studio) -> Encoded:
+    """Eight frames of the first example, for a module's own studio that has a model."""
+    return studio.encode(studio.pages.examples[0], studio.cut(8, 224, 28))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from asking import QUESTION, answering
 from helpers.saved_square_models import save_square_model
 from running import printed
 
@@ -21,7 +22,7 @@ pytest.importorskip("torchvision", reason="processors of videos need torchvision
 from starlette.testclient import TestClient
 
 from score_video import Compressor, encode_inputs
-from score_video.app.answers import AnsweringModel, SeenVideo, cache_bytes_per_token
+from score_video.app.answers import SeenVideo, cache_bytes_per_token
 from score_video.app.decoding import Cut
 from score_video.app.encoded import Encoded
 from score_video.app.pages import BusyError
@@ -34,7 +35,6 @@ from score_video.mllm.conversation import Clip, chat_ids, chat_text, processor_i
 from score_video.packed import Selection
 from score_video.testing import SavedFamily, save_tiny_model
 
-QUESTION = "Which of the two is the longer one, and why?"
 FAMILIES: tuple[SavedFamily, ...] = ("qwen2_5_vl", "qwen3_vl")
 SQUARE = ("llava_onevision", "internvl")
 
@@ -46,16 +46,6 @@ def studio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     studio = Studio(source=find_source(None, str(folder), "cpu"))
     yield studio
     studio.pages.shut()
-
-
-@pytest.fixture(scope="module")
-def encoded(studio: Studio) -> Encoded:
-    return studio.encode(studio.pages.examples[0], studio.cut(8, 224, 28))
-
-
-def answering(studio: Studio) -> AnsweringModel:
-    assert studio.source.model is not None
-    return studio.source.model
 
 
 def plainly(studio: Studio, encoded: Encoded, question: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from asking import QUESTION, answering
 from helpers.saved_square_models import save_square_model
 from running import printed
 
@@ -19,7 +20,7 @@ pytest.importorskip("torchvision", reason="processors of videos need torchvision
 from starlette.testclient import TestClient
 
 from score_video import Compressor, encode_inputs
-from score_video.app.answers import AnsweringModel, SeenVideo
+from score_video.app.answers import SeenVideo
 from score_video.app.decoding import Cut, sample
 from score_video.app.encoded import Encoded
 from score_video.app.gate import find_gate
@@ -32,7 +33,6 @@ from score_video.mllm.conversation import chat_text, clip_of_video, model_inputs
 from score_video.packed import Selection
 from score_video.testing import save_tiny_model
 
-QUESTION = "Which of the two is the longer one, and why?"
 HALO = {"qwen2_5_vl": 1, "qwen3_vl": 1, "internvl": 0}  # a dense tower sees whole frames
 
 
@@ -44,16 +44,6 @@ def studio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     studio = Studio(source=find_source(None, str(folder), "cpu", gate=gate))
     yield studio
     studio.pages.shut()
-
-
-@pytest.fixture(scope="module")
-def encoded(studio: Studio) -> Encoded:
-    return studio.encode(studio.pages.examples[0], studio.cut(8, 224, 28))
-
-
-def answering(studio: Studio) -> AnsweringModel:
-    assert studio.source.model is not None
-    return studio.source.model
 
 
 def plainly(studio: Studio, *, gated: bool, question: str = QUESTION) -> EncodedInputs:

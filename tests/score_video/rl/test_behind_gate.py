@@ -13,7 +13,7 @@ import torch
 from helpers.toy import ToyEnvironment, trainer, weights
 
 from score_video import Compressor
-from score_video.before_tower import Gate, fill_sources, filled
+from score_video.before_tower import Gate, fill_in
 from score_video.errors import ScoreError, ScoreWarning
 from score_video.policy import pretrained_policy
 from score_video.rl.environment import EncodedBatch, Example
@@ -32,9 +32,7 @@ class GatedEnvironment(ToyEnvironment):
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
         whole = super().encode(examples)
         seen = self.gate.choose(whole.videos)
-        sources = fill_sources(whole.videos, seen.kept.index)
-        videos = replace(whole.videos, tokens=filled(whole.videos.tokens[seen.kept.index], sources))
-        batch = replace(whole, videos=videos, seen=seen)
+        batch = replace(whole, videos=fill_in(whole.videos, seen.kept.index), seen=seen)
         self.batches.append(batch)
         return batch
 
