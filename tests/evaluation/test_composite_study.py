@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from helpers.made_up_features import TOWER, made_up, save_features
 
 from evaluation.experiments import Plan, load_recipe
 from evaluation.jobs import Code, StudyError
 from evaluation.study import Study
-from score_video.composite.features import WORLD
 from score_video.composite.reader import Reader, ReaderConfig
-from score_video.composite.world import SYMBOLS, TASKS, TOKENS
 
-TOWER = "0123456789abcdef"
 CLEAN = Code("c" * 12, "0123456789", ())
 
 
 def make_up_features(folder: Path, tower: str = TOWER) -> None:
-    """Twenty videos of each partition, 6 wide."""
-    folder.mkdir(parents=True)
+    """Twenty videos of each partition."""
     torch.manual_seed(0)
     for partition in ("policy", "test"):
-        answers = torch.stack([torch.randint(0, count, (20,)) for count in TASKS.values()], 1)
-        tensors = {
-            "tokens": torch.randn(20, TOKENS, 6).half(),
-            "shown": (torch.rand(20, TOKENS, len(SYMBOLS)) < 0.02).to(torch.uint8) * 60,
-            "live": (torch.rand(20, TOKENS) < 0.1).to(torch.uint8) * 60,
-            "answers": answers,
-        }
-        about = {"about": json.dumps({"world": WORLD, "tower": tower}), "sources": json.dumps(["made up"] * 20)}
-        save_file(tensors, folder / f"{partition}-00000.safetensors", about)
+        save_features(folder, partition, made_up(), tower)
 
 
 @pytest.fixture
