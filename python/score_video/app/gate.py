@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from score_video.before_tower import Gate
-from score_video.commands.options import Chosen, gate_of_option
-from score_video.compressor import AdaptiveRetention, Compressor
+from score_video.commands.options import PRETRAINED_NAME, Chosen, gate_of_option
+from score_video.compressor import PRETRAINED, AdaptiveRetention, Compressor
 from score_video.errors import ScoreError, ScoreWarning
 from score_video.methods import RandomMethod
 
@@ -98,7 +99,14 @@ def behind(chosen: Chosen, gate: PageGate) -> tuple[Chosen, str]:
     """
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", ScoreWarning)
-        before = gate.chosen.compressor
-        replace(chosen.compressor, retention=gate.retention, before_tower=before, halo=gate.halo)
-    after = replace(chosen.compressor, retention=gate.retention, before_tower=None, halo=0)
+        stands: dict[str, Any] = {
+            "retention": gate.retention,
+            "before_tower": gate.chosen.compressor,
+            "halo": gate.halo,
+        }
+        if chosen.name == PRETRAINED_NAME:  # another one stands there, as on the command line
+            gated = Compressor.from_pretrained(PRETRAINED, **stands)
+        else:
+            gated = replace(chosen.compressor, **stands)
+    after = replace(gated, before_tower=None, halo=0)
     return Chosen(after, chosen.name), " ".join(str(one.message) for one in said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ from score_video.app.server import Server
 from score_video.app.studio import Studio, find_compressors, find_source
 from score_video.cli import main
 from score_video.commands.options import PRETRAINED_NAME, chosen_by_options
-from score_video.errors import ScoreError
+from score_video.errors import ScoreError, ScoreWarning
 from score_video.methods import METHODS, RandomMethod
+from score_video.policy import pretrained_policy
 from score_video.video.partial_tower import encode_seen
 from score_video.video.tower import load_tower
 
@@ -136,9 +138,40 @@ def test_the_page_offers_what_can_stand_there(page: Page) -> None:
     assert page.offer["gate"] == {"name": "random", "retention": 0.3, "halo": 1}
     assert [*page.offer["refused"]] == ["evs-dithered", "vidcom2"]
     assert all("it goes by where tokens are" in reason for reason in page.offer["refused"].values())
-    assert [*page.offer["notes"]] == [PRETRAINED_NAME] and "not trained behind" in page.offer["notes"][PRETRAINED_NAME]
+    assert page.offer["notes"] == {}
     request = {"clip": "example-bunny", **SMALL, "compressor": "vidcom2", "retention": 0.1}
     assert page("select", request).json()["error"] == "there is no compressor 'vidcom2' here"
+
+
+def test_policies_behind_the_gate(tmp_path: Path, tower: Path, clip: Path) -> None:
+    """One that was not trained there has a note; that of the package is another one there, as everywhere else."""
+    whole = str(tmp_path / "whole")
+    pretrained_policy().save_pretrained(whole)
+    studio = Studio(find_compressors([whole]), find_source(str(tower), gate=gate_of("random:0.3")))
+    page = Page(TestClient(Server(studio).app, base_url="http://127.0.0.1"))
+    assert [*page.offer["notes"]] == [whole] and "not trained behind" in page.offer["notes"][whole]
+    request = {"clip": page.upload(clip.read_bytes()).json()["clip"], **SMALL, "retention": 0.1}
+    page("encode", {name: request[name] for name in ("clip", *SMALL)})
+    kept = {
+        name: rows(page("select", {**request, "compressor": name}).json()["kept"], 128)
+        for name in (PRETRAINED_NAME, whole)
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScoreWarning)
+        before = Compressor("random", 0.3)
+        expected = {
+            PRETRAINED_NAME: Compressor(retention=0.1, before_tower=before, halo=1),
+            whole: Compressor(pretrained_policy(), 0.1, before_tower=before, halo=1),
+        }
+    loaded, gate = load_tower(str(tower)), expected[whole].gate
+    assert gate is not None
+    sampled = decoding.read(clip, Cut(**{**SMALL, "patch": 1}))
+    tokens, seen = encode_seen(loaded, loaded.pixels(sampled.frames), gate)
+    videos = PackedVideos.from_frames([tokens.view(8, 4, 4, -1)])
+    for name, compressor in expected.items():
+        assert kept[name] == compressor.select_seen(videos, seen).index.tolist(), name
+    assert kept[PRETRAINED_NAME] != kept[whole]
+    studio.pages.shut()
 
 
 def test_without_a_gate_nothing_is_refused_or_noted() -> None:

@@ -22,7 +22,7 @@ from score_video.mllm import compress_inputs
 from score_video.mllm.compressed_video import compress_video
 from score_video.mllm.conversation import clip_of_frames
 from score_video.mllm.environment import MllmEnvironment
-from score_video.policy import SurprisePolicy
+from score_video.policy import SurprisePolicy, pretrained_policy
 
 SHOWN = [[5, ("video", 6), 4], [7, ("video", 8), 2]]
 GATED = Compressor(retention=0.15, before_tower=Compressor(RandomMethod(3), 0.4), halo=1)
@@ -192,7 +192,10 @@ def test_train(tiny_qwen: Path, clip: Path, capfd: pytest.CaptureFixture[str]) -
     assert "not trained behind" not in capfd.readouterr().err
     report = json.loads(Path("out.json").read_text())
     assert report["before_tower"]["kept"] == int(report["tokens"]["visual"] * 0.4)
-    assert main([*basic, "--before-tower", "evs-dithered:0.4"]) == 0
+    assert main([*basic, "--before-tower", "evs-dithered:0.4"]) == 0  # by the package's policy for there
+    assert "not trained behind" not in capfd.readouterr().err
+    pretrained_policy().save_pretrained("whole")
+    assert main([*basic, "--policy", "whole", "--before-tower", "evs-dithered:0.4"]) == 0
     assert capfd.readouterr().err.count("warning: the policy was not trained behind") == 1
     for given, says in [
         ("evs-dithered", "environment_options: before_tower must be NAME:RETENTION, such as surprise-l2:0.3"),
