@@ -50,7 +50,7 @@ AnySelection = SelectionRule | Literal["diverse"]
 SELECTIONS: tuple[str, ...] = (*get_args(SelectionRule), "diverse")
 """How logits or scores may pick: by :func:`score_ext.select`, or by :func:`score_video.diverse.select`."""
 
-NEEDS_NO_PLACES = ("uniform", "random", "divprune")
+NEEDS_NO_PLACES = ("uniform", "random", "divprune", "divprune-whitened")
 """Methods that select by a rule of their own and do not look at where tokens are."""
 
 PRETRAINED = "pretrained"

@@ -1,9 +1,11 @@
 """Selection "diverse": greedily, the token that is best by its own score and by its distance to what is kept already.
 
 The next token is the one with the largest l_i + w * log d_i, where l is its logit and d_i its cosine distance to the
-nearest token kept so far (for the first: to the mean direction of its video). With equal logits that is DivPrune
-(arXiv 2503.02175); with logits it is maximal marginal relevance (Carbonell and Goldstein 1998) in products. A policy
-that scores each token by itself keeps the same thing sixteen times, or misses what is seen once: here it need not.
+nearest token kept so far (for the first: to the mean direction of its video). With equal logits that is the rule of
+DivPrune (arXiv 2503.02175); with logits it is maximal marginal relevance (Carbonell and Goldstein 1998) in products. A
+policy that scores each token by itself keeps the same thing sixteen times, or misses what is seen once: here it need
+not. Distances are between whitened tokens (:mod:`score_video.whitened`), which tell apart what cosines of the tokens
+themselves do not, and have 128 columns at most.
 
 Each token is compared with those that are kept, so a long video is cut into windows, as equal as can be, which are
 selected one by one: the work then grows with the tokens and not with their square, and windows are selected side by
@@ -28,6 +30,7 @@ import score_ext
 from score_video.errors import ScoreError
 from score_video.methods import unit_length
 from score_video.packed import PackedVideos
+from score_video.whitened import whitened
 
 WEIGHT = 2.0
 """w, where a policy's config says nothing else (``distance_weight``), and while it is trained; our choice."""
@@ -48,7 +51,7 @@ def select(videos: PackedVideos, logits: Tensor, keep: Tensor, total_keep: int, 
     """The rows that are kept. Does not wait for the device.
 
     Args:
-        videos: B of them.
+        videos: B of them. Each is whitened as a whole, whatever its windows.
         logits: float32 [L]. +inf comes first, -inf and NaN last, and within a window distances decide among these; but
             an exact copy of a kept token comes after all others of its window, in order of rows.
         keep: int32 [B], 0 to each video's length.
@@ -65,7 +68,7 @@ def select(videos: PackedVideos, logits: Tensor, keep: Tensor, total_keep: int, 
     ends = _windows(videos, keep)
     of_windows = torch.searchsorted(spread, ends).diff().int()
     weights = (_relative(logits, videos, weight) / weight).exp()
-    return score_ext.divprune(videos.tokens, ends.int(), of_windows, total_keep, weights=weights)
+    return score_ext.divprune(whitened(videos.tokens, videos.cu_seqlens), ends.int(), of_windows, total_keep, weights=weights)
 
 
 def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: int, seeds: Sequence[int]) -> Tensor:
@@ -84,9 +87,9 @@ def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: i
     Raises:
         ScoreError: a count exceeds its video.
     """
-    weights, drawn = _relative(logits, videos).exp(), []
+    weights, drawn, tokens = _relative(logits, videos).exp(), [], whitened(videos.tokens, videos.cu_seqlens)
     for (own, count), seed in zip(_budgeted(videos, keep), seeds, strict=True):
-        directions, nearest = _directions(videos.tokens[own])
+        directions, nearest = _directions(tokens[own])
         generator = torch.Generator(logits.device).manual_seed(seed)
         left = weights[own].repeat(samples, 1)  # [S, L], 0 for what is drawn
         for draw in range(count):
@@ -121,11 +124,11 @@ class _LogProb(torch.autograd.Function):
         samples = len(order)
         total = logits.new_zeros(samples, videos.num_videos)
         gradient = logits.new_zeros(samples, len(logits))  # taken or not, minus the probability, over all draws
-        weights, first = _relative(logits, videos).exp(), 0
+        weights, first, tokens = _relative(logits, videos).exp(), 0, whitened(videos.tokens, videos.cu_seqlens)
         for video, (own, count) in enumerate(_budgeted(videos, keep)):
             rows = (order[:, first : first + count] - own.start).T  # [k, S]
             first += count
-            for probabilities, taken in _probabilities(videos.tokens[own], weights[own], rows):
+            for probabilities, taken in _probabilities(tokens[own], weights[own], rows):
                 total[:, video] += probabilities.gather(2, taken[..., None])[..., 0].log().sum(0)
                 gradient[:, own] -= probabilities.sum(0)
             gradient[:, own] += torch.zeros_like(gradient[:, own]).scatter_(1, rows.T, 1.0)

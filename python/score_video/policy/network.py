@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,8 +20,9 @@ from score_video.policy import storage
 from score_video.policy.change import CHANGE_WIDTH, change_features
 from score_video.policy.config import MODEL_TYPE, SurprisePolicyConfig
 from score_video.policy.position import POSITION_WIDTH, position_features
-from score_video.policy.relative import APPEARANCE_WIDTH, TEMPORAL_WIDTH
+from score_video.policy.relative import APPEARANCE_WIDTH, RELATIVE_WIDTH, TEMPORAL_WIDTH, relative_state
 from score_video.policy.seen import SEEN_WIDTH, seen_features
+from score_video.whitened import whitened
 
 _QUESTION_COLUMNS = 16
 _OUTPUT_SPREAD = 0.1  # of the logits before training, at most about
@@ -44,6 +46,7 @@ class SurprisePolicy(nn.Module):
         self.config = config
         if config.state == "relative":
             columns = TEMPORAL_WIDTH * config.use_residual + APPEARANCE_WIDTH * config.use_token
+            columns += RELATIVE_WIDTH * config.use_whitened
         else:
             columns = config.token_width * (config.use_residual + config.use_token) + CHANGE_WIDTH * self._sees_change
         columns += POSITION_WIDTH * config.use_position + SEEN_WIDTH * config.use_seen
@@ -85,6 +88,9 @@ class SurprisePolicy(nn.Module):
         sizes = videos.cu_seqlens, videos.tokens_per_frame
         layers = [(layer.weight, layer.bias) for layer in (*self.hidden, self.output)]
         more = [seen_features(videos, seen)] if config.use_seen else []
+        if config.use_whitened:
+            white = whitened(videos.tokens, videos.cu_seqlens)
+            more += [relative_state(replace(videos, tokens=white))]
         more += [] if question is None else [self._question_columns(videos, question)]
         if config.state == "relative":
             check_sizes(videos)

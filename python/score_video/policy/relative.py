@@ -19,12 +19,15 @@ APPEARANCE_WIDTH = 18
 """Columns of the appearance part: 5 cosines as in the temporal part; whether there is a neighbour; log |x| as a score
 within the video and within the frame."""
 
+RELATIVE_WIDTH = TEMPORAL_WIDTH + APPEARANCE_WIDTH
+"""Columns of both."""
+
 
 def relative_state(videos: PackedVideos) -> Tensor:
     """:func:`score_ext.relative_state` of packed videos: the temporal part, then the appearance part.
 
     Returns:
-        float32 [L, ``TEMPORAL_WIDTH + APPEARANCE_WIDTH``]; finite where the video's tokens are.
+        float32 [L, ``RELATIVE_WIDTH``]; finite where the video's tokens are.
 
     Raises:
         TypeError, ValueError: as :func:`score_video.packed.check_sizes`.

@@ -1,0 +1,113 @@
+"""Whitened tokens: against the definition by eigenvectors, and what a video must not change of another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from score_video import Compressor
+from score_video.packed import PackedVideos, offsets
+from score_video.whitened import RIDGE, WIDTH, _white, whitened
+
+
+def by_definition(tokens: Tensor) -> Tensor:
+    """float64 [L, D + 1] of one video, by eigenvectors."""
+    rows = tokens.double() - tokens.double().mean(0)
+    values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+    white = rows @ vectors / (values + RIDGE * values.mean()).sqrt()
+    return torch.cat([white, torch.full_like(white[:, :1], rows.shape[1] ** 0.5)], 1)
+
+
+def ends(*lengths: int) -> Tensor:
+    return offsets(torch.tensor(lengths, dtype=torch.int32))
+
+
+def assert_same_products(found: Tensor, wanted: Tensor) -> None:
+    """Equal up to a rotation, which no cosine sees."""
+    found = found.double()
+    scale = (wanted @ wanted.T).abs().amax()
+    torch.testing.assert_close(found @ found.T / scale, wanted @ wanted.T / scale, rtol=0, atol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    st.integers(1, WIDTH),
+    st.sampled_from([1e-30, 1.0, 1e30]),
+)
+def test_is_what_it_is_defined_as(seed: int, lengths: list[int], width: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(sum(lengths), width, generator=generator) @ torch.randn(width, width, generator=generator)
+    tokens += 3 * torch.randn(width, generator=generator)
+    found = whitened(tokens * scale, ends(*lengths))
+    assert found.shape == (len(tokens), width + 1)
+    parts = zip(torch.split(tokens, lengths), torch.split(found, lengths), strict=True)
+    for video, of_video in parts:
+        if len(video) > 1 and width > 1:  # of one token nothing is left
+            assert_same_products(of_video, by_definition(video))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_wide_tokens_are_projected(dtype: torch.dtype) -> None:
+    """What a video uses seldom stays far from the rest, whatever else is large."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(600, 1000, generator=generator)
+    tokens[:, 3] *= 200  # a channel that is far larger than all others
+    rare = torch.randn(1000, generator=generator)
+    tokens[:12] = 0.3 * tokens[:12] + 2 * rare
+    tokens = tokens.to(dtype)
+    white = torch.nn.functional.normalize(whitened(tokens, ends(600)), dim=1)
+    assert white.shape == (600, WIDTH + 1)
+    products = white @ white.T
+    assert products[:12, :12].min() > products[:12, 12:].max()  # the rare ones are alike
+    raw = torch.nn.functional.normalize(tokens.float(), dim=1)
+    assert not (raw @ raw.T)[:12, :12].min() > (raw @ raw.T)[:12, 12:].max()
+
+
+def test_a_video_is_whitened_by_its_own() -> None:
+    generator = torch.Generator().manual_seed(1)
+    parts = [torch.randn(length, 200, generator=generator) for length in (50, 0, 70)]
+    together = whitened(torch.cat(parts), ends(50, 0, 70))
+    for part, own in zip(parts, torch.split(together, [50, 0, 70]), strict=True):
+        torch.testing.assert_close(whitened(part, ends(len(part))), own)
+    parts[0][7, 3] = torch.nan
+    broken = whitened(torch.cat(parts), ends(50, 0, 70))
+    assert broken[:50, :WIDTH].isnan().all()
+    assert torch.equal(broken[50:], together[50:])
+
+
+def test_as_where_lengths_are_on_a_device() -> None:
+    """There a video is all rows, and those of others 0; NaN among them does not matter."""
+    generator = torch.Generator().manual_seed(2)
+    rows = torch.randn(90, 20, generator=generator)
+    inside = torch.zeros(90, 1, dtype=torch.bool)
+    inside[30:70] = True
+    wanted = _white(rows[30:70])
+    rows[80] = torch.nan
+    torch.testing.assert_close(_white(rows, inside)[30:70], wanted, rtol=1e-4, atol=1e-5)
+    assert _white(rows, torch.zeros(90, 1, dtype=torch.bool)).shape == (90, 20)  # an empty video
+
+
+def test_what_does_not_vary_is_alike() -> None:
+    for tokens in (torch.full((60, 300), 0.1), torch.zeros(60, 300), torch.randn(1, 300), torch.randn(60, 1)):
+        white = torch.nn.functional.normalize(whitened(tokens, ends(len(tokens))), dim=1)
+        assert white.isfinite().all()
+        if tokens.shape[1] > 1:
+            assert (white @ white.T).min() > 0.999
+
+
+def test_divprune_on_whitened_tokens_keeps_what_is_rare() -> None:
+    generator = torch.Generator().manual_seed(3)
+    common = torch.randn(4, 64, generator=generator)
+    tokens = common[torch.arange(400) % 4] + 0.3 * torch.randn(400, 64, generator=generator)
+    tokens[:, :2] += 30  # what all share: by cosine all are close
+    rare = torch.randn(64, generator=generator)
+    tokens[[50, 333]] += 0.4 * rare
+    video = PackedVideos.from_frames([tokens.view(4, 10, 10, 64)])
+    kept = {name: Compressor(name, 0.02).select(video).index.tolist() for name in ("divprune", "divprune-whitened")}
+    assert set(kept["divprune-whitened"]) & {50, 333}
+    assert len(kept["divprune-whitened"]) == len(kept["divprune"]) == 8
