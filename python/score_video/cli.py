@@ -25,8 +25,8 @@ data = typer.Typer(add_completion=False, rich_markup_mode="markdown", help="Look
 app.add_typer(data, name="data")
 
 METHODS_HELP = (
-    "surprise, surprise-l2, norm, evs, evs-capped, evs-dithered, uniform, random, vidcom2, divprune, divprune-whitened, "
-    "or package.module:name of your own"
+    "surprise, surprise-l2, norm, evs, evs-capped, evs-dithered, uniform, random, vidcom2, divprune, "
+    "divprune-whitened, or package.module:name of your own"
 )
 
 

@@ -30,7 +30,6 @@ import score_ext
 from score_video.errors import ScoreError
 from score_video.methods import unit_length
 from score_video.packed import PackedVideos
-from score_video.whitened import whitened
 
 WEIGHT = 2.0
 """w, where a policy's config says nothing else (``distance_weight``), and while it is trained; our choice."""
@@ -68,7 +67,7 @@ def select(videos: PackedVideos, logits: Tensor, keep: Tensor, total_keep: int, 
     ends = _windows(videos, keep)
     of_windows = torch.searchsorted(spread, ends).diff().int()
     weights = (_relative(logits, videos, weight) / weight).exp()
-    return score_ext.divprune(whitened(videos.tokens, videos.cu_seqlens), ends.int(), of_windows, total_keep, weights=weights)
+    return score_ext.divprune(videos.whitened, ends.int(), of_windows, total_keep, weights=weights)
 
 
 def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: int, seeds: Sequence[int]) -> Tensor:
@@ -87,7 +86,7 @@ def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: i
     Raises:
         ScoreError: a count exceeds its video.
     """
-    weights, drawn, tokens = _relative(logits, videos).exp(), [], whitened(videos.tokens, videos.cu_seqlens)
+    weights, drawn, tokens = _relative(logits, videos).exp(), [], videos.whitened
     for (own, count), seed in zip(_budgeted(videos, keep), seeds, strict=True):
         directions, nearest = _directions(tokens[own])
         generator = torch.Generator(logits.device).manual_seed(seed)
@@ -124,7 +123,7 @@ class _LogProb(torch.autograd.Function):
         samples = len(order)
         total = logits.new_zeros(samples, videos.num_videos)
         gradient = logits.new_zeros(samples, len(logits))  # taken or not, minus the probability, over all draws
-        weights, first, tokens = _relative(logits, videos).exp(), 0, whitened(videos.tokens, videos.cu_seqlens)
+        weights, first, tokens = _relative(logits, videos).exp(), 0, videos.whitened
         for video, (own, count) in enumerate(_budgeted(videos, keep)):
             rows = (order[:, first : first + count] - own.start).T  # [k, S]
             first += count

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from score_video.errors import ScoreError
+from score_video.whitened import whitened
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class PackedVideos:
         """int64 [L], the number of each token's video."""
         videos = torch.arange(self.num_videos, device=self.tokens.device)
         return videos.repeat_interleave(self.lengths, output_size=self.tokens.shape[0])
+
+    @cached_property
+    def whitened(self) -> Tensor:
+        """float32 [L, W + 1], :func:`score_video.whitened.whitened` of the tokens; computed once."""
+        return whitened(self.tokens, self.cu_seqlens)
 
     @property
     def grid(self) -> tuple[int, int, int]:

@@ -80,7 +80,8 @@ def _white(rows: Tensor, inside: Tensor | None = None) -> Tensor:
     diagonal += RIDGE * diagonal.mean() + _OF_SIZE * size + torch.finfo(torch.float32).tiny
     factor = torch.linalg.cholesky_ex(covariance).L  # which does not look whether it could, as cholesky does
     inverse = torch.linalg.solve_triangular(factor, torch.eye(len(factor), device=rows.device), upper=False)
-    return rows @ inverse.T
+    white: Tensor = rows @ inverse.T
+    return white
 
 
 def _projected(tokens: Tensor) -> Tensor:

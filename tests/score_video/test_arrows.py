@@ -13,7 +13,10 @@ import score_video
 ROOT = Path(score_video.__file__).parent
 
 FLOORS = (
-    {"checks", "command_line", "errors", "statistics", "files", "packed", "progress", "provenance", "renamed", "whitened"},
+    {
+        *("checks", "command_line", "errors", "statistics", "files", "packed", "progress", "provenance", "renamed"),
+        "whitened",
+    },
     {"before_tower", "diverse", "methods", "policy", "retention", "saved_compressor", "thumbnails", "video"},
     {"compressor"},
     {"composite", "drawing", "miniature", "mllm", "rl"},

@@ -100,7 +100,9 @@ def test_with_equal_logits_it_is_divprune() -> None:
     videos = videos_of(4, 0, 3)
     keep = torch.tensor([7, 0, 5], dtype=torch.int32)
     index = select(videos, torch.full((len(videos.tokens),), 0.3), keep.tolist())
-    of_divprune = find_method("divprune-whitened").index(videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep)
+    of_divprune = find_method("divprune-whitened").index(
+        videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, keep
+    )
     assert torch.equal(index, of_divprune)
 
 

@@ -80,16 +80,15 @@ def _resnet(media: Path) -> tuple[Any, dict[str, Tensor]]:
 
     given = torch.load(find(media, RESNET), map_location="cpu", weights_only=True)
     own = {name.removeprefix("module.pre."): weight for name, weight in given.items()}
-    config = ResNetConfig(
-        depths=[3, 4, 6], hidden_sizes=[256, 512, 1024], patch_size=16, architectures=["ResNetModel"]
-    )
+    config: Any = ResNetConfig(depths=[3, 4, 6], hidden_sizes=[256, 512, 1024], architectures=["ResNetModel"])
+    config.patch_size = 16  # which load_tower asks for
     return config, renamed(own, _RESNET_NAMES)
 
 
 def _efficientnet(media: Path) -> tuple[Any, dict[str, Tensor]]:
     from transformers import EfficientNetConfig, EfficientNetModel
 
-    config = EfficientNetConfig(
+    config: Any = EfficientNetConfig(
         width_coefficient=1.0,
         depth_coefficient=1.0,
         num_block_repeats=[1, 2, 2, 3, 3, 4, 1],
@@ -98,10 +97,10 @@ def _efficientnet(media: Path) -> tuple[Any, dict[str, Tensor]]:
         batch_norm_eps=1e-3,
         depthwise_padding=[],
         squeeze_expansion_ratio=0.01,
-        patch_size=32,
         image_size=224,
         architectures=["EfficientNetModel"],
     )
+    config.patch_size = 32
     weights = renamed(torch.load(find(media, EFFICIENTNET), map_location="cpu", weights_only=True), _EFFICIENTNET_NAMES)
     # the Lite variants have no squeeze and excitation, transformers' always: as narrow as can be, and always open
     for name, weight in EfficientNetModel(config).state_dict().items():
@@ -122,8 +121,10 @@ def renamed(given: Mapping[str, Tensor], names: Sequence[tuple[str, str]]) -> di
     for name, weight in given.items():
         for pattern, new in names:
             if found := re.match(pattern, name):
-                numbers = iter(found.groups())
-                begin = re.sub(r"#|\{\}", lambda mark: str(int(next(numbers)) - (mark[0] == "#")), new)
+                begin = new
+                for number in found.groups():
+                    mark = min((begin.find(one), one) for one in ("#", "{}") if one in begin)[1]
+                    begin = begin.replace(mark, str(int(number) - (mark == "#")), 1)
                 result[begin + name[found.end() :]] = weight.contiguous()
                 break
     return result

@@ -70,7 +70,15 @@ class SurprisePolicyConfig:
     behind_gate: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("use_token", "use_residual", "use_position", "use_change", "use_seen", "use_whitened", "behind_gate"):
+        for name in (
+            "use_token",
+            "use_residual",
+            "use_position",
+            "use_change",
+            "use_seen",
+            "use_whitened",
+            "behind_gate",
+        ):
             if not isinstance(value := getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {value!r}")
         if not (self.use_token or self.use_residual or self.use_position):

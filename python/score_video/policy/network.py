@@ -22,7 +22,6 @@ from score_video.policy.config import MODEL_TYPE, SurprisePolicyConfig
 from score_video.policy.position import POSITION_WIDTH, position_features
 from score_video.policy.relative import APPEARANCE_WIDTH, RELATIVE_WIDTH, TEMPORAL_WIDTH, relative_state
 from score_video.policy.seen import SEEN_WIDTH, seen_features
-from score_video.whitened import whitened
 
 _QUESTION_COLUMNS = 16
 _OUTPUT_SPREAD = 0.1  # of the logits before training, at most about
@@ -88,9 +87,7 @@ class SurprisePolicy(nn.Module):
         sizes = videos.cu_seqlens, videos.tokens_per_frame
         layers = [(layer.weight, layer.bias) for layer in (*self.hidden, self.output)]
         more = [seen_features(videos, seen)] if config.use_seen else []
-        if config.use_whitened:
-            white = whitened(videos.tokens, videos.cu_seqlens)
-            more += [relative_state(replace(videos, tokens=white))]
+        more += [relative_state(replace(videos, tokens=videos.whitened))] if config.use_whitened else []
         more += [] if question is None else [self._question_columns(videos, question)]
         if config.state == "relative":
             check_sizes(videos)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_co
 from score_video.policy.change import change_features
 from score_video.policy.position import POSITION_WIDTH, position_features
 from score_video.policy.relative import TEMPORAL_WIDTH, relative_state
+from score_video.whitened import whitened
 
+WHITENED = {"state": "relative", "use_whitened": True}
 PARTS = [(t, r, p) for t in (True, False) for r in (True, False) for p in (True, False) if t or r or p]
 
 
@@ -91,6 +94,24 @@ def test_relative_state_equals_reference(token: bool, residual: bool, position: 
     torch.testing.assert_close(model(videos), (x @ model.output.weight.T + model.output.bias)[:, 0])
 
 
+@pytest.mark.parametrize("parts", [(True, True, True), (False, True, False)])
+def test_state_of_whitened_tokens(parts: tuple[bool, bool, bool]) -> None:
+    """Beside the relative state there is that of the tokens as they are whitened, whole."""
+    videos = random_videos()
+    named = dict(zip(("use_token", "use_residual", "use_position"), parts, strict=True))
+    model = policy(token_width=0, state="relative", use_whitened=True, **named)
+    relative = relative_state(videos)
+    white = relative_state(replace(videos, tokens=whitened(videos.tokens, videos.cu_seqlens)))
+    columns = (
+        [relative[:, :TEMPORAL_WIDTH], relative[:, TEMPORAL_WIDTH:]] if parts[0] else [relative[:, :TEMPORAL_WIDTH]]
+    )
+    x = torch.cat([*columns, *[position_features(videos)] * parts[2], white], dim=1)
+    assert x.shape[1] == model.hidden[0].in_features
+    for weight, bias in layers(model)[:-1]:
+        x = torch.nn.functional.gelu(x @ weight.T + bias)
+    torch.testing.assert_close(model(videos), (x @ model.output.weight.T + model.output.bias)[:, 0])
+
+
 def test_relative_policy_takes_any_width() -> None:
     model = policy(token_width=0, state="relative")
     narrow = random_videos(width=6)
@@ -99,7 +120,7 @@ def test_relative_policy_takes_any_width() -> None:
     torch.testing.assert_close(model(wide), model(narrow), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"hidden_sizes": [5]}, {"state": "relative"}, {"question_width": 3}])
+@pytest.mark.parametrize("options", [{}, {"hidden_sizes": [5]}, {"state": "relative"}, {"question_width": 3}, WHITENED])
 def test_gradients_reach_every_parameter(options: dict[str, Any]) -> None:
     model = policy(**options)
     question = torch.randn(len(RAGGED), 3) if options.get("question_width") else None
@@ -140,9 +161,9 @@ def test_question_belongs_to_its_video() -> None:
     assert changed.sum() == end - begin
 
 
-@pytest.mark.parametrize("state", ["residual", "relative"])
-def test_a_video_alone_or_in_a_batch(state: str) -> None:
-    model = policy(state=state)
+@pytest.mark.parametrize("options", [{}, {"state": "relative"}, WHITENED])
+def test_a_video_alone_or_in_a_batch(options: dict[str, Any]) -> None:
+    model = policy(**options)
     alone = [model(PackedVideos.from_frames([random_frames(s, 6, i)])) for i, s in enumerate(RAGGED)]
     torch.testing.assert_close(torch.cat(alone), model(random_videos()), rtol=1e-4, atol=1e-4)
 
@@ -235,6 +256,8 @@ def test_weights_that_are_missing_are_an_error(tmp_path: Path) -> None:
         ({"hidden_sizes": []}, ValueError, r"hidden_sizes must be a list of one or two sizes, got \[\]"),
         ({"hidden_sizes": [4, 4, 4]}, ValueError, "hidden_sizes must be a list of one or two sizes"),
         ({"hidden_sizes": [0]}, ValueError, "hidden_sizes must be at least 1, got 0"),
+        ({"use_whitened": True}, ValueError, "use_whitened must be False with state 'residual', got True"),
+        ({"use_whitened": None}, TypeError, "use_whitened must be a bool, got None"),
         ({"use_token": 1}, TypeError, "use_token must be a bool, got 1"),
         ({"question_width": -1}, ValueError, "question_width must be at least 0, got -1"),
         ({"distance_weight": 0.0}, ValueError, r"distance_weight must be above 0 and finite, got 0\.0"),
@@ -269,9 +292,9 @@ def test_wrong_input() -> None:
         policy(question_width=3)(videos, question[1:])
 
 
-@pytest.mark.parametrize("state", ["residual", "relative"])
-def test_no_tokens_at_all(state: str) -> None:
+@pytest.mark.parametrize("options", [{}, {"state": "relative"}, WHITENED])
+def test_no_tokens_at_all(options: dict[str, Any]) -> None:
     videos = random_videos(((0, 2, 2),))
-    model = policy(state=state)
+    model = policy(**options)
     assert model(videos).shape == (0,)
     assert expected_count(model(videos), videos).tolist() == [0]
