@@ -57,7 +57,8 @@ arithmetic of floats. What each prediction is made of:
 - steps: one for each token that is kept. A step is an election, 3 us (a barrier of the grid took 1.05 on the H200),
   1.3 us of looking through a warp's tokens and a microsecond for each round of products of the busiest warp, of which
   `python -m bench.gpu.divprune_steps` counts two. The selection diverse makes a step of all windows at once, a hundred
-  in all; with 40 windows three blocks are left to each, and a round of 3,584 columns takes 7 us;
+  in all; with 40 windows three blocks are left to each, and a round of 3,584 columns takes 7 us (it looked at the
+  tokens themselves then; whitened they have 128 columns);
 - lines: a warp's load of one float from each of 32 cells touches some 16 lines of 128 bytes, one of which the L1 cache
   serves in a cycle.
 
