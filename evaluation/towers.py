@@ -1,14 +1,15 @@
 """``python -m evaluation.towers FEATURES...``: compressors on real towers that nothing was trained on, as tables.
 
-Each FEATURES is a folder of :mod:`score_video.composite.features` with the test's of one tower. The reader is the one
-of that tower: the package's, or one in evaluation/readers/composite. Everything keeps exactly the same number of
-tokens, and is compared with DivPrune on the same questions; beside the accuracy stands what a choice costs.
+Each FEATURES is a folder of :mod:`score_video.composite.features` with the test's of one tower. Everything keeps
+exactly the same number of tokens, and is compared with DivPrune on the same videos: the share of the things in a video
+of which a token is kept, for which no reader is needed; what a choice costs; and, where the package's reader is of the
+tower, what it answers.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +17,12 @@ import torch
 import typer
 from torch import Tensor
 
-from evaluation.jobs import ROOT
 from score_video.command_line import run_module
 from score_video.composite.environment import CompositeEnvironment
-from score_video.composite.evaluate import choose_by, evaluate, oracle
-from score_video.composite.features import tower_of
-from score_video.composite.reader import Reader, shipped_reader
+from score_video.composite.evaluate import choose_by, evaluate, oracle, things_kept
+from score_video.composite.features import load_features, tower_of
+from score_video.composite.reader import Reader, ReaderConfig, shipped_reader
 from score_video.compressor import Compressor
-from score_video.errors import ScoreError
 from score_video.provenance import circumstances
 from score_video.rl.accuracy import Choose, budgets
 from score_video.rl.environment import EncodedBatch
@@ -35,20 +34,6 @@ TIMED, REPEATS = 0.1, 5
 BASE = "divprune"
 METHODS = (BASE, "divprune-whitened", "pretrained", "evs-capped", "evs-dithered", "vidcom2", "random")
 ORACLE = "oracle"
-
-
-def readers() -> list[Path]:
-    """Weights of the readers that there are, one for each tower."""
-    return [shipped_reader(), *sorted((ROOT / "evaluation" / "readers" / "composite").glob("*.safetensors"))]
-
-
-def reader_of(features: Path) -> tuple[str, Reader]:
-    """Name and reader of the tower that made them; raises ScoreError where there is none."""
-    tower = tower_of(features, "test")
-    for path in readers():
-        if (reader := Reader.load(path)).config.tower == tower:
-            return "dinov2-small" if path == shipped_reader() else path.stem, reader
-    raise ScoreError(f"{features} is of the tower {tower}, which no reader of the checkout was trained on")
 
 
 def milliseconds(batch: EncodedBatch, choose: Choose) -> float:
@@ -77,27 +62,41 @@ def chooser(name: str) -> Callable[[EncodedBatch, Tensor], Tensor]:
     return oracle if name == ORACLE else choose_by(Compressor.from_pretrained(name))
 
 
-def table(features: Path, videos: int, methods: Sequence[str]) -> list[str]:
-    """Lines of Markdown: accuracies in %, then points above DivPrune, then what a choice costs."""
-    name, reader = reader_of(features)
+def table(found: Mapping[str, Mapping[float, Answers]], costs: Mapping[str, float]) -> list[str]:
+    """Lines of Markdown: shares in %, then points above DivPrune, then what a choice costs, if that is to be told."""
+    shares = [f"{of:.0%}" for of in RETENTIONS]
+    timed = [f"ms a video at {TIMED:.0%}"] if costs else []
+    heads = ["", *shares, f"above {BASE} at {shares[0]}", *(f"at {share}" for share in shares[1:]), *timed]
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    for method, answers in found.items():
+        above = ["" if method == BASE else str(own.minus(found[BASE][of])) for of, own in answers.items()]
+        cost = [f"{costs[method]:.1f}" if method in costs else ""] if costs else []
+        lines.append(f"| {' | '.join([Path(method).name, *map(str, answers.values()), *above, *cost])} |")
+    return lines
+
+
+def tables(features: Path, videos: int, methods: Sequence[str]) -> Iterator[str]:
+    """Markdown of one tower, in pieces."""
+    reader, tower = Reader.load(shipped_reader()), tower_of(features, "test")
+    answers = reader.config.tower == tower
+    if not answers:  # one that is not asked, to look features up with
+        reader = Reader(ReaderConfig(load_features(features, "test", range(20)).tokens.shape[2], tower))
     environment = CompositeEnvironment(reader, features, "test", videos)
     batches = list(environment.batches())
-    everything = evaluate(environment, batches, None)
-    asked = int(everything.asked.sum())
-    lines = [f"## {name}, {environment.token_width} wide: {everything.answers}% on all tokens; {asked} questions", ""]
-    shares = [f"{of:.0%}" for of in RETENTIONS]
-    lines += [f"| | {' | '.join(shares)} | above {BASE} at {' | at '.join(shares)} | ms a video at {TIMED:.0%} |"]
-    lines += [f"|---|{'---:|' * (2 * len(RETENTIONS) + 1)}"]
-    base: dict[float, Answers] = {}
-    for method in dict.fromkeys([BASE, *methods, ORACLE]):
-        choose = chooser(method)
-        found = {of: evaluate(environment, batches, choose, of).answers for of in RETENTIONS}
-        base = base or found
-        above = ["" if method == BASE else str(own.minus(base[of])) for of, own in found.items()]
-        cost = "" if method == ORACLE else f"{milliseconds(batches[0], choose):.1f}"
-        cells = [Path(method).name, *map(str, found.values()), *above, cost]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    choosers = {method: chooser(method) for method in dict.fromkeys([BASE, *methods, ORACLE])}
+    costs = {method: milliseconds(batches[0], choose) for method, choose in choosers.items() if method != ORACLE}
+    yield f"## {features.name}, {environment.token_width} wide"
+    yield "Things of which a token is kept, in % of all that move, flash or are always there:"
+    kept = {m: {of: things_kept(batches, choose, of) for of in RETENTIONS} for m, choose in choosers.items()}
+    yield "\n".join(table(kept, costs))
+    if answers:
+        everything = evaluate(environment, batches, None)
+        asked = int(everything.asked.sum())
+        yield f"Answers, in % of {asked} questions; {everything.answers} on all tokens:"
+        found = {
+            m: {of: evaluate(environment, batches, c, of).answers for of in RETENTIONS} for m, c in choosers.items()
+        }
+        yield "\n".join(table(found, {}))
 
 
 def main(
@@ -112,7 +111,8 @@ def main(
     torch.set_num_threads(1)
     print(", ".join(f"{name} {value}" for name, value in circumstances("torch", "transformers").items()))
     for folder in features:
-        print("", *table(folder, videos, method or METHODS), sep="\n", flush=True)
+        for piece in tables(folder, videos, method or METHODS):
+            print("", piece, sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,52 +7,66 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.made_up_features import TOWER, made_up, save_features
+from torch import Tensor
 
 from evaluation import towers
 from score_video import Compressor
+from score_video.composite.dropping import LIVE_PIXELS, SHOWN_PIXELS
+from score_video.composite.environment import CompositeEnvironment
+from score_video.composite.evaluate import things_kept
 from score_video.composite.reader import Reader, ReaderConfig
-from score_video.errors import ScoreError
+from score_video.composite.world import FIRST_LANDMARK, FIRST_MARK, SYMBOLS
+from score_video.rl.environment import EncodedBatch
 
 
 @pytest.fixture
 def features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two towers, whose readers are there."""
+    """Two towers; the reader that comes along is of the first."""
     torch.manual_seed(0)
-    paths = []
+    path = tmp_path / "reader.safetensors"
+    Reader(ReaderConfig(6, TOWER, width=12, layers=1, heads=2)).save(path)
+    monkeypatch.setattr(towers, "shipped_reader", lambda: path)
     for name, tower in (("one", TOWER), ("other", TOWER[::-1])):
-        paths.append(tmp_path / f"{name}.safetensors")
-        Reader(ReaderConfig(6, tower, width=12, layers=1, heads=2)).save(paths[-1])
         save_features(tmp_path / name, "test", made_up(), tower)
-    monkeypatch.setattr(towers, "readers", lambda: paths)
     return tmp_path
 
 
+def cells_of(lines: list[str]) -> list[list[str]]:
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines if line.startswith("| ")]
+
+
 def test_the_tables(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Things kept, with what a choice costs; and answers where there is a reader."""
     Compressor("random", 0.1).save_pretrained(features / "mine")
     towers.main([features / "one", features / "other"], 20, ["divprune-whitened", str(features / "mine")])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines if line.startswith("## ")] == ["## one", "## other"]
-    cells = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines if line.startswith("| ")]
-    assert [row[0] for row in cells] == ["", "divprune", "divprune-whitened", "mine", "oracle"] * 2
-    for row in cells:
-        assert len(row) == 2 + 2 * len(towers.RETENTIONS)
+    rows = cells_of(lines)
+    assert [row[0] for row in rows] == ["", "divprune", "divprune-whitened", "mine", "oracle"] * 3
+    for number, row in enumerate(rows):
+        timed = number // 5 != 1
+        assert len(row) == 1 + 2 * len(towers.RETENTIONS) + timed
         if row[0] == "divprune":
             assert row[6:11] == [""] * 5
         elif row[0]:
             assert all("±" in cell for cell in row[1:11])
-        if row[0] not in ("", "oracle"):
+        if timed and row[0] not in ("", "oracle"):
             assert float(row[11]) > 0
 
 
-def test_a_tower_without_a_reader(features: Path) -> None:
-    save_features(features / "third", "test", made_up(), "f" * 16)
-    with pytest.raises(
-        ScoreError, match=r"third is of the tower f{16}, which no reader of the checkout was trained on"
-    ):
-        towers.main([features / "third"], 20)
+def test_things_that_are_kept(features: Path) -> None:
+    """Counted out for one choice: every fourth token."""
+    environment = CompositeEnvironment(Reader.load(features / "reader.safetensors"), features / "one", "test", 20)
 
+    def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
+        return torch.arange(0, len(batch.videos.tokens), 4)
 
-def test_readers_of_the_checkout() -> None:
-    """One for each of the three towers, and each loads."""
-    found = [Reader.load(path).config for path in towers.readers()]
-    assert len({config.tower for config in found}) == len(found) == 3
+    found = things_kept(environment.batches(), choose, 0.25)
+    own = environment.features
+    for video in range(20):
+        for symbol in range(len(SYMBOLS)):
+            lives = own.live[video] >= LIVE_PIXELS
+            always = FIRST_LANDMARK <= symbol < FIRST_MARK
+            rows = ((own.shown[video, :, symbol] >= SHOWN_PIXELS) & (lives | always)).nonzero()[:, 0].tolist()
+            assert bool(found.asked[video, symbol]) == bool(rows)
+            assert bool(found.right[0, video, symbol]) == any(row % 4 == 0 for row in rows)

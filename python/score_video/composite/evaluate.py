@@ -16,6 +16,7 @@ from score_video.rl.accuracy import Choose, budgets, share_equally
 from score_video.rl.accuracy import choose_by as choose_by
 from score_video.rl.accuracy import evaluate as evaluate
 from score_video.rl.environment import EncodedBatch
+from score_video.statistics import Answers
 
 
 def flashes_kept(batches: Iterable[EncodedBatch], choose: Choose, retention: float) -> float:
@@ -30,19 +31,39 @@ def flashes_kept(batches: Iterable[EncodedBatch], choose: Choose, retention: flo
     return seen / max(1, flashes)
 
 
+def things_kept(batches: Iterable[EncodedBatch], choose: Choose, retention: float) -> Answers:
+    """Whether a token that shows it is kept, of each thing that moves, flashes or is always there, video by video.
+
+    It needs no reader, and so no reader's training: towers can be compared on which nobody has trained one. Things are
+    counted where they can be seen: at least ``SHOWN_PIXELS`` of them in a patch.
+    """
+    kept, there = [], []
+    for batch in batches:
+        index = choose(batch, budgets(batch, retention))
+        chosen = torch.zeros(len(batch.videos.tokens), 1, dtype=torch.bool).index_fill_(0, index, True)
+        things = _things(batch)
+        kept.append((things & chosen).view(-1, TOKENS, things.shape[1]).any(1))
+        there.append(things.view(-1, TOKENS, things.shape[1]).any(1))
+    return Answers(torch.cat(kept)[None].numpy(), torch.cat(there).numpy())
+
+
 def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:
     """Picks by what the generator knows: every thing that is asked about gets an equal share, spread over its tokens.
 
     An upper mark to look at, not a bound: it knows what was put where, not how the reader combines it.
     """
-    features, videos = batch.payload.features, batch.videos
-    there = (features.shown.flatten(0, 1) >= SHOWN_PIXELS).float()
-    alive = (features.live.flatten() >= LIVE_PIXELS).float()[:, None]
-    landmarks = there[:, FIRST_LANDMARK:FIRST_MARK]
-    moving = torch.cat([there[:, :FIRST_LANDMARK], there[:, FIRST_MARK:]], 1) * alive
-    scene = (features.shown.flatten(0, 1).sum(1) == 0).float()[:, None]
-    things = torch.cat([moving, landmarks, scene], 1)
-    return share_equally(things, videos, keep)
+    scene = batch.payload.features.shown.flatten(0, 1).sum(1) == 0
+    things = torch.cat([_things(batch), scene[:, None]], 1).float()
+    return share_equally(things, batch.videos, keep)
+
+
+def _things(batch: EncodedBatch) -> Tensor:
+    """bool [L, symbols]: the token shows it; and of what is not always there: where it moves or flashes."""
+    features = batch.payload.features
+    there = features.shown.flatten(0, 1) >= SHOWN_PIXELS
+    alive = (features.live.flatten() >= LIVE_PIXELS)[:, None]
+    parts = (there[:, :FIRST_LANDMARK] & alive, there[:, FIRST_LANDMARK:FIRST_MARK], there[:, FIRST_MARK:] & alive)
+    return torch.cat(parts, 1)
 
 
 def _flashing(batch: EncodedBatch) -> Tensor:
