@@ -8,15 +8,16 @@ tower, what it answers.
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from torch import Tensor
 
+from evaluation.report import at, head, prefixed, row
 from score_video.command_line import run_module
 from score_video.composite.environment import CompositeEnvironment
 from score_video.composite.evaluate import choose_by, evaluate, oracle, things_kept
@@ -25,7 +26,6 @@ from score_video.composite.reader import Reader, ReaderConfig, shipped_reader
 from score_video.compressor import Compressor
 from score_video.provenance import circumstances
 from score_video.rl.accuracy import Choose, budgets
-from score_video.rl.environment import EncodedBatch
 from score_video.statistics import Answers
 
 RETENTIONS = (0.01, 0.02, 0.05, 0.1, 0.25)
@@ -36,42 +36,32 @@ METHODS = (BASE, "divprune-whitened", "pretrained", "evs-capped", "evs-dithered"
 ORACLE = "oracle"
 
 
-def milliseconds(batch: EncodedBatch, choose: Choose) -> float:
-    """Of one choice of one video, the median over the batch's first ``REPEATS``; after another one."""
+def milliseconds(environment: CompositeEnvironment, choose: Choose) -> float:
+    """Of one choice of one video, the median over the first ``REPEATS``; after another one."""
     times = []
-    for number in range(REPEATS + 1):
-        one = _only(batch, number % batch.videos.num_videos)
+    for number in (0, *range(REPEATS)):
+        one = environment.batch(torch.tensor([number]))
         keep = budgets(one, TIMED)
         start = time.perf_counter()
         choose(one, keep)
         times.append(1000 * (time.perf_counter() - start))
-    return sorted(times[1:])[REPEATS // 2]
+    return statistics.median(times[1:])
 
 
-def _only(batch: EncodedBatch, number: int) -> EncodedBatch:
-    """One of its videos, by itself; nothing can be answered about it."""
-    videos = batch.videos
-    begin, end = videos.cu_seqlens[number : number + 2].tolist()
-    per_frame, columns = int(videos.tokens_per_frame[number]), int(videos.columns[number])
-    grid = ((end - begin) // per_frame, per_frame // columns, columns)
-    return EncodedBatch(type(videos).from_grids(videos.tokens[begin:end], [grid]), None)
-
-
-def chooser(name: str) -> Callable[[EncodedBatch, Tensor], Tensor]:
+def chooser(name: str) -> Choose:
     """What a compressor keeps, by name or folder; or the generator's oracle."""
     return oracle if name == ORACLE else choose_by(Compressor.from_pretrained(name))
 
 
 def table(found: Mapping[str, Mapping[float, Answers]], costs: Mapping[str, float]) -> list[str]:
     """Lines of Markdown: shares in %, then points above DivPrune, then what a choice costs, if that is to be told."""
-    shares = [f"{of:.0%}" for of in RETENTIONS]
-    timed = [f"ms a video at {TIMED:.0%}"] if costs else []
-    heads = ["", *shares, f"above {BASE} at {shares[0]}", *(f"at {share}" for share in shares[1:]), *timed]
-    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    timed = [f"ms a video at {at(TIMED)}"] if costs else []
+    shares = [at(of) for of in RETENTIONS]
+    lines = [head("", shares, f"above {BASE} at {shares[0]}", prefixed(shares[1:], "at "), timed)]
     for method, answers in found.items():
-        above = ["" if method == BASE else str(own.minus(found[BASE][of])) for of, own in answers.items()]
+        above = ["" if method == BASE else own.minus(found[BASE][of]) for of, own in answers.items()]
         cost = [f"{costs[method]:.1f}" if method in costs else ""] if costs else []
-        lines.append(f"| {' | '.join([Path(method).name, *map(str, answers.values()), *above, *cost])} |")
+        lines.append(row(Path(method).name, answers.values(), above, cost))
     return lines
 
 
@@ -84,7 +74,7 @@ def tables(features: Path, videos: int, methods: Sequence[str]) -> Iterator[str]
     environment = CompositeEnvironment(reader, features, "test", videos)
     batches = list(environment.batches())
     choosers = {method: chooser(method) for method in dict.fromkeys([BASE, *methods, ORACLE])}
-    costs = {method: milliseconds(batches[0], choose) for method, choose in choosers.items() if method != ORACLE}
+    costs = {method: milliseconds(environment, choose) for method, choose in choosers.items() if method != ORACLE}
     yield f"## {features.name}, {environment.token_width} wide"
     yield "Things of which a token is kept, in % of all that move, flash or are always there:"
     kept = {m: {of: things_kept(batches, choose, of) for of in RETENTIONS} for m, choose in choosers.items()}

@@ -10,7 +10,6 @@ The packages have pickles. They are read without running code of theirs, after t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,40 +17,32 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from safetensors.torch import save_file
 from torch import Tensor
 
 from score_video.command_line import run_module
 from score_video.composite.media import EFFICIENTNET, RESNET, find
-from score_video.files import output_folder
+from score_video.composite.tower_folder import write_tower_folder
 
-_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-_PROCESSOR = {
-    "do_center_crop": False,
-    "size": {"height": 224, "width": 224},
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-}
 _ALWAYS_OPEN = 40.0  # whose sigmoid is 1 in float32
 
-# in names, # is a number that is counted from 1 in one and from 0 in the other
+# stages and layers are counted from 1 there, and from 0 by transformers
 _RESNET_NAMES = (
     (r"conv1\.", "embedder.embedder.convolution."),
     (r"bn1\.", "embedder.embedder.normalization."),
-    (r"layer([123])\.(\d+)\.conv([123])\.", "encoder.stages.#.layers.{}.layer.#.convolution."),
-    (r"layer([123])\.(\d+)\.bn([123])\.", "encoder.stages.#.layers.{}.layer.#.normalization."),
-    (r"layer([123])\.(\d+)\.downsample\.0\.", "encoder.stages.#.layers.{}.shortcut.convolution."),
-    (r"layer([123])\.(\d+)\.downsample\.1\.", "encoder.stages.#.layers.{}.shortcut.normalization."),
+    (r"layer([123])\.(\d+)\.conv([123])\.", "encoder.stages.{less[0]}.layers.{1}.layer.{less[2]}.convolution."),
+    (r"layer([123])\.(\d+)\.bn([123])\.", "encoder.stages.{less[0]}.layers.{1}.layer.{less[2]}.normalization."),
+    (r"layer([123])\.(\d+)\.downsample\.0\.", "encoder.stages.{less[0]}.layers.{1}.shortcut.convolution."),
+    (r"layer([123])\.(\d+)\.downsample\.1\.", "encoder.stages.{less[0]}.layers.{1}.shortcut.normalization."),
 )
 _EFFICIENTNET_NAMES = (
     (r"_conv_stem\.", "embeddings.convolution."),
     (r"_bn0\.", "embeddings.batchnorm."),
-    (r"_blocks\.(\d+)\._expand_conv\.", "encoder.blocks.{}.expansion.expand_conv."),
-    (r"_blocks\.(\d+)\._bn0\.", "encoder.blocks.{}.expansion.expand_bn."),
-    (r"_blocks\.(\d+)\._depthwise_conv\.", "encoder.blocks.{}.depthwise_conv.depthwise_conv."),
-    (r"_blocks\.(\d+)\._bn1\.", "encoder.blocks.{}.depthwise_conv.depthwise_norm."),
-    (r"_blocks\.(\d+)\._project_conv\.", "encoder.blocks.{}.projection.project_conv."),
-    (r"_blocks\.(\d+)\._bn2\.", "encoder.blocks.{}.projection.project_bn."),
+    (r"_blocks\.(\d+)\._expand_conv\.", "encoder.blocks.{0}.expansion.expand_conv."),
+    (r"_blocks\.(\d+)\._bn0\.", "encoder.blocks.{0}.expansion.expand_bn."),
+    (r"_blocks\.(\d+)\._depthwise_conv\.", "encoder.blocks.{0}.depthwise_conv.depthwise_conv."),
+    (r"_blocks\.(\d+)\._bn1\.", "encoder.blocks.{0}.depthwise_conv.depthwise_norm."),
+    (r"_blocks\.(\d+)\._project_conv\.", "encoder.blocks.{0}.projection.project_conv."),
+    (r"_blocks\.(\d+)\._bn2\.", "encoder.blocks.{0}.projection.project_bn."),
     (r"_conv_head\.", "encoder.top_conv."),
     (r"_bn1\.", "encoder.top_bn."),
 )
@@ -69,10 +60,7 @@ def write_tower(name: str, media: Path, out: Path) -> None:
         ScoreError: the file is missing, or is not the one that is meant.
     """
     config, weights = TOWERS[name](media)
-    with output_folder(out, _FILES) as folder:
-        config.save_pretrained(folder)
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
-        (folder / "preprocessor_config.json").write_text(json.dumps(_PROCESSOR, indent=2), encoding="utf-8")
+    write_tower_folder(out, config, weights, side=224)
 
 
 def _resnet(media: Path) -> tuple[Any, dict[str, Tensor]]:
@@ -114,17 +102,15 @@ def renamed(given: Mapping[str, Tensor], names: Sequence[tuple[str, str]]) -> di
 
     Args:
         given: by their own names.
-        names: (pattern of how a name begins, what stands there in its place): ``{}`` is a number in it, ``#`` one that
-            is counted from 0, and from 1 in what is given.
+        names: (pattern of how a name begins, what stands there in its place): a format of the numbers in it, and of
+            ``less``, the same numbers less one.
     """
     result: dict[str, Tensor] = {}
     for name, weight in given.items():
         for pattern, new in names:
             if found := re.match(pattern, name):
-                begin = new
-                for number in found.groups():
-                    mark = min((begin.find(one), one) for one in ("#", "{}") if one in begin)[1]
-                    begin = begin.replace(mark, str(int(number) - (mark == "#")), 1)
+                numbers = [int(number) for number in found.groups()]
+                begin = new.format(*numbers, less=[number - 1 for number in numbers])
                 result[begin + name[found.end() :]] = weight.contiguous()
                 break
     return result

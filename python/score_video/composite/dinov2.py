@@ -6,27 +6,17 @@ matrices have no names of their own: each is known by the bias that is added to 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from safetensors.torch import save_file
 from torch import Tensor
 
 from score_video.command_line import run_module
 from score_video.composite.media import TOWER, find
+from score_video.composite.tower_folder import write_tower_folder
 from score_video.errors import ScoreError
-from score_video.files import output_folder
-
-_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-_PROCESSOR = {
-    "do_center_crop": False,
-    "size": {"height": 518, "width": 518},
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-}
 
 
 def write_dinov2(media: Path, out: Path) -> None:
@@ -49,11 +39,7 @@ def write_dinov2(media: Path, out: Path) -> None:
         patch_size=14,
         architectures=["Dinov2Model"],
     )
-    weights = _weights(find(media, TOWER))
-    with output_folder(out, _FILES) as folder:
-        config.save_pretrained(folder)
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
-        (folder / "preprocessor_config.json").write_text(json.dumps(_PROCESSOR, indent=2), encoding="utf-8")
+    write_tower_folder(out, config, _weights(find(media, TOWER)), side=518)
 
 
 def _weights(path: Path) -> dict[str, Tensor]:

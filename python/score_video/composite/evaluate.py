@@ -21,14 +21,10 @@ from score_video.statistics import Answers
 
 def flashes_kept(batches: Iterable[EncodedBatch], choose: Choose, retention: float) -> float:
     """Share of the videos with a flash of which a token that shows it is kept."""
-    seen, flashes = 0, 0
-    for batch in batches:
-        index = choose(batch, budgets(batch, retention))
-        showing = _flashing(batch)
-        kept = torch.zeros(len(showing), dtype=torch.bool).index_fill_(0, index, True)
-        flashes += int(showing.view(-1, TOKENS).any(1).sum())
-        seen += int((showing & kept).view(-1, TOKENS).any(1).sum())
-    return seen / max(1, flashes)
+    found = things_kept(batches, choose, retention)
+    flashes = slice(FIRST_FLASH, FIRST_LANDMARK)
+    kept, there = found.right[0, :, flashes].any(1), found.asked[:, flashes].any(1)
+    return int(kept.sum()) / max(1, int(there.sum()))
 
 
 def things_kept(batches: Iterable[EncodedBatch], choose: Choose, retention: float) -> Answers:
@@ -64,11 +60,3 @@ def _things(batch: EncodedBatch) -> Tensor:
     alive = (features.live.flatten() >= LIVE_PIXELS)[:, None]
     parts = (there[:, :FIRST_LANDMARK] & alive, there[:, FIRST_LANDMARK:FIRST_MARK], there[:, FIRST_MARK:] & alive)
     return torch.cat(parts, 1)
-
-
-def _flashing(batch: EncodedBatch) -> Tensor:
-    """bool [L]: the token shows what is seen in one frame alone."""
-    features = batch.payload.features
-    flashes = (features.shown[..., FIRST_FLASH:FIRST_LANDMARK] >= SHOWN_PIXELS).any(2)
-    showing: Tensor = (flashes & (features.live >= LIVE_PIXELS)).flatten()
-    return showing

@@ -41,7 +41,7 @@ class SurprisePolicyConfig:
         use_seen: whether it is which of the tokens around a token the vision tower has seen, and which are filled in
             (:mod:`score_video.policy.seen`): for policies behind a choice before the tower (docs/before_the_tower.md).
         use_whitened: with state "relative", whether it is of the tokens as they are whitened too
-            (:mod:`score_video.whitened`); selected by "diverse", distances are then between these.
+            (:mod:`score_video.whitened`).
         first_residual: dX in a first frame, which has none before it. "zero"; or "token": the token itself, as the
             paper's figure draws it. For state "residual" alone.
         question_width: E of the question's embedding; 0 for a policy that does not see the question.
@@ -70,15 +70,7 @@ class SurprisePolicyConfig:
     behind_gate: bool = False
 
     def __post_init__(self) -> None:
-        for name in (
-            "use_token",
-            "use_residual",
-            "use_position",
-            "use_change",
-            "use_seen",
-            "use_whitened",
-            "behind_gate",
-        ):
+        for name in (own.name for own in fields(self) if own.type == "bool"):
             if not isinstance(value := getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {value!r}")
         if not (self.use_token or self.use_residual or self.use_position):

@@ -147,5 +147,5 @@ def test_same_numbers_as_written_out(
 
 def test_names() -> None:
     weights = {"layer2.0.conv3.weight": torch.ones(1), "fc.bias": torch.ones(1)}
-    table = ((r"layer(\d)\.(\d+)\.conv(\d)\.", "stages.#.{}.layer.#."),)
+    table = ((r"layer(\d)\.(\d+)\.conv(\d)\.", "stages.{less[0]}.{1}.layer.{less[2]}."),)
     assert list(renamed(weights, table)) == ["stages.1.0.layer.2.weight"]
