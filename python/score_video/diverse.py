@@ -31,7 +31,7 @@ from score_video.errors import ScoreError
 from score_video.methods import unit_length
 from score_video.packed import PackedVideos
 
-WEIGHT = 2.0
+WEIGHT = 6.0
 """w, where a policy's config says nothing else (``distance_weight``), and while it is trained; our choice."""
 
 WINDOW, LEAST = 1024, 32
@@ -42,7 +42,8 @@ _SPAN = 25.0
 count as so much more than the largest, and less than the least, which is more than distances between float32 tokens can
 make up for."""
 
-_SMALLEST = 1e-6  # of a distance that a draw counts, so that a copy of a drawn token may be drawn, but hardly ever is
+# While it is trained: a copy of a drawn token may be drawn, but hardly ever is; and nothing is too small for a float32.
+_SMALLEST, _SPAN_DRAWN = 0.01, 50.0
 _FLOATS_AT_ONCE = 1 << 22  # distances that are held while probabilities are computed
 
 
@@ -66,7 +67,7 @@ def select(videos: PackedVideos, logits: Tensor, keep: Tensor, total_keep: int, 
     spread = score_ext.select(logits, videos.cu_seqlens, keep, total_keep, "systematic")
     ends = _windows(videos, keep)
     of_windows = torch.searchsorted(spread, ends).diff().int()
-    weights = (_relative(logits, videos, weight) / weight).exp()
+    weights = (_relative(logits, videos, _SPAN * weight) / weight).exp()
     return score_ext.divprune(videos.whitened, ends.int(), of_windows, total_keep, weights=weights)
 
 
@@ -86,7 +87,7 @@ def sample(videos: PackedVideos, logits: Tensor, keep: Sequence[int], samples: i
     Raises:
         ScoreError: a count exceeds its video.
     """
-    weights, drawn, tokens = _relative(logits, videos).exp(), [], videos.whitened
+    weights, drawn, tokens = _relative(logits, videos, _SPAN_DRAWN).exp(), [], videos.whitened
     for (own, count), seed in zip(_budgeted(videos, keep), seeds, strict=True):
         directions, nearest = _directions(tokens[own])
         generator = torch.Generator(logits.device).manual_seed(seed)
@@ -123,7 +124,7 @@ class _LogProb(torch.autograd.Function):
         samples = len(order)
         total = logits.new_zeros(samples, videos.num_videos)
         gradient = logits.new_zeros(samples, len(logits))  # taken or not, minus the probability, over all draws
-        weights, first, tokens = _relative(logits, videos).exp(), 0, videos.whitened
+        weights, first, tokens = _relative(logits, videos, _SPAN_DRAWN).exp(), 0, videos.whitened
         for video, (own, count) in enumerate(_budgeted(videos, keep)):
             rows = (order[:, first : first + count] - own.start).T  # [k, S]
             first += count
@@ -196,9 +197,9 @@ def _preference(distances: Tensor) -> Tensor:
     return distances.clamp(min=_SMALLEST).pow(WEIGHT)
 
 
-def _relative(logits: Tensor, videos: PackedVideos, weight: float = WEIGHT) -> Tensor:
-    """float32 [L], logits by the largest finite one of each video, none of which is infinite or missing."""
-    finite, span = logits.isfinite(), _SPAN * weight
+def _relative(logits: Tensor, videos: PackedVideos, span: float) -> Tensor:
+    """float32 [L], logits by the largest finite one of each video, at least -span where they are finite themselves."""
+    finite = logits.isfinite()
     lowest = logits.new_full((videos.num_videos,), -torch.inf)
     largest = lowest.scatter_reduce(0, videos.video_of_token, logits.where(finite, -torch.inf), "amax")
     relative = (logits - largest[videos.video_of_token]).clamp(min=-span)

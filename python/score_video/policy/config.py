@@ -65,7 +65,7 @@ class SurprisePolicyConfig:
     use_whitened: bool = False
     first_residual: Literal["zero", "token"] = "zero"
     question_width: int = 0
-    distance_weight: float = 2.0
+    distance_weight: float = 6.0
     initial_retention: float = 0.1
     behind_gate: bool = False
 

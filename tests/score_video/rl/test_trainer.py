@@ -130,7 +130,7 @@ def test_every_sampling_and_what_is_logged_of_it(tmp_path: Path, sampling: str, 
 def test_diverse_draws_by_the_weight_that_is_selected_by(tmp_path: Path) -> None:
     model = policy()
     model.config.distance_weight = 8.0
-    with pytest.raises(ScoreError, match=r"distance_weight of the policy must be 2\.0, .* got 8\.0"):
+    with pytest.raises(ScoreError, match=r"distance_weight of the policy must be 6\.0, .* got 8\.0"):
         ScoreTrainer(model, ToyEnvironment(), config(tmp_path, sampling="diverse"), examples())
 
 
