@@ -257,7 +257,7 @@ def test_compressors_by_name(tmp_path: Path, studio: Studio) -> None:
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "score_video.cli", "app", "--host", "0.0.0.0"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert ran.returncode == 2 and ran.stderr.count("\n") == 1 and "--share-password" in ran.stderr
 
 

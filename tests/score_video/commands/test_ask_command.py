@@ -420,7 +420,7 @@ def test_stopped_while_it_answers(model: Path, moving: Path) -> None:
         assert "answer\n" in iter(process.stdout.readline, "")
         assert len(list(Path().iterdir())) == 1  # the pictures' folder, under a name of its own
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=90)
+        _, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert error == ""
     assert not list(Path().iterdir())

@@ -318,7 +318,7 @@ def test_stopped_from_outside(tmp_path: Path, number: int, status: int) -> None:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["load\n", "decode\n"]
         process.send_signal(number)
-        _, error = process.communicate(timeout=90)
+        _, error = process.communicate(timeout=300)
     assert process.returncode == status
     assert error == ""
     assert not list(Path().iterdir())

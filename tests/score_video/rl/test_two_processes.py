@@ -48,7 +48,7 @@ def in_two_processes(runs: list[dict[str, Any]]) -> None:
         )
         for rank in ("0", "1")
     ]
-    said = [process.communicate(timeout=120)[1] for process in running]
+    said = [process.communicate(timeout=600)[1] for process in running]
     assert all(process.returncode == 0 for process in running), "\n".join(said)
 
 
