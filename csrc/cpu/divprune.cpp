@@ -5,6 +5,7 @@
 // fall below the best that is up to date. Which tokens are kept does not depend on which were compared when. Where
 // tokens have weights, distances count times these.
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -21,7 +22,11 @@ namespace {
 constexpr int64_t kMostTogether = 512;       // tokens compared at a time
 constexpr int64_t kKeptFloats = 1 << 16;     // of kept rows that several tokens are compared with, from the cache
 constexpr int64_t kGrainProducts = 1 << 18;  // multiplications worth a thread of their own
-constexpr int64_t kBlocksTogether = 1024;    // partial sums of directions that are held at a time
+// Nanoseconds. There are thousands of rounds, and where other work keeps a core each waits milliseconds for a thread
+// that has not begun: after one that took longer than this and one for each multiplication, this thread goes on by
+// itself.
+constexpr int64_t kPatience = 2'000'000;
+constexpr int64_t kBlocksTogether = 1024;  // partial sums of directions that are held at a time
 
 #define SCORE_READ(name, T)                                                                      \
   SCORE_CLONES RowSquare read_##name(const void* x, int64_t width, int64_t padded, float* row) { \
@@ -90,10 +95,11 @@ class Rows {
     std::vector<double> sum(padded_, 0.0);
     const int64_t blocks = (length_ + kMeanRows - 1) / kMeanRows;
     std::vector<float> sums(std::min(blocks, kBlocksTogether) * padded_);
+    const int64_t grain = std::max<int64_t>(1, kGrainProducts / (kMeanRows * padded_));
     for (int64_t first = 0; first < blocks; first += kBlocksTogether) {
       const int64_t count = std::min(kBlocksTogether, blocks - first);
       std::fill_n(sums.begin(), count * padded_, 0.0f);
-      parallel_for(count, 1, [&](int64_t begin, int64_t end) {
+      parallel_for(count, grain, [&](int64_t begin, int64_t end) {
         std::vector<float> row(padded_);
         for (int64_t block = begin; block < end; ++block) {
           const int64_t from = (first + block) * kMeanRows, to = std::min(from + kMeanRows, length_);
@@ -226,21 +232,25 @@ class Traversal {
     const int64_t together = std::max<int64_t>(4, kKeptFloats / rows_.padded());
     int64_t oldest = num_kept_;
     for (const int64_t row : rows) oldest = std::min(oldest, nearest_[row].compared);
-    const int64_t products = (num_kept_ - oldest) * rows_.padded();
-    parallel_for(
-        static_cast<int64_t>(rows.size()), std::max<int64_t>(1, kGrainProducts / products),
-        [&](int64_t begin, int64_t end) {
-          std::vector<float> scratch(rows_.padded());
-          for (int64_t first = oldest; first < num_kept_; first += together) {
-            const int64_t last = std::min(first + together, num_kept_);
-            for (int64_t i = begin; i < end; ++i) {
-              Nearest& nearest = nearest_[rows[i]];
-              const float near_enough = distance_of_score(rows[i], enough);
-              if (nearest.compared >= last || nearest.distance < near_enough) continue;
-              nearest = rows_.compare(rows[i], kept, last, near_enough, nearest, scratch.data());
-            }
-          }
-        });
+    const int64_t products = (num_kept_ - oldest) * rows_.padded(), count = static_cast<int64_t>(rows.size());
+    const auto body = [&](int64_t begin, int64_t end) {
+      std::vector<float> scratch(rows_.padded());
+      for (int64_t first = oldest; first < num_kept_; first += together) {
+        const int64_t last = std::min(first + together, num_kept_);
+        for (int64_t i = begin; i < end; ++i) {
+          Nearest& nearest = nearest_[rows[i]];
+          const float near_enough = distance_of_score(rows[i], enough);
+          if (nearest.compared >= last || nearest.distance < near_enough) continue;
+          nearest = rows_.compare(rows[i], kept, last, near_enough, nearest, scratch.data());
+        }
+      }
+    };
+    const int64_t grain = std::max<int64_t>(1, kGrainProducts / products);
+    if (is_alone_ || count <= grain) return body(0, count);
+    const auto start = std::chrono::steady_clock::now();
+    parallel_for(count, grain, body);
+    const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - start;
+    is_alone_ = took.count() > kPatience + count * products;
   }
 
   // No score is below 0.
@@ -286,6 +296,7 @@ class Traversal {
   std::unique_ptr<float[]> kept_;  // [keep, padded]
   std::vector<float> kept_squares_;
   int64_t num_kept_ = 0;
+  bool is_alone_ = false;  // other work keeps the threads that would help
   std::vector<Nearest> nearest_;
   std::vector<uint64_t> heap_;  // keys of all rows that are not kept, by what is known of their distances
 };

@@ -92,7 +92,8 @@ def _pictured(encoded: Encoded, chosen: Sequence[Chosen], retention: float) -> t
     kept = [(one.name, encoded.chooser(one).at(retention).index) for one in chosen]
     sampled = encoded.sampled
     (how, index), *others = kept
-    return compressed(how, sampled.frames, sampled.timestamps, encoded.videos.to("cpu"), index, others)
+    seen = None if encoded.seen is None else encoded.seen.encoded.cpu()
+    return compressed(how, sampled.frames, sampled.timestamps, encoded.videos.to("cpu"), index, others, seen)
 
 
 def _numbers(encoded: Encoded, chosen: Sequence[Chosen], retention: float, source: Source) -> dict[str, Any]:

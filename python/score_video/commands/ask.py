@@ -275,7 +275,8 @@ def _write_pictures(folder: Path, title: str, how: str, processor: Any, clip: Cl
     columns = int(tokens.columns[0])
     rows = int(tokens.tokens_per_frame[0]) // columns
     frames = scale_to_grid(seen_frames(processor, clip), rows, columns)
-    write_pictures(folder, title, how, frames, clip.seconds.numpy(), tokens, answers.index.cpu())
+    seen = None if answers.seen is None else answers.seen.encoded.cpu()
+    write_pictures(folder, title, how, frames, clip.seconds.numpy(), tokens, answers.index.cpu(), seen=seen)
 
 
 def _times(milliseconds: list[float | None]) -> list[str]:

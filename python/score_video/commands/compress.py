@@ -112,7 +112,15 @@ def compress_video(
         compared = [(other.name, other.compressor.select_seen(videos, seen).index.cpu()) for other in others]
         with phases("pictures"):
             write_pictures(
-                folder, video.name, chosen.name, drawn, sampled.timestamps, videos.to("cpu"), index, compared
+                folder,
+                video.name,
+                chosen.name,
+                drawn,
+                sampled.timestamps,
+                videos.to("cpu"),
+                index,
+                compared,
+                None if seen is None else seen.encoded.cpu(),
             )
         with phases("write"):
             rows = {f"compared.{number}.index": rows for number, (_, rows) in enumerate(compared, start=1)}

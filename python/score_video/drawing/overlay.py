@@ -63,6 +63,8 @@ class Compressed:
     """Of what decided."""
     others: tuple[tuple[str, npt.NDArray[np.bool_]], ...] = ()
     """Further rules to compare it with, at most two: the name and what it keeps, as ``kept``."""
+    seen: npt.NDArray[np.bool_] | None = None
+    """bool [T, gh, gw], what the vision tower saw; None: everything."""
 
     @property
     def rules(self) -> tuple[tuple[str, npt.NDArray[np.bool_]], ...]:
@@ -79,6 +81,7 @@ def write_pictures(
     video: PackedVideos,
     index: Tensor,
     others: Sequence[tuple[str, Tensor]] = (),
+    seen: Tensor | None = None,
 ) -> None:
     """Writes ``PICTURES``: a sheet of some frames, and a video of all.
 
@@ -91,11 +94,12 @@ def write_pictures(
             of each m frames.
         index: int64 [K], the tokens that are kept.
         others: further rules to show beside it, at most two: the name, and the tokens that it keeps.
+        seen: int64 [E], the tokens that the vision tower saw; None: all.
 
     Raises:
         OSError: a file cannot be written.
     """
-    pictured, facts = compressed(how, frames, timestamps, video, index, others)
+    pictured, facts = compressed(how, frames, timestamps, video, index, others, seen)
 
     def write_sheet() -> None:
         # level 2 of 9: on pictures of real frames a tenth larger than the default of 6, in a quarter of the time
@@ -115,6 +119,7 @@ def compressed(
     video: PackedVideos,
     index: Tensor,
     others: Sequence[tuple[str, Tensor]] = (),
+    seen: Tensor | None = None,
 ) -> tuple[Compressed, str]:
     """What is drawn, and a line of facts; arguments as of :func:`write_pictures`."""
     if len(others) >= len(RULE_COLOURS):
@@ -136,8 +141,13 @@ def compressed(
     )
     if together > 1:
         facts += f", {together} frames to a token"
+    if seen is not None:
+        facts += f"; the tower saw {len(seen)} ({len(seen) / total:.0%}), the rest is black"
     further = tuple((name, places(rows)) for name, rows in others)
-    return Compressed(frames, timestamps, places(index), surprise.reshape(grid)[of_frame], how, further), facts
+    of_tower = None if seen is None else places(seen)
+    return Compressed(
+        frames, timestamps, places(index), surprise.reshape(grid)[of_frame], how, further, of_tower
+    ), facts
 
 
 def scale_to_grid(frames: Image8, rows: int, columns: int) -> Image8:
@@ -151,13 +161,21 @@ def scale_to_grid(frames: Image8, rows: int, columns: int) -> Image8:
     return np.stack([np.asarray(image) for image in images])
 
 
-def dim_dropped(frame: Image8, kept: npt.NDArray[np.bool_], colour: tuple[int, int, int] = OUTLINE) -> Image.Image:
-    """A frame uint8 [H, W, 3] with the patches that were dropped (bool [gh, gw]) dark and nearly grey.
+def dim_dropped(
+    frame: Image8,
+    kept: npt.NDArray[np.bool_],
+    colour: tuple[int, int, int] = OUTLINE,
+    seen: npt.NDArray[np.bool_] | None = None,
+) -> Image.Image:
+    """A frame uint8 [H, W, 3] with the patches that were dropped (bool [gh, gw]) dark and nearly grey; black where the
+    vision tower did not see them either.
 
     What was kept is outlined where it borders on what was not, so that it shows in dark scenes too.
     """
     picture = Image.fromarray(frame)
     dark = Image.blend(_grey(picture), picture, 0.25).point(_line(0.22, 8, 3))
+    if seen is not None:
+        dark.paste(0, mask=_mask(_over_pixels(~seen, frame)))
     shown = _over_pixels(kept, frame)  # [H, W]
     inner = shown.copy()
     inner[2:] &= shown[:-2]
@@ -260,8 +278,10 @@ def write_overlay(path: Path, video: Compressed) -> None:
 def _shown(video: Compressed, t: int, scale: float) -> list[Image.Image]:
     """What each rule kept of a frame, and its heat."""
     frame = video.frames[t]
-    kept = [dim_dropped(frame, kept[t], colour) for (_, kept), colour in zip(video.rules, RULE_COLOURS, strict=False)]
-    return [*kept, heat(frame, video.surprise[t], scale)]
+    seen = None if video.seen is None else video.seen[t]
+    rules = zip(video.rules, RULE_COLOURS, strict=False)
+    surprise = video.surprise[t] if seen is None else np.where(seen, video.surprise[t], np.float32(np.nan))
+    return [*(dim_dropped(frame, kept[t], colour, seen) for (_, kept), colour in rules), heat(frame, surprise, scale)]
 
 
 def _label(video: Compressed, t: int) -> str:
