@@ -187,12 +187,16 @@ TokenBatch VideoTokens::batch() const {
       tokens.size(0)};
 }
 
-VideoTokens check_video_tokens(const char* op, const Tensor& tokens, const Tensor& cu_seqlens) {
+Tensor check_token_matrix(const char* op, const Tensor& tokens) {
   token_dtype(op, "tokens", tokens.scalar_type());
   if (tokens.dim() != 2) fail(op, "tokens", "must be [num_tokens, width], got ", describe(tokens));
   if (tokens.size(1) == 0) fail(op, "tokens", "must be at least 1 wide, got ", describe(tokens));
-  const Tensor cu = check_cu_seqlens(op, cu_seqlens, tokens);
-  return {tokens.is_contiguous() ? tokens : torch::stable::contiguous(tokens), cu};
+  return tokens.is_contiguous() ? tokens : torch::stable::contiguous(tokens);
+}
+
+VideoTokens check_video_tokens(const char* op, const Tensor& tokens, const Tensor& cu_seqlens) {
+  const Tensor plain = check_token_matrix(op, tokens);
+  return {plain, check_cu_seqlens(op, cu_seqlens, tokens)};
 }
 
 TokenBatch PackedTokens::batch() const {
@@ -426,12 +430,13 @@ PixelBatch check_pixels(const char* op, const Tensor& pixels, int64_t rows, int6
   if (batch.sizes[2] < 1 || batch.sizes[3] < 1 || batch.sizes[4] < 1) {
     fail(op, "pixels", "must have at least one frame of one pixel, got ", describe(pixels));
   }
-  for (const auto& [name, value] : {std::pair{"rows", rows}, std::pair{"columns", columns}}) {
-    if (value < 1 || value > std::numeric_limits<int32_t>::max()) {
-      fail(op, name, "must be 1 .. 2147483647, got ", value);
-    }
-  }
+  check_size(op, "rows", rows);
+  check_size(op, "columns", columns);
   return batch;
+}
+
+void check_size(const char* op, const char* name, int64_t size) {
+  if (size < 1 || size > std::numeric_limits<int32_t>::max()) fail(op, name, "must be 1 .. 2147483647, got ", size);
 }
 
 Metric parse_metric(const char* op, const std::string& metric) {

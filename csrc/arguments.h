@@ -134,6 +134,12 @@ CheckedRelativeState check_relative_state(
     const char* op, const PackedTokens& packed, const std::optional<Tensor>& features, int64_t begin, int64_t end,
     bool use_token, bool use_residual, bool use_position);
 
+// tokens [L, D], whatever they are of.
+Tensor check_token_matrix(const char* op, const Tensor& tokens);
+
+// A number of rows or columns, at least 1.
+void check_size(const char* op, const char* name, int64_t size);
+
 // pixels [N, C, F, H, W] of any strides, at least 1 frame of 1 pixel; rows and columns at least 1.
 PixelBatch check_pixels(const char* op, const Tensor& pixels, int64_t rows, int64_t columns);
 

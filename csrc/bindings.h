@@ -235,6 +235,16 @@ Tensor thumbnails(const Tensor& pixels, int64_t rows, int64_t columns) {
 }
 
 template <typename Device>
+Tensor count_sketch(const Tensor& tokens, int64_t width) {
+  const Tensor rows = check_token_matrix("count_sketch", tokens);
+  check_size("count_sketch", "width", width);
+  Tensor out = new_empty(rows, {rows.size(0), width}, ScalarType::Float);
+  const DType dtype = token_dtype("count_sketch", "tokens", rows.scalar_type());
+  Device(rows).count_sketch({rows.const_data_ptr(), dtype, rows.size(0), rows.size(1)}, width, data<float>(out));
+  return out;
+}
+
+template <typename Device>
 Tensor kept_offsets(const Tensor& cu_seqlens, const Tensor& keep) {
   const PackedBudgets packed = check_budgets("kept_offsets", keep, cu_seqlens);
   const int64_t videos = packed.keep.size(0);
@@ -263,6 +273,7 @@ void register_ops(torch::stable::detail::StableLibrary& m) {
   m.impl("sample_bernoulli", TORCH_BOX(&sample_bernoulli<Device>));
   m.impl("gather", TORCH_BOX(&gather<Device>));
   m.impl("thumbnails", TORCH_BOX(&thumbnails<Device>));
+  m.impl("count_sketch", TORCH_BOX(&count_sketch<Device>));
   m.impl("kept_offsets", TORCH_BOX(&kept_offsets<Device>));
 }
 

@@ -69,6 +69,8 @@ STABLE_TORCH_LIBRARY(score, m) {
   m.def("gather(Tensor tokens, Tensor index) -> Tensor");
   // pixels [N, C, F, H, W] uint8, float32, float16 or bfloat16 -> float32 [N, C, rows, columns], means of cells
   m.def("thumbnails(Tensor pixels, SymInt rows, SymInt columns) -> Tensor");
+  // tokens [L, D] -> float32 [L, width], sums of every width-th column, with signs
+  m.def("count_sketch(Tensor tokens, SymInt width) -> Tensor");
   // keep int32 [B] -> int32 [B + 1], its running sum from 0
   m.def("kept_offsets(Tensor cu_seqlens, Tensor keep) -> Tensor");
   // surprise (unless scores are given), select and gather in one -> kept [K, D], index int64 [K], cu_kept int32 [B + 1]
@@ -132,6 +134,7 @@ class Cpu {
     cpu::gather(tokens, row_bytes, index, num_rows, out);
   }
   void thumbnails(const PixelBatch& batch, float* out) { cpu::thumbnails(batch, out); }
+  void count_sketch(const TokenMatrix& tokens, int64_t width, float* out) { cpu::count_sketch(tokens, width, out); }
   void kept_offsets(const PackedBatch& batch, const int32_t* keep, int32_t* cu_kept) {
     cu_kept[0] = 0;
     for (int64_t video = 0; video < batch.num_videos; ++video) cu_kept[video + 1] = cu_kept[video] + keep[video];

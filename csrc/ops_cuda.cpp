@@ -121,6 +121,10 @@ class Cuda {
 
   void thumbnails(const PixelBatch& batch, float* out) { STD_CUDA_CHECK(cuda::thumbnails(batch, out, stream_)); }
 
+  void count_sketch(const TokenMatrix& tokens, int64_t width, float* out) {
+    STD_CUDA_CHECK(cuda::count_sketch(tokens, width, out, stream_));
+  }
+
   void kept_offsets(const PackedBatch& batch, const int32_t* keep, int32_t* cu_kept) {
     STD_CUDA_CHECK(cuda::kept_offsets(batch, keep, cu_kept, stream_));
   }

@@ -13,6 +13,7 @@ from score_ext._deprecated import sample as sample
 from score_ext._library import build_info, cuda_library_loaded
 from score_ext.ops import (
     compress,
+    count_sketch,
     divprune,
     gather,
     gumbel_topk,
@@ -38,6 +39,7 @@ __all__ = [
     "budget",
     "build_info",
     "compress",
+    "count_sketch",
     "cuda_library_loaded",
     "divprune",
     "gather",

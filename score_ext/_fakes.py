@@ -254,6 +254,13 @@ def _(pixels: Tensor, rows: int, columns: int) -> Tensor:
     return pixels.new_empty((pixels.shape[0], pixels.shape[1], rows, columns), dtype=torch.float32)
 
 
+@torch.library.register_fake("score::count_sketch")
+def _(tokens: Tensor, width: int) -> Tensor:
+    _check("count_sketch", "tokens", tokens, 2, *_TOKEN_DTYPES, beside=tokens)
+    torch._check_value(width >= 1, lambda: "score.count_sketch: width must be at least 1")
+    return tokens.new_empty((tokens.shape[0], width), dtype=torch.float32)
+
+
 @torch.library.register_fake("score::kept_offsets")
 def _(cu_seqlens: Tensor, keep: Tensor) -> Tensor:
     _check_videos("kept_offsets", cu_seqlens, cu_seqlens, keep=keep)

@@ -374,6 +374,26 @@ def thumbnails(pixels: Tensor, rows: int, columns: int) -> Tensor:
     return _ops.thumbnails(pixels, rows, columns)
 
 
+@op_function()
+def count_sketch(tokens: Tensor, width: int) -> Tensor:
+    """Wide tokens in few columns, of which products are those of the tokens on average: column w is the sum of the
+    tokens' columns w, w + width, w + 2 width, ..., each with a sign drawn at random by its number.
+
+    The count sketch of Charikar, Chen and Farach-Colton (2002), with columns dealt out in turn where theirs are hashed:
+    a tower's columns are in no order. Not differentiable.
+
+    Args:
+        tokens: [L, D] float32, float16 or bfloat16, D at least 1; infinities and NaN stay in their columns.
+        width: W, at least 1.
+
+    Returns:
+        float32 [L, W], added up in float32 in that order on every device. 0 in columns that get none, where W > D.
+    """
+    check_tensor("tokens", tokens, *TOKEN_DTYPES)
+    check_kind("width", width, int, "an integer")
+    return _ops.count_sketch(tokens, width)
+
+
 @op_function(law="selection")
 def compress(
     tokens: Tensor,

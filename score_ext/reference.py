@@ -506,6 +506,23 @@ def thumbnails(pixels: Tensor, rows: int, columns: int) -> Tensor:
     return torch.nn.functional.adaptive_avg_pool2d(pixels.float().mean(2), (rows, columns))
 
 
+# ---- fewer columns --------------------------------------------------------------------------------------------------
+
+
+def count_sketch(tokens: Tensor, width: int) -> Tensor:
+    """See :func:`score_ext.count_sketch`."""
+    bits = (
+        torch.arange(tokens.shape[1], device=tokens.device) * -7046029254386353131
+    )  # splitmix64, in integers that wrap around
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        bits = (bits ^ ((bits >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    signs = (1 - 2 * ((bits >> 40) & 1)).float()
+    sums = tokens.new_zeros(len(tokens), width, dtype=torch.float32)
+    for columns in (tokens.float() * signs).split(width, 1):
+        sums[:, : columns.shape[1]] += columns
+    return sums
+
+
 # ---- the whole path -------------------------------------------------------------------------------------------------
 
 

@@ -180,6 +180,13 @@ def test_the_rivals_of_divprune_and_thumbnails_do_the_same() -> None:
     rivals.close(rivals.thumbnails(pixels), score_ext.thumbnails(pixels, 2, 2))
 
 
+def test_the_rival_of_count_sketch_does_the_same() -> None:
+    from bench.gpu import rivals
+
+    tokens, signs = torch.randn(50, 512), score_ext.count_sketch(torch.eye(512), 512).diagonal()
+    rivals.close(rivals.count_sketch(tokens, signs), score_ext.count_sketch(tokens, 128))
+
+
 def test_every_prediction_is_of_a_job_that_is_timed() -> None:
     """As it is measured, or in the sources of what is to be: a job that is renamed would lose its prediction."""
     from bench.gpu.report import read_predictions

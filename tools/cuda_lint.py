@@ -24,7 +24,7 @@ import ptx_build  # noqa: E402
 
 LIMITS = Path(__file__).with_name("cuda_registers.txt")
 # Files whose results equal the CPU's to the bit, and those of them that also compute logarithms, in double.
-BIT_EXACT = ("select", "divprune", "gumbel_topk", "sample_bernoulli")
+BIT_EXACT = ("select", "divprune", "gumbel_topk", "sample_bernoulli", "count_sketch")
 WITH_LOGARITHMS = ("sample_bernoulli",)
 # Kernels that move rows, by how their names begin: what their PTX must match, and what their machine code must contain.
 WIDE = {

@@ -202,6 +202,21 @@ def measure_thumbnails(to: Measurements) -> None:
     to.add_compiled(job, "adaptive_avg_pool2d", rivals.thumbnails, patches, moved, like)
 
 
+def measure_count_sketch(to: Measurements) -> None:
+    """Tokens of 3,584 columns in 128."""
+    signs = score_ext.count_sketch(torch.eye(WIDTH, device="cuda"), WIDTH).diagonal().contiguous()
+    tokens = [(video(seed, FRAMES, 625, WIDTH), signs) for seed in range(2)]
+
+    def ours(tokens: Tensor, signs: Tensor) -> Tensor:
+        return score_ext.count_sketch(tokens, 128)
+
+    moved = LENGTH * (WIDTH * 2 + 128 * 4)
+    job, like = f"count_sketch, {LENGTH} x {WIDTH}", (ours, rivals.close)
+    to.add(job, "ours", ours, tokens, moved)
+    to.add(job, "eager sum of a view", rivals.count_sketch, tokens, moved, like=like)
+    to.add_compiled(job, "sum of a view", rivals.count_sketch, tokens, moved, like)
+
+
 JOBS = (
     measure_copy,
     measure_tokens,
@@ -210,4 +225,5 @@ JOBS = (
     measure_divprune,
     measure_diverse,
     measure_thumbnails,
+    measure_count_sketch,
 )

@@ -54,6 +54,11 @@ def thumbnails(pixels: Tensor) -> Tensor:
     return torch.nn.functional.adaptive_avg_pool2d(pixels.mean(2), 2)
 
 
+def count_sketch(tokens: Tensor, signs: Tensor) -> Tensor:
+    """128 columns of a multiple, by a sum over a view."""
+    return (tokens.float() * signs).view(len(tokens), -1, 128).sum(1)
+
+
 def gumbel_topk(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Gumbel top-k, SAMPLES times."""
     gumbel = -torch.log(torch.empty(SAMPLES, len(logits), device=logits.device).exponential_())

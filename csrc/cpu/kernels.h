@@ -64,4 +64,7 @@ void gather(const void* tokens, int64_t row_bytes, const int64_t* index, int64_t
 // ceil((r + 1) H / R), so neighbours share a row where R does not divide H; columns likewise.
 void thumbnails(const PixelBatch& batch, float* out);
 
+// out [rows, width]: column w the sum of column_sign(c) * tokens[:, c] over c = w, w + width, ..., in that order.
+void count_sketch(const TokenMatrix& tokens, int64_t width, float* out);
+
 }  // namespace score::cpu

@@ -85,6 +85,9 @@ cudaError_t gather(
 // out [N, C, rows, columns]: the mean of each cell over the frames, as the CPU's but for the order of the sums.
 cudaError_t thumbnails(const PixelBatch& batch, float* out, cudaStream_t stream);
 
+// out [rows, width], the CPU's to the bit.
+cudaError_t count_sketch(const TokenMatrix& tokens, int64_t width, float* out, cudaStream_t stream);
+
 // cu_kept [num_videos + 1]: running sum of keep, each clamped as select clamps it.
 cudaError_t kept_offsets(const PackedBatch& batch, const int32_t* keep, int32_t* cu_kept, cudaStream_t stream);
 

@@ -272,6 +272,12 @@ const std::map<std::string, Launcher> kLaunchers = {
        std::copy_n(strides, 5, batch.strides);
        return score::cuda::thumbnails(batch, c.out<float>("out"), emulation::kStream);
      }},
+    {"count_sketch",
+     [](Call& c) {
+       const score::TokenMatrix tokens{
+           c.in<void>("data"), c.dtype("dtype"), c.integer("rows"), c.integer("token_width")};
+       return score::cuda::count_sketch(tokens, c.integer("width"), c.out<float>("out"), emulation::kStream);
+     }},
     {"kept_offsets",
      [](Call& c) {
        return score::cuda::kept_offsets(

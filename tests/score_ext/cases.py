@@ -70,6 +70,7 @@ def op_arguments(layout: Layout = LAYOUTS["ragged"], seed: int = 0, width: int =
         "sample_bernoulli": {"logits": scores, **packed, **draws},
         "gather": {"tokens": tokens, "index": torch.arange(0, layout.length, 3)},
         "thumbnails": {"pixels": pixels, "rows": 2, "columns": 3},
+        "count_sketch": {"tokens": tokens, "width": 4},
         "kept_offsets": {**packed, "keep": keep},
         "compress": {**frames, **budget, "scores": scores, "selection": "systematic", "offset": 0.25},
     }

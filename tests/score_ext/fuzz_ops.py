@@ -138,6 +138,8 @@ def documented(op: str, arguments: dict[str, Any]) -> list[tuple[torch.dtype, tu
         case "thumbnails":
             cells = int(arguments["rows"]), int(arguments["columns"])
             return [(torch.float32, (*arguments["pixels"].shape[:2], *cells))]
+        case "count_sketch":
+            return [(torch.float32, (rows, int(arguments["width"])))]
         case "kept_offsets":
             return [(torch.int32, (videos + 1,))]
         case "compress":

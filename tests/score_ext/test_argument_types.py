@@ -158,6 +158,7 @@ def fits_after_all(op: str, name: str, dim: int) -> bool:
         ("relative_rows", "features", 1),
         ("plackett_luce_log_prob", "order", 0),
         *(("thumbnails", "pixels", dim) for dim in range(5)),
+        *(("count_sketch", "tokens", dim) for dim in range(2)),
     }
 
 

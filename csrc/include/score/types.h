@@ -22,6 +22,13 @@ struct PixelBatch {
   int64_t num_cells() const { return num_planes() * rows * columns; }
 };
 
+// Tokens [rows, width], row-major without gaps, whatever they are of.
+struct TokenMatrix {
+  const void* data;
+  DType dtype;
+  int64_t rows, width;
+};
+
 // Tokens [num_tokens, width], row-major without gaps, and how they fall into videos and frames.
 struct TokenBatch {
   const void* tokens;
