@@ -58,6 +58,16 @@ __device__ void draw_rows(
   int64_t* const order = draw.order + sample * draw.total_keep;
   if (kept.size > 0) {
     const Span span = team.span(range.length());
+    uint64_t* const result = reinterpret_cast<uint64_t*>(order) + kept.begin;
+    uint64_t* const spare = draw.spare + sample * draw.total_keep + kept.begin;
+    TeamSort sort(kept.size, team);
+    uint64_t* const keys = sort.source(result, spare);
+    // Where wrong offsets make videos overlap they write each other's ranks, and a place may get no row: it has this
+    // one.
+    for (int64_t at = team.rank() * kTeamThreads + threadIdx.x; at < kept.size; at += team.size() * kTeamThreads) {
+      index[kept.begin + at] = range.begin;
+      keys[at] = 0;
+    }
     uint32_t* const ranks = draw.ranks + sample * batch.num_tokens + range.begin;
     perturb(
         draw.logits + range.begin, span, video_key(draw.seed, draw.num_seeds, video), static_cast<uint32_t>(sample),
@@ -65,10 +75,6 @@ __device__ void draw_rows(
     __syncthreads();
     const auto rank_at = [ranks](uint32_t i) { return ranks[i]; };
     const Threshold threshold = find_threshold(rank_at, span, kept.size, team, exchange, storage.topk);
-    uint64_t* const result = reinterpret_cast<uint64_t*>(order) + kept.begin;
-    uint64_t* const spare = draw.spare + sample * draw.total_keep + kept.begin;
-    TeamSort sort(kept.size, team);
-    uint64_t* const keys = sort.source(result, spare);
     compact(
         rank_at, span, kept.size, threshold, team, exchange, storage.topk,
         [&](int64_t position, int64_t i, uint32_t rank) {
