@@ -22,10 +22,11 @@ namespace {
 constexpr int64_t kMostTogether = 512;       // tokens compared at a time
 constexpr int64_t kKeptFloats = 1 << 16;     // of kept rows that several tokens are compared with, from the cache
 constexpr int64_t kGrainProducts = 1 << 18;  // multiplications worth a thread of their own
-// Nanoseconds. There are thousands of rounds, and where other work keeps a core each waits milliseconds for a thread
-// that has not begun: after one that took longer than this and one for each multiplication, this thread goes on by
-// itself.
+// There are thousands of rounds, and where other work keeps the cores each waits milliseconds for a thread that has not
+// begun. A round is slow if it takes longer than this, in nanoseconds, and one nanosecond a multiplication; after so
+// many in a row this thread goes on by itself.
 constexpr int64_t kPatience = 2'000'000;
+constexpr int kSlowRounds = 3;
 constexpr int64_t kBlocksTogether = 1024;  // partial sums of directions that are held at a time
 
 #define SCORE_READ(name, T)                                                                      \
@@ -246,11 +247,11 @@ class Traversal {
       }
     };
     const int64_t grain = std::max<int64_t>(1, kGrainProducts / products);
-    if (is_alone_ || count <= grain) return body(0, count);
+    if (slow_rounds_ >= kSlowRounds || count <= grain) return body(0, count);
     const auto start = std::chrono::steady_clock::now();
     parallel_for(count, grain, body);
     const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - start;
-    is_alone_ = took.count() > kPatience + count * products;
+    slow_rounds_ = took.count() > kPatience + count * products ? slow_rounds_ + 1 : 0;
   }
 
   // No score is below 0.
@@ -296,7 +297,7 @@ class Traversal {
   std::unique_ptr<float[]> kept_;  // [keep, padded]
   std::vector<float> kept_squares_;
   int64_t num_kept_ = 0;
-  bool is_alone_ = false;  // other work keeps the threads that would help
+  int slow_rounds_ = 0;  // in a row
   std::vector<Nearest> nearest_;
   std::vector<uint64_t> heap_;  // keys of all rows that are not kept, by what is known of their distances
 };

@@ -34,13 +34,19 @@ def whitened(tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
     together, so that tokens near the mean are near each other.
 
     Args:
-        tokens: [L, D] floating point, B videos one after the other.
+        tokens: [L, D] float32, float16 or bfloat16, B videos one after the other.
         cu_seqlens: int32 [B + 1], where they begin and end.
 
     Returns:
-        float32 [L, W + 1]. A NaN or infinite token makes NaN of its video alone. Does not wait for the device. Not
-        differentiable.
+        float32 [L, W + 1]. A NaN or infinite token, or one whose columns add up to what no float32 holds, makes NaN of
+        its video alone. Does not wait for the device. Not differentiable.
     """
+    with torch.autocast(tokens.device.type, enabled=False):  # which would multiply in float16 or bfloat16
+        return _whitened(tokens, cu_seqlens)
+
+
+def _whitened(tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """As :func:`whitened`."""
     width = min(tokens.shape[1], WIDTH)
     narrow = score_ext.count_sketch(tokens, width) if width < tokens.shape[1] else tokens.float()
     # a column of 0 for now: products of 128 columns are a quarter faster than those of 127
@@ -49,7 +55,7 @@ def whitened(tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
     if videos == 1:
         result = _white(rows)
     elif tokens.device.type == "cpu":
-        result = torch.cat([_white(own) for own in torch.split(rows, cu_seqlens.diff().tolist())])
+        result = torch.cat([rows[:0], *(_white(own) for own in torch.split(rows, cu_seqlens.diff().tolist()))])
     else:
         result = rows
         # where videos begin is known to the device alone: each is all rows, those of the others taken for 0

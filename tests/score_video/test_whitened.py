@@ -112,3 +112,15 @@ def test_divprune_on_whitened_tokens_keeps_what_is_rare() -> None:
     kept = {name: Compressor(name, 0.02).select(video).index.tolist() for name in ("divprune", "divprune-whitened")}
     assert set(kept["divprune-whitened"]) & {50, 333}
     assert len(kept["divprune-whitened"]) == len(kept["divprune"]) == 8
+
+
+def test_autocast_does_not_change_it() -> None:
+    for width in (40, 300):
+        tokens = torch.randn(70, width, generator=torch.Generator().manual_seed(4))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = whitened(tokens, ends(70))
+        assert torch.equal(found, whitened(tokens, ends(70)))
+
+
+def test_no_videos() -> None:
+    assert whitened(torch.randn(0, 300), ends()).shape == (0, WIDTH + 1)

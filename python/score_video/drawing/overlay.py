@@ -58,7 +58,7 @@ class Compressed:
     kept: npt.NDArray[np.bool_]
     """bool [T, gh, gw]: which patches were kept."""
     surprise: npt.NDArray[np.float32]
-    """float32 [T, gh, gw]; not finite where there is no frame before."""
+    """float32 [T, gh, gw]; not finite where there is no frame before, or the vision tower saw nothing."""
     name: str = ""
     """Of what decided."""
     others: tuple[tuple[str, npt.NDArray[np.bool_]], ...] = ()
@@ -144,10 +144,11 @@ def compressed(
     if seen is not None:
         facts += f"; the tower saw {len(seen)} ({len(seen) / total:.0%}), the rest is black"
     further = tuple((name, places(rows)) for name, rows in others)
-    of_tower = None if seen is None else places(seen)
-    return Compressed(
-        frames, timestamps, places(index), surprise.reshape(grid)[of_frame], how, further, of_tower
-    ), facts
+    of_tower, shown = None, surprise.reshape(grid)[of_frame]
+    if seen is not None:
+        of_tower = places(seen)
+        shown = np.where(of_tower, shown, np.float32(np.nan))
+    return Compressed(frames, timestamps, places(index), shown, how, further, of_tower), facts
 
 
 def scale_to_grid(frames: Image8, rows: int, columns: int) -> Image8:
@@ -280,8 +281,8 @@ def _shown(video: Compressed, t: int, scale: float) -> list[Image.Image]:
     frame = video.frames[t]
     seen = None if video.seen is None else video.seen[t]
     rules = zip(video.rules, RULE_COLOURS, strict=False)
-    surprise = video.surprise[t] if seen is None else np.where(seen, video.surprise[t], np.float32(np.nan))
-    return [*(dim_dropped(frame, kept[t], colour, seen) for (_, kept), colour in rules), heat(frame, surprise, scale)]
+    shown = [dim_dropped(frame, kept[t], colour, seen) for (_, kept), colour in rules]
+    return [*shown, heat(frame, video.surprise[t], scale)]
 
 
 def _label(video: Compressed, t: int) -> str:
