@@ -511,9 +511,8 @@ def thumbnails(pixels: Tensor, rows: int, columns: int) -> Tensor:
 
 def count_sketch(tokens: Tensor, width: int) -> Tensor:
     """See :func:`score_ext.count_sketch`."""
-    bits = (
-        torch.arange(tokens.shape[1], device=tokens.device) * -7046029254386353131
-    )  # splitmix64, in integers that wrap around
+    # splitmix64, in integers that wrap around
+    bits = torch.arange(tokens.shape[1], device=tokens.device) * -7046029254386353131
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
         bits = (bits ^ ((bits >> shift) & ((1 << (64 - shift)) - 1))) * factor
     signs = (1 - 2 * ((bits >> 40) & 1)).float()

@@ -205,7 +205,7 @@ def measure_thumbnails(to: Measurements) -> None:
 def measure_count_sketch(to: Measurements) -> None:
     """Tokens of 3,584 columns in 128."""
     signs = score_ext.count_sketch(torch.eye(WIDTH, device="cuda"), WIDTH).diagonal().contiguous()
-    tokens = [(video(seed, FRAMES, 625, WIDTH), signs) for seed in range(2)]
+    tokens = [(video(seed), signs) for seed in range(TOKEN_INPUTS)]
 
     def ours(tokens: Tensor, signs: Tensor) -> Tensor:
         return score_ext.count_sketch(tokens, 128)

@@ -90,7 +90,9 @@ def test_as_where_lengths_are_on_a_device() -> None:
     wanted = _white(rows[30:70])
     rows[80] = torch.nan
     torch.testing.assert_close(_white(rows, inside)[30:70], wanted, rtol=1e-4, atol=1e-5)
-    assert _white(rows, torch.zeros(90, 1, dtype=torch.bool)).isfinite().all()  # an empty video
+    empty = _white(rows, torch.zeros(90, 1, dtype=torch.bool))
+    assert empty.shape == (90, 20)
+    assert empty.isfinite().all()
 
 
 def test_what_does_not_vary_is_alike() -> None:
