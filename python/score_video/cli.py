@@ -705,6 +705,7 @@ def train(
         overwrite=overwrite,
         bar=sys.stderr.isatty(),
     )
+    train_command.leave_process_group()
     if metrics is None:
         return  # it is said: by another process, or that the run was finished
     shown = ", ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in metrics.items() if name != "epoch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass
 from functools import partial
 from pathlib import Path
@@ -302,32 +302,54 @@ def _run(trainer: Any, run: RunFolder) -> dict[str, float] | None:
 
     processes = trainer.accelerator
     trainer.replaces_checkpoints = run.checkpoint is None  # those of a run that is overwritten: RunFolder removes them
-    with write_errors(run.folder, run.folder / LOGS), _errors_of_threads_once():
-        trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
-    if run.set_aside is not None:
-        print(f"what the run had made after that checkpoint is in {one_line(str(run.set_aside))}")
-    if run.begun:  # before the evaluation, which may end in a video that cannot be read
-        save_result(trainer, run.folder, finished=False)
-    metrics: dict[str, float] = trainer.evaluate() if trainer.eval_dataset is not None else {}
-    if processes.is_main_process:
-        run.begin()
-        save_result(trainer, run.folder, finished=True)
+    with _reporters_ended(trainer):
+        with write_errors(run.folder, run.folder / LOGS):
+            trainer.train(resume_from_checkpoint=None if run.checkpoint is None else str(run.checkpoint))
+        if run.set_aside is not None:
+            print(f"what the run had made after that checkpoint is in {one_line(str(run.set_aside))}")
+        if run.begun:  # before the evaluation, which may end in a video that cannot be read
+            save_result(trainer, run.folder, finished=False)
+        metrics: dict[str, float] = trainer.evaluate() if trainer.eval_dataset is not None else {}
+        if processes.is_main_process:
+            run.begin()
+            save_result(trainer, run.folder, finished=True)
     processes.wait_for_everyone()
     return metrics if processes.is_main_process else None
 
 
+def leave_process_group() -> None:
+    """What a process of several does last: a thread that still talks to the others when Python ends aborts it."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 @contextmanager
-def _errors_of_threads_once() -> Iterator[None]:
-    """TensorBoard writes in a thread, whose error is raised in the trainer too: it is not to be shown twice."""
+def _reporters_ended(trainer: Any) -> Iterator[None]:
+    """TensorBoard writes in a thread, which ends with this: after a failure it would make files again that
+    :class:`RunFolder` has removed. Its errors are raised in the trainer too, and not to be shown twice."""
     shown = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
         if not issubclass(arguments.exc_type, OSError):
             shown(arguments)
 
+    def end() -> None:
+        for callback in trainer.callback_handler.callbacks:
+            if (writer := getattr(callback, "tb_writer", None)) is not None:
+                writer.close()
+                callback.tb_writer = None
+
     threading.excepthook = hook
     try:
         yield
+    except BaseException:
+        with suppress(OSError):  # what has failed already is what is to be said
+            end()
+        raise
+    else:
+        end()
     finally:
         threading.excepthook = shown
 

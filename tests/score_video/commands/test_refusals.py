@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +19,7 @@ from helpers.readers import tiny_reader
 from helpers.snapshots import snapshot
 from helpers.videos import write_video
 from PIL import Image
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from score_video.cli import main
 from score_video.errors import ScoreError
@@ -175,6 +178,26 @@ def test_a_run_that_fails_in_its_first_step(here: Path, capfd: pytest.CaptureFix
     said = refused(here, capfd, ["train", "--config", "mllm.yaml", "--output-dir", output, *overwrite])
     assert "step 1: row 1 of the training data: broken.mp4: not a video file" in said
     assert "skip_broken" in said and "score data check" in said
+
+
+@needs_torchvision
+@pytest.mark.parametrize("output", ["new", "run"])
+def test_tensorboard_writes_nothing_after_a_failure(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    """Its thread, on a slow disk, has still to write when the step fails."""
+    write = RecordWriter.write
+
+    def slowly(writer: RecordWriter, data: bytes) -> None:
+        time.sleep(0.5)
+        write(writer, data)
+
+    monkeypatch.setattr(RecordWriter, "write", slowly)
+    before = snapshot(here)
+    overwrite = ["--overwrite"] if output == "run" else []
+    refused(here, capfd, ["train", "--config", "mllm.yaml", "--output-dir", output, *overwrite])
+    assert not [thread for thread in threading.enumerate() if "event_file_writer" in type(thread).__module__]
+    assert snapshot(here) == before
 
 
 def fails(*arguments: Any, **options: Any) -> None:
