@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 import score_ext
+from score_video.checks import is_integer
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos, Selection, Selector, offsets
 
@@ -90,6 +91,23 @@ class Gate:
         return Seen(kept, with_halo(thumbnails, kept.index, self.halo))
 
 
+def check_pixels(pixels: bool, halo: int, gate: Gate | None = None) -> None:
+    """Raises ScoreError for what does not go with policies that choose before the tower, or without them.
+
+    Args:
+        pixels: whether policies see thumbnails, and the tower what they choose.
+        halo: rings of neighbours that the tower sees besides.
+        gate: what chooses there otherwise.
+    """
+    if not isinstance(pixels, bool):
+        raise ScoreError(f"pixels must be true or false, got {pixels!r}")
+    if not is_integer(halo) or halo < 0 or (halo and not pixels and gate is None):
+        wanted = "0 or more" if pixels or gate is not None else "0 where nothing is chosen before the tower"
+        raise ScoreError(f"halo must be {wanted}, got {halo!r}")
+    if pixels and gate is not None:
+        raise ScoreError(f"pixels must be false with before_tower ({gate.name}), whose place the policy is to take")
+
+
 def with_halo(videos: PackedVideos, index: Tensor, rings: int) -> Tensor:
     """Rows int64 [K], and those at most ``rings`` steps from one of them within its frame: int64 [E], ascending."""
     if not rings:
@@ -103,12 +121,17 @@ def with_halo(videos: PackedVideos, index: Tensor, rings: int) -> Tensor:
         if start == end:
             continue
         frames = seen[start:end].view(-1, per_frame // columns, columns)
-        for _ in range(rings):
-            wide = pad(frames, (1, 1, 1, 1))
-            across, down = wide[:, 1:-1, :-2] | wide[:, 1:-1, 2:], wide[:, :-2, 1:-1] | wide[:, 2:, 1:-1]
-            frames = frames | across | down
-        seen[start:end] = frames.flatten()
+        seen[start:end] = widened(frames, rings).flatten()
     return seen.nonzero()[:, 0]
+
+
+def widened(frames: Tensor, rings: int) -> Tensor:
+    """bool [..., rows, columns], and True besides at most ``rings`` steps to the left, right, up or down of a True."""
+    for _ in range(rings):
+        wide = pad(frames, (1, 1, 1, 1))
+        across, down = wide[..., 1:-1, :-2] | wide[..., 1:-1, 2:], wide[..., :-2, 1:-1] | wide[..., 2:, 1:-1]
+        frames = frames | across | down
+    return frames
 
 
 def fill_sources(videos: PackedVideos, index: Tensor) -> Tensor:

@@ -23,6 +23,9 @@ FRAME_CELLS = 8
 
 CHANNELS = 3
 
+PATCH_WIDTH = CHANNELS * CELLS**2
+"""Numbers of a patch."""
+
 
 def of_tokens(pixels: Tensor, side: int, patches: Tensor, grids: Sequence[tuple[int, int, int]]) -> PackedVideos:
     """Thumbnails of tokens.

@@ -64,10 +64,10 @@ def _miniature(options: Mapping[str, Any], data: Mapping[str, Any], settings: Sc
             raise ScoreError(f"{where}: num_videos must be at least 1, got 0")
         return made
 
-    check_keys(options, ("reader", "footage", "before_tower"), "environment_options")
+    check_keys(options, ("reader", "footage", "before_tower", "pixels", "halo"), "environment_options")
     check_keys(data, ("train", "validation"), "data")
     reader, footage = (None if (path := options.get(name)) is None else Path(path) for name in ("reader", "footage"))
-    environment = MiniatureEnvironment(reader, footage, _gate(options))
+    environment = MiniatureEnvironment(reader, footage, _gate(options), **_on_pixels(options))
     stages = {stage.data or stage.name: stage.name for stage in settings.parsed_stages()}  # data set -> what it is for
     names = list(stages)
     stills = {"split": "static", "still": True}
@@ -85,14 +85,15 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     """A video MLLM of transformers: ``environment_options`` name it, ``data`` the files of questions."""
     import torch
 
+    from score_video.before_tower import check_pixels
     from score_video.commands.ask import DTYPES
     from score_video.commands.train_config import check_keys
-    from score_video.mllm.environment import MllmEnvironment, check_options
+    from score_video.mllm.environment import MllmEnvironment, PixelEnvironment, check_options
     from score_video.mllm.load import load_model, load_processor
     from score_video.mllm.sharding import Sharding
     from score_video.mllm.torchvision_check import check_torchvision
 
-    own = ("model", "dtype", "device_map", "sharded", "before_tower", "halo")
+    own = ("model", "dtype", "device_map", "sharded", "before_tower", "pixels", "halo")
     arguments = [name for name in _arguments(MllmEnvironment) if name not in ("model", "processor", "sharding")]
     check_keys(options, (*own, *arguments), "environment_options")
     check_keys(data, ("train", "validation"), "data")
@@ -106,7 +107,8 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
         raise ScoreError(f"environment_options: device_map is for one process alone, got {settings.world_size} of them")
     if not isinstance(sharded := options.get("sharded", False), bool):
         raise ScoreError(f"environment_options: sharded must be true or false, got {sharded!r}")
-    gate = _gate(options)
+    gate, on_pixels = _gate(options), _on_pixels(options)
+    check_pixels(gate=gate, **on_pixels)
     given = {name: value for name, value in options.items() if name not in own}
     check_options(given)
     one = given.get("one_question", False)
@@ -128,14 +130,15 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     except ImportError as error:
         raise ScoreError(str(error)) from None
     processor = load_processor(source)
+    make = partial(PixelEnvironment, halo=on_pixels["halo"]) if on_pixels["pixels"] else MllmEnvironment
     environment: MllmEnvironment
     if sharded and settings.world_size > 1:
         sharding = Sharding(settings.device)
         whole = partial(load_model, source, torch.device("cpu"), DTYPES[dtype])
-        environment = sharding.in_turns(lambda: MllmEnvironment(whole(), processor, **given, sharding=sharding))
+        environment = sharding.in_turns(lambda: make(whole(), processor, **given, sharding=sharding))
     else:
         model = load_model(source, settings.device, DTYPES[dtype], device_map)
-        environment = MllmEnvironment(model, processor, **given)
+        environment = make(model, processor, **given)
     if gate is not None:
         environment = environment.behind(gate)
     width = environment.token_width
@@ -151,13 +154,19 @@ def _gate(options: Mapping[str, Any]) -> Gate | None:
     if not isinstance(text := options.get("before_tower"), str | None):
         raise ScoreError(f"{where} must be NAME:RETENTION, got {text!r}")
     before, halo = gate_of_option(text, where), options.get("halo", 0)
-    if before is None and not halo:
+    if before is None and (not halo or options.get("pixels")):
         return None
     # what stands behind is another thing; here it is only one that may
     try:
         return Compressor("uniform", before.retention if before else 1.0, before_tower=before, halo=halo).gate
     except TypeError as error:
         raise ScoreError(f"environment_options: {error}") from None
+
+
+def _on_pixels(options: Mapping[str, Any]) -> dict[str, Any]:
+    """``pixels`` of ``environment_options``, and ``halo`` where that goes with it and not with ``before_tower``."""
+    pixels = options.get("pixels", False)
+    return {"pixels": pixels, "halo": options.get("halo", 0) if pixels else 0}
 
 
 def _asked(given: Any, one_question: bool, where: str) -> Examples:

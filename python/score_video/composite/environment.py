@@ -22,10 +22,9 @@ from score_video.miniature.reader import grid_places
 from score_video.packed import PackedVideos
 from score_video.rl.environment import EncodedBatch, Example, Selection
 from score_video.rl.multiple_choice import ReaderEnvironment
-from score_video.thumbnails import CELLS, CHANNELS
+from score_video.thumbnails import PATCH_WIDTH
 
 VIDEOS_AT_ONCE = 20  # that are evaluated
-THUMBNAIL_WIDTH = CHANNELS * CELLS**2  # a token is one patch
 
 
 class CompositeVideos(Dataset[Example]):
@@ -113,7 +112,7 @@ class CompositeEnvironment(ReaderEnvironment):
     @property
     def token_width(self) -> int:
         """D of the tokens that a policy will see."""
-        return THUMBNAIL_WIDTH if self._pixels else self.reader.config.token_width
+        return PATCH_WIDTH if self._pixels else self.reader.config.token_width
 
     def of_partition(self, partition: Partition, num_videos: int) -> CompositeEnvironment:
         """The same reader, folder of features and gate, for videos of another partition."""

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from score_video.composite.world import SYMBOLS, TASKS
-from score_video.miniature.reader import PLACE_FEATURES, Block, place_features
+from score_video.miniature.block import Block
+from score_video.miniature.reader import PLACE_FEATURES, place_features
 from score_video.miniature.reader_file import load_reader, save_reader
 from score_video.rl.multiple_choice import log_probabilities
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from score_video import thumbnails
-from score_video.before_tower import Gate, Seen, fill_in
+from score_video.before_tower import Gate, Seen, check_pixels, fill_in, widened
 from score_video.errors import ScoreError
 from score_video.miniature.footage import load_footage, make_world
 from score_video.miniature.reader import Reader, grid_places
@@ -21,6 +21,8 @@ from score_video.miniature.world import NOT_ASKED, TASK_NAMES, TASKS, Partition,
 from score_video.packed import PackedVideos
 from score_video.rl.environment import EncodedBatch, Example
 from score_video.rl.multiple_choice import ReaderEnvironment
+
+_SAMPLES_AT_ONCE = 64  # that the tower sees
 
 
 class MiniatureVideos(Dataset[Example]):
@@ -76,12 +78,14 @@ class MiniaturePayload:
         place: float32 [L, 3], t, y, x of each token.
         answers: int64 [B, tasks].
         shown: uint8 [L, NUM_THINGS], pixels of each thing in each token's patch, for the oracle and for pictures.
+        pixels: the videos, float32 [T, 3, 24, 24], where the vision tower has still to run on what is chosen of them.
         log_probabilities: [B, tasks, A] on all tokens, once they have been asked for.
     """
 
     place: Tensor
     answers: Tensor
     shown: Tensor
+    pixels: Sequence[Tensor] | None = None
     log_probabilities: Tensor | None = None
 
 
@@ -96,16 +100,28 @@ class MiniatureEnvironment(ReaderEnvironment):
     Args:
         reader: weights; None: those that come with the package.
         footage: a video for the backgrounds of the split ``footage``.
-        gate: chooses before the vision tower; None: nothing does. The tower is three convolutions, which see a token's
-            patch and a little around it wherever they run: what it makes of a token that is kept is the same.
+        gate: chooses before the vision tower; None: nothing does. To a tower of convolutions, as the package's reader
+            has, that makes no difference: they see a token's patch and a little around it wherever they run.
+        pixels: policies choose before the vision tower: they see thumbnails (:mod:`score_video.thumbnails`), and the
+            tower sees what they choose, for each sample anew.
+        halo: with ``pixels``, how many rings of neighbours in the frame the tower sees besides.
+
+    Raises:
+        ScoreError: ``pixels`` with a gate, whose place the policy is to take; a ``halo`` without them.
     """
 
     task_names = TASK_NAMES
 
     def __init__(
-        self, reader: Path | Reader | None = None, footage: Path | None = None, gate: Gate | None = None
+        self,
+        reader: Path | Reader | None = None,
+        footage: Path | None = None,
+        gate: Gate | None = None,
+        pixels: bool = False,
+        halo: int = 0,
     ) -> None:
-        self.gate = gate
+        check_pixels(pixels, halo, gate)
+        self.gate, self.pixels, self.halo = gate, pixels, halo
         self.reader = reader if isinstance(reader, Reader) else Reader.load(reader or shipped_reader())
         self.reader.eval().requires_grad_(False)
         self._footage = None if footage is None else load_footage(footage)
@@ -114,7 +130,7 @@ class MiniatureEnvironment(ReaderEnvironment):
     @property
     def token_width(self) -> int:
         """D of the tokens that a policy will see."""
-        return self.reader.config.token_width
+        return thumbnails.PATCH_WIDTH if self.pixels else self.reader.config.token_width
 
     def world(self, split: str, partition: Partition, seed: int) -> World:
         """The world whose videos examples name. Raises ValueError for a split that there is not, or without footage."""
@@ -140,8 +156,8 @@ class MiniatureEnvironment(ReaderEnvironment):
         groups: dict[tuple[str, Partition, int], list[int]] = {}
         for position, example in enumerate(examples):
             groups.setdefault((example["split"], example["partition"], example["seed"]), []).append(position)
-        videos: list[Tensor] = [torch.empty(0, device="cpu")] * len(examples)
-        shown, pixels = list(videos), list(videos)
+        pixels: list[Tensor] = [torch.empty(0, device="cpu")] * len(examples)
+        shown = list(pixels)
         answers = torch.full((len(examples), len(TASKS)), NOT_ASKED, device="cpu")
         for key, positions in groups.items():
             made = self.world(*key).videos([examples[position]["number"] for position in positions])
@@ -150,45 +166,52 @@ class MiniatureEnvironment(ReaderEnvironment):
                 if "frames" in examples[position]:
                     made.pixels[row] = _pixels_of(examples[position]["frames"], made.pixels[row].shape)
                     answers[position, TASK_NAMES.index("quadrant")] = NOT_ASKED
-            tokens = self.encode_pixels(made.pixels)
             counts = thing_counts(made.things, self.reader.config.patch)
             for row, position in enumerate(positions):
-                videos[position], pixels[position] = tokens[row], made.pixels[row]
+                pixels[position] = made.pixels[row]
                 shown[position] = torch.zeros_like(counts[row]) if "frames" in examples[position] else counts[row]
         question = None
         if examples[0]["one_question"]:
             answers, question = _ask_one(answers, [example["number"] for example in examples])
-        seen = None if self.gate is None else self.gate.choose(self._thumbnails(pixels))
-        return self.batch(videos, answers, torch.cat(shown), question, seen)
-
-    @torch.no_grad()
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """[B, T, 3, 24, 24] -> tokens [B, T, rows, columns, D]."""
         columns = self.reader.config.columns
-        tokens: Tensor = self.reader.tower(pixels)
-        return tokens.view(*tokens.shape[:2], columns, columns, -1)
+        place = torch.cat([grid_places(len(video), columns) for video in pixels])
+        payload = MiniaturePayload(place, answers, torch.cat(shown), pixels if self.pixels else None)
+        if self.pixels:
+            return EncodedBatch(self._thumbnails(pixels), payload, question)
+        seen = None if self.gate is None else self.gate.choose(self._thumbnails(pixels))
+        return EncodedBatch(self._tokens(pixels, list(groups.values()), seen), payload, question, seen)
 
-    def batch(
-        self,
-        videos: Sequence[Tensor],
-        answers: Tensor,
-        shown: Tensor,
-        question: Tensor | None = None,
-        seen: Seen | None = None,
-    ) -> EncodedBatch:
-        """Packs encoded videos.
+    def _tokens(self, pixels: Sequence[Tensor], groups: Sequence[Sequence[int]], seen: Seen | None) -> PackedVideos:
+        """What the tower makes of videos; what it has not seen is filled in.
 
         Args:
-            videos: B of them, float32 [T, rows, columns, D].
-            answers: int64 [B, tasks].
-            shown: uint8 [L, NUM_THINGS], see :class:`MiniaturePayload`.
-            question: float32 [B, tasks], 1 for the question that each example asks; None where all are asked.
-            seen: what a gate chose; the other tokens are filled in. None: there is no gate.
+            pixels: B videos [T, 3, 24, 24].
+            groups: positions of videos of one length, which the tower sees together.
         """
-        place = torch.cat([grid_places(len(video), video.shape[2]) for video in videos])
-        packed = PackedVideos.from_frames(videos)
-        packed = packed if seen is None else fill_in(packed, seen.kept.index)
-        return EncodedBatch(packed, MiniaturePayload(place, answers, shown), question, seen)
+        columns = self.reader.config.columns
+        grids = [(len(video), columns, columns) for video in pixels]
+        lengths = [frames * rows * columns for frames, rows, columns in grids]
+        there = None
+        if seen is not None:
+            flat = torch.zeros(sum(lengths), dtype=torch.bool, device="cpu").index_fill_(0, seen.encoded, True)
+            there = flat.split(lengths)  # type: ignore[no-untyped-call]
+        tokens: list[Tensor] = [torch.empty(0, device="cpu")] * len(pixels)
+        for positions in groups:
+            part = None if there is None else torch.stack([there[position] for position in positions])
+            encoded = self.encode_pixels(torch.stack([pixels[position] for position in positions]), part)
+            for position, of_video in zip(positions, encoded, strict=True):
+                tokens[position] = of_video.flatten(0, 2)
+        packed = PackedVideos.from_grids(torch.cat(tokens), grids)
+        return packed if seen is None else fill_in(packed, seen.kept.index)
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor, seen: Tensor | None = None) -> Tensor:
+        """[B, T, 3, 24, 24], and which of their tokens the tower sees, bool [B, T * rows * columns] or None for all ->
+        tokens [B, T, rows, columns, D]."""
+        columns = self.reader.config.columns
+        there = None if seen is None else seen.view(*pixels.shape[:2], -1)
+        tokens: Tensor = self.reader.tower(pixels, there)
+        return tokens.view(*tokens.shape[:2], columns, columns, -1)
 
     def _thumbnails(self, videos: Sequence[Tensor]) -> PackedVideos:
         """What a gate chooses from, of videos [T, 3, 24, 24]."""
@@ -198,7 +221,32 @@ class MiniatureEnvironment(ReaderEnvironment):
 
     def read(self, batch: EncodedBatch, rows: Tensor, mask: Tensor | None) -> Tensor:
         """See :class:`~score_video.rl.multiple_choice.ReaderEnvironment`."""
-        return self.reader.read(batch.videos.tokens[rows], batch.payload.place[rows], mask)[2]
+        tokens = batch.videos.tokens[rows] if batch.payload.pixels is None else self._chosen(batch, rows, mask)
+        return self.reader.read(tokens, batch.payload.place[rows], mask)[2]
+
+    def _chosen(self, batch: EncodedBatch, rows: Tensor, mask: Tensor | None) -> Tensor:
+        """What the tower makes of each sample's tokens when it sees these and their halo alone: [samples, n, D].
+
+        Args:
+            rows, mask: as for :meth:`read`; a sample's rows are of one video.
+        """
+        videos, columns = batch.videos, self.reader.config.columns
+        lengths, starts = videos.lengths.long(), videos.cu_seqlens[:-1].long()
+        owner = videos.video_of_token[rows[:, 0]]  # [samples]
+        places = rows - starts[owner][:, None]
+        chosen = rows.new_zeros(*rows.shape, self.reader.config.token_width, dtype=torch.float32)
+        for length in sorted(set(lengths[owner].tolist())):
+            for samples in (lengths[owner] == length).nonzero()[:, 0].split(_SAMPLES_AT_ONCE):
+                seen = torch.zeros(len(samples), length, dtype=torch.bool, device="cpu")
+                own = places[samples]
+                if mask is not None:  # padding goes where the sample's first token is
+                    own = own.where(mask[samples], own[:, :1])
+                seen.scatter_(1, own, True)
+                seen = widened(seen.view(len(samples), -1, columns, columns), self.halo).flatten(1)
+                pixels = torch.stack([batch.payload.pixels[video] for video in owner[samples].tolist()])
+                tokens = self.encode_pixels(pixels, seen).flatten(1, 3)
+                chosen[samples] = tokens.gather(1, own[..., None].expand(-1, -1, tokens.shape[2]))
+        return chosen
 
 
 def _check(examples: Sequence[Example]) -> None:

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from score_video.miniature.block import Block
 from score_video.miniature.reader_file import load_reader, save_reader
+from score_video.miniature.towers import AttentionTower, ConvolutionalTower
 from score_video.miniature.world import NOT_ASKED, SIZE, TASKS
 from score_video.rl.multiple_choice import log_probabilities
 
@@ -35,7 +37,8 @@ class ReaderConfig:
     Attributes:
         patch: pixels, each side of what one token stands for: 3, 4 or 6.
         tower_width: channels inside the vision tower.
-        tower_depth: 1 x 1 layers after the convolutions.
+        tower_depth: 1 x 1 layers after the convolutions; transformer layers of a tower that attends.
+        tower_attends: whether the tower is a ViT, whose patches look at each other; else it is convolutions.
         token_width: D, of the tokens that the tower hands over.
         width, layers, heads: hidden size, depth and attention heads of the language model.
     """
@@ -47,62 +50,12 @@ class ReaderConfig:
     width: int = 96
     layers: int = 4
     heads: int = 6
+    tower_attends: bool = False
 
     @property
     def columns(self) -> int:
         """Tokens in a row of a frame; a frame has as many rows."""
         return SIZE // self.patch
-
-
-# Strides of the tower's convolutions for each size of patch: their product is the patch
-_STRIDES = {3: (1, 3, 1), 4: (1, 2, 2), 6: (1, 2, 3)}
-
-
-class Tower(nn.Module):
-    """Frames -> tokens: three 3 x 3 convolutions; a token sees its patch and a little around it, in one frame."""
-
-    def __init__(self, config: ReaderConfig) -> None:
-        super().__init__()
-        width = config.tower_width
-        layers: list[nn.Module] = []
-        channels = (3, width // 4, width // 2, width)
-        for number, stride in enumerate(_STRIDES[config.patch]):
-            layers += [nn.Conv2d(channels[number], channels[number + 1], 3, stride, padding=1), nn.GELU()]
-        for _ in range(config.tower_depth):
-            layers += [nn.Conv2d(width, width, 1), nn.GELU()]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(width, config.token_width, 1))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """[B, T, 3, 24, 24] -> [B, T, rows * columns, D]."""
-        features = self.layers((pixels.flatten(0, 1) - 0.4) * 2)  # [B * T, D, rows, columns]
-        tokens: Tensor = features.flatten(2).transpose(1, 2)
-        return tokens.view(*pixels.shape[:2], *tokens.shape[1:])
-
-
-class Block(nn.Module):
-    """A pre-norm transformer layer. Video tokens attend to video tokens, questions to video tokens."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
-
-    def forward(self, video: Tensor, questions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """video [B, n, width]; questions [B, Q, width]; mask bool [B, 1, 1, n], True where there is a token."""
-        both = torch.cat([video, questions], 1)
-        q, k, v = self.qkv(self.norm1(both)).chunk(3, 2)
-        n = video.shape[1]
-        attended = F.scaled_dot_product_attention(
-            self._split(q), self._split(k[:, :n]), self._split(v[:, :n]), attn_mask=mask
-        )
-        both = both + self.out(attended.transpose(1, 2).flatten(2))
-        both = both + self.down(F.gelu(self.up(self.norm2(both))))
-        return both[:, :n], both[:, n:]
 
 
 class Reader(nn.Module):
@@ -111,7 +64,8 @@ class Reader(nn.Module):
     def __init__(self, config: ReaderConfig) -> None:
         super().__init__()
         self.config = config
-        self.tower = Tower(config)
+        sizes = config.patch, config.tower_width, config.tower_depth, config.token_width
+        self.tower = AttentionTower(*sizes) if config.tower_attends else ConvolutionalTower(*sizes)
         self.project = nn.Linear(config.token_width, config.width)
         self.place = nn.Linear(PLACE_FEATURES, config.width)
         nn.init.normal_(self.place.weight, std=PLACE_FEATURES**-0.5 * 1.5)  # about as loud as the normalised tokens

@@ -103,26 +103,33 @@ def name_patches(reader: Reader, batches: _Batches, progress: Progress) -> None:
         take_step(optimizer, schedule, loss, reader)
 
 
-def answer_questions(reader: Reader, batches: _Batches, steps: int, rate: float, seed: int, progress: Progress) -> None:
-    """The whole reader learns to answer, under dropping of many kinds."""
+def answer_questions(
+    reader: Reader, batches: _Batches, steps: int, rate: float, seed: int, drop_patches: bool, progress: Progress
+) -> None:
+    """The whole reader learns to answer, under dropping of many kinds.
+
+    Args:
+        drop_patches: in every other batch the tower sees what is kept, and a share of the rest, alone.
+    """
     generator = torch.Generator().manual_seed(seed + _TOWER_BATCHES)
     optimizer, schedule = _schedule([*reader.parameters()], rate, steps)
     task = progress.add_task("reader", total=steps)
     smooth = 0.0
     for step in range(steps):
         videos = batches(_TOWER_BATCHES + step)
-        with torch.set_grad_enabled(step % TOWER_EVERY == 0):
-            tokens = reader.tower(videos.pixels).flatten(1, 2)  # [B, n, D]
-        answers, hints, motion = _losses(reader, videos, tokens, generator)
+        tower_learns, in_part = step % TOWER_EVERY == 0, drop_patches and step // TOWER_EVERY % 2 == 1
+        answers, hints, motion = _losses(reader, videos, tower_learns, in_part, generator)
         take_step(optimizer, schedule, answers + hints + 0.5 * motion, reader)
         smooth += (answers.item() - smooth) * max(0.02, 1 / (1 + step))
         progress.update(task, advance=1, description=f"reader, loss {smooth:.3f}")
 
 
 def _losses(
-    reader: Reader, videos: Videos, tokens: Tensor, generator: torch.Generator
+    reader: Reader, videos: Videos, tower_learns: bool, in_part: bool, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of the questions, of the hints, of which tokens show something that moves or flashes."""
+    with torch.set_grad_enabled(tower_learns and not in_part):
+        tokens = reader.tower(videos.pixels).flatten(1, 2)  # [B, n, D]
     frames, columns = videos.pixels.shape[1], reader.config.columns
     shown = thing_counts(videos.things, reader.config.patch)
     place = grid_places(frames, columns)
@@ -133,6 +140,11 @@ def _losses(
     else:
         keep = int(FEWEST * (min(n, MOST) / FEWEST) ** (round(amount * AMOUNTS) / AMOUNTS))
         kept = drop(videos, shown, tokens.detach(), columns, keep, generator)
+    if in_part:
+        share = torch.rand(len(tokens), 1, generator=generator)
+        seen = (torch.rand(len(tokens), n, generator=generator) < share).scatter_(1, kept, True)
+        with torch.set_grad_enabled(tower_learns):
+            tokens = reader.tower(videos.pixels, seen.view(len(seen), frames, -1)).flatten(1, 2)
     rows = kept[..., None].expand(-1, -1, tokens.shape[2])
     asked, video, log_probabilities = reader.read(tokens.gather(1, rows), place[kept], hints=True)
     answers = answer_loss(log_probabilities, videos.answers)
@@ -164,7 +176,7 @@ def take_step(
     schedule.step()
 
 
-def make_reader(config: ReaderConfig, seed: int, start: Path | None, progress: Progress) -> Reader:
+def make_reader(config: ReaderConfig, seed: int, start: Path | None, drop_patches: bool, progress: Progress) -> Reader:
     """A reader from random weights; with ``start`` its language model begins as that reader's, and it learns faster."""
     torch.manual_seed(seed)
     reader, batches = Reader(config), _Batches(seed)
@@ -175,7 +187,7 @@ def make_reader(config: ReaderConfig, seed: int, start: Path | None, progress: P
         reader.load_state_dict(language, strict=False)
         steps, rate = NEW_TOWER_STEPS, NEW_TOWER_RATE
     name_patches(reader, batches, progress)
-    answer_questions(reader, batches, steps, rate, seed, progress)
+    answer_questions(reader, batches, steps, rate, seed, drop_patches, progress)
     return reader
 
 
@@ -184,12 +196,20 @@ def main(
     seed: Annotated[int, typer.Option(help="What weights, videos and dropping are drawn from.")] = 0,
     patch: Annotated[int, typer.Option(help="Pixels, each side of a token's patch: 3, 4 or 6.")] = 4,
     tower_width: Annotated[int, typer.Option(help="Channels of the vision tower.")] = 96,
-    tower_depth: Annotated[int, typer.Option(help="1 x 1 layers after the tower's convolutions.")] = 0,
+    tower_depth: Annotated[
+        int, typer.Option(help="1 x 1 layers after the tower's convolutions; with --tower-attends, of the transformer.")
+    ] = 0,
+    tower_attends: Annotated[bool, typer.Option("--tower-attends", help="The tower is a ViT.")] = False,
+    drop_patches: Annotated[
+        bool, typer.Option("--drop-patches", help="Every other batch, the tower sees a part of the patches alone.")
+    ] = False,
     token_width: Annotated[int, typer.Option(help="D of the tokens.")] = 64,
     start: Annotated[Path | None, typer.Option(help="A reader whose language model this one begins with.")] = None,
 ) -> None:
     """Train a reader of the miniature world from nothing (half an hour on two cores), or a new tower for one."""
-    config = ReaderConfig(patch=patch, tower_width=tower_width, tower_depth=tower_depth, token_width=token_width)
+    if tower_attends and not tower_depth:
+        raise typer.BadParameter("must be 1 or more with --tower-attends, got 0", param_hint="--tower-depth")
+    config = ReaderConfig(patch, tower_width, tower_depth, token_width, tower_attends=tower_attends)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -198,7 +218,7 @@ def main(
         TimeRemainingColumn(),
     )
     with Progress(*columns) as progress:
-        make_reader(config, seed, start, progress).save(out)
+        make_reader(config, seed, start, drop_patches, progress).save(out)
 
 
 if __name__ == "__main__":

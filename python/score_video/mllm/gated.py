@@ -72,12 +72,18 @@ class GatedFeatures:
     seen: Seen
 
 
-def check_gate(model: Any, gate: Gate) -> None:
-    """Raises ScoreError where nothing can be chosen before a model's tower, or not so; says why."""
+def check_tower(model: Any) -> None:
+    """Raises ScoreError where nothing can be chosen before a model's tower; says why."""
     kind = model.config.model_type
     if kind not in TOKENS and kind not in FRAMES:
         reason = REFUSED.get(kind, "nobody has tried whether its tower can be run in part")
         raise ScoreError(f"before_tower must be None for models of type {kind!r}: {reason}")
+
+
+def check_gate(model: Any, gate: Gate) -> None:
+    """Raises ScoreError where nothing can be chosen before a model's tower, or not so; says why."""
+    check_tower(model)
+    kind = model.config.model_type
     if kind in FRAMES and gate.halo:
         raise ScoreError(
             f"halo must be 0 for models of type {kind!r}, whose tower sees whole frames or nothing, got {gate.halo}"

@@ -15,6 +15,7 @@ from score_video.mllm.conversation import chat_ids, chat_text
 from score_video.mllm.environment.encoded_video import EncodedVideo
 from score_video.mllm.environment.scoring import (
     AnswerPrompt,
+    Kept,
     ShortPrompt,
     VideoFeatures,
     log_probabilities,
@@ -109,7 +110,7 @@ def score_answers(
     model: Any,
     adapter: Adapter,
     features: VideoFeatures,
-    asked: Sequence[tuple[Question, Tensor]],
+    asked: Sequence[tuple[Question, Kept]],
     references: Sequence[AnswerScore] | None = None,
     *,
     max_tokens: int,
@@ -119,7 +120,7 @@ def score_answers(
 
     Args:
         features: those of the questions' videos.
-        asked: questions, each with the tokens kept: int64 [k], ascending, counted from the video's first.
+        asked: questions, each with the tokens kept.
         references: the scores of as many questions, with their distributions, for the divergence; or None.
         max_tokens: how many all prompts of a forward pass may have, with padding.
         keep_distributions: whether these scores will be references; a distribution over the vocabulary is large.

@@ -153,6 +153,11 @@ class EncodedVideo:
         )
 
 
+def video_inputs(model: Any, processor: Any, clip: Clip) -> dict[str, Any]:
+    """What a processor makes of a clip and of some question."""
+    return model_inputs(model, processor, clip, chat_text(processor, _ANY_QUESTION))
+
+
 @torch.no_grad()
 def encode_video(model: Any, processor: Any, clip: Clip, gate: Gate | None = None) -> EncodedVideo:
     """Runs the processor and the model's vision side.
@@ -165,14 +170,13 @@ def encode_video(model: Any, processor: Any, clip: Clip, gate: Gate | None = Non
     Raises:
         ValueError: the model sees no video in what the processor makes, or several.
     """
-    text = chat_text(processor, _ANY_QUESTION)
-    inputs = model_inputs(model, processor, clip, text)
+    inputs = video_inputs(model, processor, clip)
     encoded = encode_inputs(model, inputs, visual_layout=find_adapter(model).layout_of(len(clip.frames)), gate=gate)
     if encoded is None or encoded.visuals.videos.num_videos != 1:
         found = 0 if encoded is None else encoded.visuals.videos.num_videos
         raise ScoreError(f"processor must make one video of one, got {found}")
     features, fixed, videos = encoded.visuals.features, encoded.visuals.fixed, encoded.visuals.videos
-    ids, unexpanded = inputs["input_ids"][0].cpu(), chat_ids(processor, text)
+    ids, unexpanded = inputs["input_ids"][0].cpu(), chat_ids(processor, chat_text(processor, _ANY_QUESTION))
     visual = features.placeholders if fixed is None else features.placeholders | fixed.placeholders
     begin, end = _changed(unexpanded.tolist(), ids.tolist(), visual[0].nonzero()[:, 0].tolist())
 

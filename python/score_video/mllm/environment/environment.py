@@ -22,7 +22,7 @@ from score_video.mllm.conversation import Clip, chat_ids, chat_text, clip_of_fra
 from score_video.mllm.environment.answers import AnswerScore, Question, make_question, score_answers
 from score_video.mllm.environment.encoded_video import EncodedVideo, encode_video
 from score_video.mllm.environment.feature_cache import FeatureCache, model_identity, processor_identity
-from score_video.mllm.environment.scoring import VideoFeatures
+from score_video.mllm.environment.scoring import Kept, VideoFeatures
 from score_video.mllm.gated import check_gate
 from score_video.mllm.sharding import Sharding
 from score_video.packed import PackedVideos
@@ -38,11 +38,12 @@ MAX_PIXELS = 768 * 28 * 28
 
 
 @dataclass
-class _Payload:
+class Payload:
     """What answering needs.
 
     Attributes:
-        features: those of the batch's videos.
+        features: those of the batch's videos, one after the other.
+        starts: the row of each video's first token.
         questions: for each video, all that are asked about it.
         keys: what stands for each of these and the content of its video; None for a pseudo-video, which is new each
             time.
@@ -50,6 +51,7 @@ class _Payload:
     """
 
     features: VideoFeatures
+    starts: list[int]
     questions: list[list[Question]]
     keys: list[list[str | None]]
     references: list[AnswerScore] | None = None
@@ -115,7 +117,7 @@ class MllmEnvironment:
         self.max_tokens_per_forward = max_tokens_per_forward
         self.one_question = one_question
         self.gate: Gate | None = None
-        self._full: dict[str, Tensor] = {}  # log_prob on all tokens, by _Payload.keys
+        self._full: dict[str, Tensor] = {}  # log_prob on all tokens, by Payload.keys
         self._cache: FeatureCache | None = None
         if cache_dir is not None:
             self._cache = FeatureCache(cache_dir, self.identity())
@@ -181,7 +183,7 @@ class MllmEnvironment:
                     [make_question(self.model, self.processor, number, video, question) for question in asked]
                 )
             except ValueError as error:
-                raise ScoreError(f"{_name(example)}: {error}") from error
+                raise ScoreError(f"{name_of(example)}: {error}") from error
             keys.append([_key(names[number], question) for question in asked])
             if self.one_question:
                 text_ids = chat_ids(self.processor, chat_text(self.processor, asked[0]["question"]))
@@ -189,8 +191,8 @@ class MllmEnvironment:
         packed = PackedVideos.cat([video.packed() for video in encoded])
         layers = zip(*(video.features.deepstack for video in encoded), strict=True)
         deepstack = tuple(torch.cat(list(layer)) for layer in layers)
-        features = VideoFeatures(packed, deepstack, [video.fixed for video in encoded])
-        payload = _Payload(features, questions, keys)
+        features = VideoFeatures(packed.tokens, deepstack, [video.fixed for video in encoded])
+        payload = Payload(features, packed.cu_seqlens[:-1].tolist(), questions, keys)
         return EncodedBatch(packed, payload, torch.cat(embeddings) if embeddings else None, _seen(encoded))
 
     def select(self, batch: EncodedBatch, compressor: Compressor, keep: Sequence[int]) -> Selection:
@@ -214,10 +216,10 @@ class MllmEnvironment:
         Answers are teacher-forced, and scored by the sum of their tokens' log-probabilities:
         :class:`score_video.mllm.environment.answers.AnswerScore` has what the three are of a question.
         """
-        payload: _Payload = batch.payload
+        payload: Payload = batch.payload
         references = self._references(batch) if divergence else None
         kept = kept_tokens(selection, batch.videos)
-        scores = self._score(payload, kept, references)
+        scores = self._score(payload, *self.encoded(payload, kept), references)
         nothing = torch.zeros((), device=scores[0].log_prob.device)
         of_questions = torch.stack(
             [
@@ -230,21 +232,31 @@ class MllmEnvironment:
         log_prob, correct, kl = means.T.reshape(3, len(kept), -1)  # float32 [samples, videos] each
         return Outcome(log_prob, correct, kl if divergence else None, self._full_log_prob(batch) if full else None)
 
+    def encoded(self, payload: Payload, kept: Sequence[Sequence[Tensor]]) -> tuple[VideoFeatures, list[list[Kept]]]:
+        """What the tower has made of the tokens of each sample and video: here, of the whole videos, once for all.
+
+        Args:
+            payload: of the batch.
+            kept: int64 [k] each, counted from the video's first.
+        """
+        of_samples = [zip(sample, payload.starts, strict=True) for sample in kept]
+        return payload.features, [[Kept(tokens, tokens + start) for tokens, start in of] for of in of_samples]
+
     def _full_log_prob(self, batch: EncodedBatch) -> Tensor:
         """float32 [B]: the mean over each video's questions of the log-probability of the right answer on all tokens.
 
         Each question is read by itself, so that it has the same bits whichever batch it is first asked in, and kept for
         as long as the environment lives.
         """
-        payload: _Payload = batch.payload
+        payload: Payload = batch.payload
         means = []
-        (everything,) = kept_tokens(batch.everything, batch.videos)
+        features, (everything,) = MllmEnvironment.encoded(self, payload, kept_tokens(batch.everything, batch.videos))
         for questions, keys, whole in zip(payload.questions, payload.keys, everything, strict=True):
             of_video = []
             for question, key in zip(questions, keys, strict=True):
                 found = None if key is None else self._full.get(key)
                 if found is None:
-                    found = self._score_asked(payload, [(question, whole)], None)[0].log_prob
+                    found = self._score_asked(features, [(question, whole)], None)[0].log_prob
                     if key is not None:
                         self._full[key] = found
                 of_video.append(found)
@@ -253,16 +265,17 @@ class MllmEnvironment:
 
     def _references(self, batch: EncodedBatch) -> list[AnswerScore]:
         """The scores on all tokens, which are made once."""
-        payload: _Payload = batch.payload
+        payload: Payload = batch.payload
         if payload.references is None:
-            everything = kept_tokens(batch.everything, batch.videos)
-            payload.references = self._score(payload, everything, None, keep_distributions=True)
+            everything = MllmEnvironment.encoded(self, payload, kept_tokens(batch.everything, batch.videos))
+            payload.references = self._score(payload, *everything, None, keep_distributions=True)
         return payload.references
 
     def _score(
         self,
-        payload: _Payload,
-        kept: Sequence[Sequence[Tensor]],
+        payload: Payload,
+        features: VideoFeatures,
+        kept: Sequence[Sequence[Kept]],
         references: Sequence[AnswerScore] | None,
         *,
         keep_distributions: bool = False,
@@ -270,23 +283,24 @@ class MllmEnvironment:
         """What the model makes of all questions, sample by sample, in it video by video.
 
         Args:
-            kept: for each sample and video the tokens kept, int64 [k], counted from the video's first.
+            features: those of the tokens kept.
+            kept: these, for each sample and video.
             references: the scores on all tokens, of one sample; None: no divergence.
             keep_distributions: whether these will be references.
         """
         asked = [
-            (question, tokens)
+            (question, of_video)
             for sample in kept
-            for questions, tokens in zip(payload.questions, sample, strict=True)
+            for questions, of_video in zip(payload.questions, sample, strict=True)
             for question in questions
         ]
         every = None if references is None else list(references) * len(kept)
-        return self._score_asked(payload, asked, every, keep_distributions=keep_distributions)
+        return self._score_asked(features, asked, every, keep_distributions=keep_distributions)
 
     def _score_asked(
         self,
-        payload: _Payload,
-        asked: Sequence[tuple[Question, Tensor]],
+        features: VideoFeatures,
+        asked: Sequence[tuple[Question, Kept]],
         references: Sequence[AnswerScore] | None,
         *,
         keep_distributions: bool = False,
@@ -294,27 +308,32 @@ class MllmEnvironment:
         return score_answers(
             self.model,
             self._adapter,
-            payload.features,
+            features,
             asked,
             references,
             max_tokens=self.max_tokens_per_forward,
             keep_distributions=keep_distributions,
         )
 
-    def _encode(self, example: Example) -> tuple[EncodedVideo, str | None]:
-        """The video, and what stands for its file; None for frames and images."""
+    def read(self, example: Example) -> Clip:
+        """The frames that are shown of an example. Raises UnreadableError for a video that cannot be read."""
         path = example.get("video")
         if path is None or example.get("frames") is not None:
-            clip = _clip_without_file(example, self.num_frames)
-            return self._encode_clip(clip, _name(example)), None
+            return _clip_without_file(example, self.num_frames)
+        try:
+            return read_clip(path, self.num_frames, self.max_pixels)
+        except VideoError as error:
+            raise UnreadableError(str(error)) from error
+
+    def _encode(self, example: Example) -> tuple[EncodedVideo, str | None]:
+        """The video, and what stands for its file; None for frames and images."""
 
         def make() -> EncodedVideo:
-            try:
-                clip = read_clip(path, self.num_frames, self.max_pixels)
-            except VideoError as error:
-                raise UnreadableError(str(error)) from error
-            return self._encode_clip(clip, str(path))
+            return self._encode_clip(self.read(example), name_of(example))
 
+        path = example.get("video")
+        if path is None or example.get("frames") is not None:
+            return make(), None
         if self._cache is None:
             video = make()
             state = Path(path).stat()
@@ -365,7 +384,7 @@ def _clip_without_file(example: Example, num_frames: int) -> Clip:
     except UnreadableError:
         raise
     except (TypeError, ValueError) as error:
-        raise ScoreError(f"{_name(example)}: {error}") from error
+        raise ScoreError(f"{name_of(example)}: {error}") from error
 
 
 def _key(video: str | None, asked: Mapping[str, Any]) -> str | None:
@@ -376,12 +395,12 @@ def _key(video: str | None, asked: Mapping[str, Any]) -> str | None:
 def _questions(example: Example, one: bool) -> list[Mapping[str, Any]]:
     asked = example.get("questions")
     if not isinstance(asked, Sequence) or not asked:
-        raise ScoreError(f"{_name(example)}: must have questions (score_video.rl.data.load_examples), got {asked!r}")
+        raise ScoreError(f"{name_of(example)}: must have questions (score_video.rl.data.load_examples), got {asked!r}")
     if one and len(asked) != 1:
-        raise ScoreError(f"{_name(example)}: must ask one question for a policy that sees it, got {len(asked)}")
+        raise ScoreError(f"{name_of(example)}: must ask one question for a policy that sees it, got {len(asked)}")
     return list(asked)
 
 
-def _name(example: Example) -> str:
+def name_of(example: Example) -> str:
     media = example.get("video") or example.get("image")
     return str(media) if isinstance(media, (str, Path)) else f"example {example.get('id', '')}".strip()

@@ -13,7 +13,6 @@ import score_ext
 from score_video.mllm.adapter import Adapter, Features
 from score_video.mllm.compress import CompressedInputs, EncodedInputs, shorten_prompts
 from score_video.mllm.prompt import Prompt
-from score_video.packed import PackedVideos
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,32 @@ class AnswerPrompt:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Some of a video's tokens.
+
+    Attributes:
+        places: int64 [k], ascending, counted from the video's first; on the CPU.
+        rows: int64 [k], where they are among :class:`VideoFeatures`.
+    """
+
+    places: Tensor
+    rows: Tensor
+
+
+@dataclass(frozen=True)
 class ShortPrompt:
-    """A prompt with some of its video's tokens: ``kept`` int64 [k], ascending, counted from the video's first."""
+    """A prompt with some of its video's tokens."""
 
     whole: AnswerPrompt
-    kept: Tensor
+    kept: Kept
 
     def __len__(self) -> int:
-        return len(self.whole.features) - int(self.whole.features.sum()) + len(self.kept)
+        return len(self.whole.features) - int(self.whole.features.sum()) + len(self.kept.places)
 
     def places(self) -> Tensor:
         """int64, ascending: the places of the whole prompt that stay."""
         stays = ~self.whole.features
-        stays[self.whole.features.nonzero()[self.kept, 0]] = True
+        stays[self.whole.features.nonzero()[self.kept.places, 0]] = True
         return stays.nonzero()[:, 0]
 
 
@@ -56,12 +68,12 @@ class VideoFeatures:
     """What the prompts' videos are made of, on the model's device.
 
     Attributes:
-        videos: B of them, L tokens.
-        deepstack: what goes to later layers, [L, D] each.
+        rows: [R, D], tokens of all videos.
+        deepstack: what goes to later layers, [R, D] each.
         fixed: for each video what goes in unabridged, [F, D] and [F, D] for each later layer; or None.
     """
 
-    videos: PackedVideos
+    rows: Tensor
     deepstack: tuple[Tensor, ...]
     fixed: Sequence[Features | None]
 
@@ -113,8 +125,7 @@ def _join(model: Any, adapter: Adapter, features: VideoFeatures, prompts: Sequen
 
     They are cut to what is kept before they meet, so that no video's tokens are copied for each of its samples.
     """
-    device = features.videos.tokens.device
-    starts = features.videos.cu_seqlens.tolist()
+    device = features.rows.device
     kept = [prompt.places() for prompt in prompts]
     width = max(len(places) for places in kept)
 
@@ -135,9 +146,9 @@ def _join(model: Any, adapter: Adapter, features: VideoFeatures, prompts: Sequen
         join([whole.prompt.position_ids[..., 0, :] for whole in wholes], 0),
         None,
     )
-    rows = torch.cat([prompt.kept + starts[prompt.whole.video] for prompt in prompts]).to(device)
+    rows = torch.cat([prompt.kept.rows for prompt in prompts]).to(device)
     videos = Features(
-        score_ext.gather(features.videos.tokens, rows),
+        score_ext.gather(features.rows, rows),
         join([whole.features for whole in wholes], False),
         tuple(score_ext.gather(layer, rows) for layer in features.deepstack),
     )

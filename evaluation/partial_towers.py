@@ -1,0 +1,130 @@
+"""``python -m evaluation.partial_towers READERS...``: choosing before the tower in the miniature, as tables.
+
+READERS are readers whose tower is a ViT, evaluation/readers/vit-*.safetensors: in them a patch that is not seen changes
+what the others become. Rules and policies choose from pixels; the tower sees what they chose alone, with one ring of
+neighbours, or in whole frames, and the reader reads what was chosen. Two kinds of policy are trained on each reader:
+one is rewarded for what is answered from whole frames, as one would be that knows nothing of the tower; the other for
+what is answered from a tower that saw its choice alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from evaluation.report import at, head, row
+from score_video.before_tower import with_halo
+from score_video.command_line import run_module
+from score_video.compressor import Compressor
+from score_video.miniature.environment import MiniatureEnvironment
+from score_video.miniature.evaluate import choose_by, encode_split, evaluate
+from score_video.miniature.reader import Reader
+from score_video.miniature.train_policy import train_policy
+from score_video.miniature.world import SIZE
+from score_video.packed import Selection
+from score_video.provenance import circumstances
+from score_video.rl.accuracy import budgets
+from score_video.rl.environment import EncodedBatch
+from score_video.statistics import Answers
+
+RETENTIONS = (0.02, 0.05, 0.1, 0.2)
+SPLITS = ("plain", "lookalike", "density")
+WHOLE, RING, ALONE = "whole frames", "halo 1", "what is chosen alone"
+HALOS = {WHOLE: SIZE, RING: 1, ALONE: 0}
+"""What the tower sees -> rings of neighbours; so many as the first fill any frame."""
+AFTER, BEFORE = ("divprune-whitened", "pretrained"), ("evs-dithered", "divprune-whitened", "pretrained")
+"""What chooses after the tower, and what before it."""
+TEST_SEED = 2026
+SETTINGS = {"retention": 0.05, "learning_rate": 0.003, "lr_scheduler_type": "linear"}
+RECIPE = {
+    "policy": {},
+    "mixture": {"plain": 0.3, "lookalike": 0.5, "density": 0.2},
+    "train_videos": 100_000,
+}
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """What chooses, of several seeds if it was trained."""
+
+    name: str
+    compressors: Sequence[Compressor]
+
+    def answers(self, environment: MiniatureEnvironment, batches: Sequence[EncodedBatch], retention: float) -> Answers:
+        """What is answered from what it keeps."""
+        every = [evaluate(environment, batches, choose_by(one), retention).answers for one in self.compressors]
+        return replace(every[0], right=np.concatenate([answers.right for answers in every]))
+
+    def patches(self, batches: Sequence[EncodedBatch], retention: float, halo: int) -> float:
+        """Share of the patches that the tower sees."""
+        seen = tokens = 0
+        for batch in batches:
+            keep = budgets(batch, retention).tolist()
+            kept: Selection = self.compressors[0].select(batch.videos, None, keep)
+            seen += len(with_halo(batch.videos, kept.index, halo))
+            tokens += len(batch.videos.tokens)
+        return seen / tokens
+
+
+def trained(reader: Reader, sees: str, steps: int, seeds: int) -> Chooser:
+    """Policies that are rewarded through a tower that sees that much."""
+    environment = MiniatureEnvironment(reader, pixels=True, halo=HALOS[sees])
+    compressors = []
+    for seed in range(seeds):
+        settings = {**SETTINGS, "max_steps": steps}
+        policy, _ = train_policy({**RECIPE, "seed": seed, "settings": settings}, [environment])
+        compressors.append(Compressor(policy))
+    return Chooser(f"policy trained with {sees}", compressors)
+
+
+def test_batches(environment: MiniatureEnvironment, videos: int) -> list[EncodedBatch]:
+    """Of all splits."""
+    return [batch for split in SPLITS for batch in encode_split(environment, split, "test", TEST_SEED, videos)]
+
+
+def lines(reader: Reader, videos: int, steps: int, seeds: int) -> Iterator[str]:
+    """A reader's table, in Markdown, line by line."""
+    yield head("chosen by", "the tower sees", f"of the patches at {at(0.1)}", [at(of) for of in RETENTIONS])
+    whole = MiniatureEnvironment(reader)
+    batches = test_batches(whole, videos)
+    on_all = evaluate(whole, batches, None).answers
+    yield row("all tokens", "everything", at(1), [on_all] * len(RETENTIONS))
+    for name in AFTER:
+        chooser = Chooser(name, [Compressor.from_pretrained(name)])
+        yield row(f"{name}, after it", "everything", at(1), [chooser.answers(whole, batches, of) for of in RETENTIONS])
+    batches = test_batches(MiniatureEnvironment(reader, pixels=True), videos)
+    choosers = [Chooser(name, [Compressor.from_pretrained(name)]) for name in BEFORE]
+    choosers += [trained(reader, sees, steps, seeds) for sees in (WHOLE, ALONE)]
+    for chooser in choosers:
+        found: Mapping[float, Answers] = {}
+        for sees, halo in HALOS.items():
+            environment = MiniatureEnvironment(reader, pixels=True, halo=halo)
+            own = {of: chooser.answers(environment, batches, of) for of in RETENTIONS}
+            cells = [answers.minus(found[of]) if found else answers for of, answers in own.items()]
+            yield row(chooser.name, sees, at(chooser.patches(batches, 0.1, halo)), cells)
+            found = found or own
+
+
+def main(
+    readers: Annotated[list[Path], typer.Argument(help="Readers whose vision tower is a ViT.")],
+    videos: Annotated[int, typer.Option(help="Test videos of each of the three splits.", min=2)] = 192,
+    steps: Annotated[int, typer.Option(help="Of the trainings.", min=1)] = 300,
+    seeds: Annotated[int, typer.Option(help="Policies of each kind.", min=1)] = 3,
+) -> None:
+    """What choosing before a ViT costs in the miniature: accuracies in %; below, points above the first row of each."""
+    torch.set_num_threads(1)
+    print(", ".join(f"{name} {value}" for name, value in circumstances("torch", "transformers").items()))
+    for path in readers:
+        print(f"\n## {path.stem}\n", flush=True)
+        for line in lines(Reader.load(path), videos, steps, seeds):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    run_module(main)
