@@ -114,7 +114,7 @@ def lines(reader: Reader, videos: int, steps: int, seeds: int) -> Iterator[str]:
 def main(
     readers: Annotated[list[Path], typer.Argument(help="Readers whose vision tower is a ViT.")],
     videos: Annotated[int, typer.Option(help="Test videos of each of the three splits.", min=2)] = 192,
-    steps: Annotated[int, typer.Option(help="Of the trainings.", min=1)] = 300,
+    steps: Annotated[int, typer.Option(help="Of the trainings.", min=1)] = 150,
     seeds: Annotated[int, typer.Option(help="Policies of each kind.", min=1)] = 3,
 ) -> None:
     """What choosing before a ViT costs in the miniature: accuracies in %; below, points above the first row of each."""
