@@ -22,6 +22,7 @@ from evaluation.report import at, head, row
 from score_video.before_tower import with_halo
 from score_video.command_line import run_module
 from score_video.compressor import Compressor
+from score_video.errors import ScoreError
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import choose_by, encode_split, evaluate
 from score_video.miniature.reader import Reader
@@ -120,9 +121,13 @@ def main(
     """What choosing before a ViT costs in the miniature: accuracies in %; below, points above the first row of each."""
     torch.set_num_threads(1)
     print(", ".join(f"{name} {value}" for name, value in circumstances("torch", "transformers").items()))
-    for path in readers:
+    loaded = {path: Reader.load(path) for path in readers}
+    for path, reader in loaded.items():
+        if not reader.config.tower_attends:
+            raise ScoreError(f"{path}: must have a ViT as its tower, to which it makes a difference what it sees")
+    for path, reader in loaded.items():
         print(f"\n## {path.stem}\n", flush=True)
-        for line in lines(Reader.load(path), videos, steps, seeds):
+        for line in lines(reader, videos, steps, seeds):
             print(line, flush=True)
 
 

@@ -83,9 +83,13 @@ class Gate:
         """What is to be seen of videos, whose tokens here are thumbnails [L, W].
 
         Raises:
-            ScoreError: a rule that keeps the first frame first would keep less than two frames of a video.
+            ScoreError: a rule that keeps the first frame first would keep less than two frames of a video; or the
+                selector cannot choose from thumbnails, as a policy for tokens of another width.
         """
-        kept = self.selector.select(thumbnails)
+        try:
+            kept = self.selector.select(thumbnails)
+        except ScoreError as error:
+            raise ScoreError(f"before_tower ({self.name}): {error}") from error
         if self.name in WHOLE_FIRST_FRAME:
             _check_two_frames(self.name, thumbnails, kept)
         return Seen(kept, with_halo(thumbnails, kept.index, self.halo))
@@ -96,14 +100,13 @@ def check_pixels(pixels: bool, halo: int, gate: Gate | None = None) -> None:
 
     Args:
         pixels: whether policies see thumbnails, and the tower what they choose.
-        halo: rings of neighbours that the tower sees besides.
+        halo: rings of neighbours that the tower sees besides; a gate has its own.
         gate: what chooses there otherwise.
     """
     if not isinstance(pixels, bool):
         raise ScoreError(f"pixels must be true or false, got {pixels!r}")
-    if not is_integer(halo) or halo < 0 or (halo and not pixels and gate is None):
-        wanted = "0 or more" if pixels or gate is not None else "0 where nothing is chosen before the tower"
-        raise ScoreError(f"halo must be {wanted}, got {halo!r}")
+    if not is_integer(halo) or halo < 0 or (halo and not pixels):
+        raise ScoreError(f"halo must be {'0 or more' if pixels else '0 without pixels'}, got {halo!r}")
     if pixels and gate is not None:
         raise ScoreError(f"pixels must be false with before_tower ({gate.name}), whose place the policy is to take")
 

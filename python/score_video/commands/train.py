@@ -111,6 +111,8 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     check_pixels(gate=gate, **on_pixels)
     given = {name: value for name, value in options.items() if name not in own}
     check_options(given)
+    if on_pixels["pixels"] and given.get("one_question"):
+        raise ScoreError("one_question must be false with pixels: there are no features to compare a question with")
     one = given.get("one_question", False)
     train: Any = data.get("train")
     if isinstance(train, Mapping) and "source" not in train:
@@ -154,7 +156,9 @@ def _gate(options: Mapping[str, Any]) -> Gate | None:
     if not isinstance(text := options.get("before_tower"), str | None):
         raise ScoreError(f"{where} must be NAME:RETENTION, got {text!r}")
     before, halo = gate_of_option(text, where), options.get("halo", 0)
-    if before is None and (not halo or options.get("pixels")):
+    if before is None:
+        if halo and not options.get("pixels"):
+            raise ScoreError(f"environment_options: halo must be 0 without before_tower or pixels, got {halo!r}")
         return None
     # what stands behind is another thing; here it is only one that may
     try:

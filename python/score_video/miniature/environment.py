@@ -78,7 +78,8 @@ class MiniaturePayload:
         place: float32 [L, 3], t, y, x of each token.
         answers: int64 [B, tasks].
         shown: uint8 [L, NUM_THINGS], pixels of each thing in each token's patch, for the oracle and for pictures.
-        pixels: the videos, float32 [T, 3, 24, 24], where the vision tower has still to run on what is chosen of them.
+        pixels: the videos, float32 [T, 3, 24, 24], where a policy chooses before the vision tower.
+        tokens: float32 [L, D], what the whole tower made of them, where no part of it makes anything else of a part.
         log_probabilities: [B, tasks, A] on all tokens, once they have been asked for.
     """
 
@@ -86,6 +87,7 @@ class MiniaturePayload:
     answers: Tensor
     shown: Tensor
     pixels: Sequence[Tensor] | None = None
+    tokens: Tensor | None = None
     log_probabilities: Tensor | None = None
 
 
@@ -102,8 +104,8 @@ class MiniatureEnvironment(ReaderEnvironment):
         footage: a video for the backgrounds of the split ``footage``.
         gate: chooses before the vision tower; None: nothing does. To a tower of convolutions, as the package's reader
             has, that makes no difference: they see a token's patch and a little around it wherever they run.
-        pixels: policies choose before the vision tower: they see thumbnails (:mod:`score_video.thumbnails`), and the
-            tower sees what they choose, for each sample anew.
+        pixels: policies choose before the vision tower: they see thumbnails (:mod:`score_video.thumbnails`), and a
+            tower that attends sees what they choose, for each sample anew.
         halo: with ``pixels``, how many rings of neighbours in the frame the tower sees besides.
 
     Raises:
@@ -177,6 +179,8 @@ class MiniatureEnvironment(ReaderEnvironment):
         place = torch.cat([grid_places(len(video), columns) for video in pixels])
         payload = MiniaturePayload(place, answers, torch.cat(shown), pixels if self.pixels else None)
         if self.pixels:
+            if not self.reader.config.tower_attends:
+                payload.tokens = self._tokens(pixels, list(groups.values()), None).tokens
             return EncodedBatch(self._thumbnails(pixels), payload, question)
         seen = None if self.gate is None else self.gate.choose(self._thumbnails(pixels))
         return EncodedBatch(self._tokens(pixels, list(groups.values()), seen), payload, question, seen)
@@ -221,8 +225,12 @@ class MiniatureEnvironment(ReaderEnvironment):
 
     def read(self, batch: EncodedBatch, rows: Tensor, mask: Tensor | None) -> Tensor:
         """See :class:`~score_video.rl.multiple_choice.ReaderEnvironment`."""
-        tokens = batch.videos.tokens[rows] if batch.payload.pixels is None else self._chosen(batch, rows, mask)
-        return self.reader.read(tokens, batch.payload.place[rows], mask)[2]
+        payload: MiniaturePayload = batch.payload
+        if payload.pixels is None:
+            tokens = batch.videos.tokens[rows]
+        else:
+            tokens = self._chosen(batch, rows, mask) if payload.tokens is None else payload.tokens[rows]
+        return self.reader.read(tokens, payload.place[rows], mask)[2]
 
     def _chosen(self, batch: EncodedBatch, rows: Tensor, mask: Tensor | None) -> Tensor:
         """What the tower makes of each sample's tokens when it sees these and their halo alone: [samples, n, D].

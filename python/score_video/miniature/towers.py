@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from score_video.errors import ScoreError
 from score_video.miniature.block import Block
 from score_video.miniature.world import SIZE
 
 # Strides of the convolutions for each size of patch: their product is the patch
 _STRIDES = {3: (1, 3, 1), 4: (1, 2, 2), 6: (1, 2, 3)}
+PATCHES = tuple(_STRIDES)
+"""Pixels, each side of a token's patch, that a tower can have."""
+
 _HEAD_WIDTH = 16
 
 
@@ -53,6 +57,11 @@ class AttentionTower(nn.Module):
 
     def __init__(self, patch: int, width: int, depth: int, token_width: int) -> None:
         super().__init__()
+        if width % _HEAD_WIDTH or depth < 1:
+            raise ScoreError(
+                f"tower_width must be a multiple of {_HEAD_WIDTH} and tower_depth 1 or more for a ViT, "
+                f"got {width} and {depth}"
+            )
         self.patch = patch
         self.embed = nn.Linear(3 * patch**2, width)
         self.place = nn.Parameter(torch.randn((SIZE // patch) ** 2, width) * 0.5)

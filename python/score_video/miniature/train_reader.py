@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from score_video.command_line import run_module
 from score_video.miniature.dropping import drop, live_tokens
 from score_video.miniature.reader import HINT_ANSWERS, Reader, ReaderConfig, answer_loss, grid_places
+from score_video.miniature.towers import PATCHES
 from score_video.miniature.world import (
     BACKGROUND,
     CROSS,
@@ -207,8 +208,8 @@ def main(
     start: Annotated[Path | None, typer.Option(help="A reader whose language model this one begins with.")] = None,
 ) -> None:
     """Train a reader of the miniature world from nothing (half an hour on two cores), or a new tower for one."""
-    if tower_attends and not tower_depth:
-        raise typer.BadParameter("must be 1 or more with --tower-attends, got 0", param_hint="--tower-depth")
+    if patch not in PATCHES:
+        raise typer.BadParameter(f"must be one of {', '.join(map(str, PATCHES))}, got {patch}", param_hint="--patch")
     config = ReaderConfig(patch, tower_width, tower_depth, token_width, tower_attends=tower_attends)
     columns = (
         TextColumn("{task.description}"),

@@ -23,6 +23,7 @@ from score_video.mllm.conversation import Clip, chat_text, frames_for, model_inp
 from score_video.packed import PackedVideos, Selection, Selector
 from score_video.policy import SurprisePolicy
 from score_video.progress import Phases, Progress, synchronize
+from score_video.thumbnails import PATCH_WIDTH
 
 WARM_UP_FRAMES, WARM_UP_SIDE = 2, 56
 """What is asked about, unmeasured, before a measurement: the corner of a few frames, this many pixels wide and high."""
@@ -84,7 +85,10 @@ def check_policy(model: Any, decides: object, name: str) -> None:
         return
     width, config = model.config.get_text_config().hidden_size, decides.config
     if config.state == "residual" and config.token_width != width:
-        raise ScoreError(f"{name}: the policy is for tokens of width {config.token_width}, the model's have {width}")
+        raise ScoreError(
+            f"{name}: the policy is for tokens of width {config.token_width}, the model's have {width}"
+            + (": one that was trained with pixels stands before the tower" * (config.token_width % PATCH_WIDTH == 0))
+        )
     if config.question_width not in (0, width):
         raise ScoreError(
             f"{name}: the policy is for questions of width {config.question_width}, the model's have {width}"

@@ -72,12 +72,12 @@ class GatedFeatures:
     seen: Seen
 
 
-def check_tower(model: Any) -> None:
-    """Raises ScoreError where nothing can be chosen before a model's tower; says why."""
+def check_tower(model: Any, option: str = "before_tower must be None") -> None:
+    """Raises ScoreError where nothing can be chosen before a model's tower; says why, and what ``option`` must be."""
     kind = model.config.model_type
     if kind not in TOKENS and kind not in FRAMES:
         reason = REFUSED.get(kind, "nobody has tried whether its tower can be run in part")
-        raise ScoreError(f"before_tower must be None for models of type {kind!r}: {reason}")
+        raise ScoreError(f"{option} for models of type {kind!r}: {reason}")
 
 
 def check_gate(model: Any, gate: Gate) -> None:

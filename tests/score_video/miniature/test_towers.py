@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.given import given_gate
 from helpers.readers import tiny_reader
 from rich.progress import Progress
 from torch.testing import assert_close
@@ -19,7 +18,6 @@ from score_video.errors import ScoreError
 from score_video.miniature import train_reader
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
 from score_video.miniature.reader import Reader, ReaderConfig
-from score_video.packed import PackedVideos
 from score_video.rl.environment import Selection
 
 VIT: dict[str, Any] = {"tower_attends": True, "tower_depth": 2, "tower_width": 32}
@@ -63,16 +61,6 @@ def test_convolutions_see_as_much_wherever_else_they_run() -> None:
     assert torch.equal(tower(pixels), tower(pixels, torch.rand(1, 2, 36) < 0.5))
 
 
-@dataclass
-class Given:
-    """A gate that keeps given tokens of one video."""
-
-    places: Sequence[int]
-
-    def select(self, videos: PackedVideos, question: Any = None, counts: Any = None) -> Selection:
-        return Selection(torch.tensor(self.places), torch.tensor([len(self.places)], dtype=torch.int32))
-
-
 @pytest.mark.parametrize("halo", [0, 1])
 @pytest.mark.parametrize("sizes", [VIT, {}])
 def test_a_sample_is_what_a_gate_that_chose_it_would_give(
@@ -98,7 +86,7 @@ def test_a_sample_is_what_a_gate_that_chose_it_would_give(
         for b, places in enumerate(sample):
             if not len(places):
                 continue
-            gated = MiniatureEnvironment(reader, gate=Gate(Given(places.tolist()), halo, "given"))
+            gated = MiniatureEnvironment(reader, gate=given_gate(places.tolist(), halo))
             one = gated.encode([EXAMPLES[b]])
             assert_close(log_p[g, b].exp(), gated.full_log_probabilities(one)[0].exp(), atol=1e-5, rtol=1e-5)
             whole = MiniatureEnvironment(reader)
@@ -126,8 +114,12 @@ def test_what_does_not_go_together() -> None:
     gate = Gate(Compressor("norm", 0.5), 0, "norm")
     with pytest.raises(ScoreError, match=r"pixels must be false with before_tower \(norm\)"):
         MiniatureEnvironment(tiny_reader(), gate=gate, pixels=True)
-    with pytest.raises(ScoreError, match="halo must be 0 where nothing is chosen before the tower, got 1"):
+    with pytest.raises(ScoreError, match="halo must be 0 without pixels, got 1"):
         MiniatureEnvironment(tiny_reader(), halo=1)
+    with pytest.raises(ScoreError, match="halo must be 0 without pixels, got 1"):
+        MiniatureEnvironment(tiny_reader(), gate=gate, halo=1)  # a gate has its own
+    with pytest.raises(ScoreError, match="tower_width must be a multiple of 16 and tower_depth 1 or more"):
+        tiny_reader(tower_attends=True, tower_width=24, tower_depth=1)
 
 
 @pytest.mark.parametrize("drop_patches", [False, True])

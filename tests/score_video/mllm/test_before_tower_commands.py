@@ -87,7 +87,7 @@ def test_ask(tiny_qwen: Path, clip: Path) -> None:
         (["--before-tower", "surprise-l2:2"], "--before-tower must be NAME:RETENTION"),
         (["--before-tower", "surprise-l2:0.1"], "two frames' worth"),
         (["--before-tower", "norm:0.05"], "before_tower.retention must be at least retention, 0.1"),
-        (["--halo", "1"], "halo must be 0 without before_tower, got 1"),
+        (["--halo", "1"], "halo must be 0 without before_tower or pixels, got 1"),
         (["--before-tower", "nothing:0.3"], "nothing"),
     ],
 )
@@ -200,7 +200,7 @@ def test_train(tiny_qwen: Path, clip: Path, capfd: pytest.CaptureFixture[str]) -
     for given, says in [
         ("evs-dithered", "environment_options: before_tower must be NAME:RETENTION, such as surprise-l2:0.3"),
         (0.4, "environment_options: before_tower must be NAME:RETENTION, got 0.4"),
-        (None, "halo must be 0 without before_tower, got 1"),
+        (None, "halo must be 0 without before_tower or pixels, got 1"),
         ("norm:0.1", "before_tower.retention must be at least retention, 0.2"),
     ]:
         assert train(given, "none") == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.given import given_gate
 from helpers.videos import write_video
 from tiny import FAMILIES, Family
+from tiny_families import ALL
 from tiny_processor import TinyProcessor
 
 from score_video import Compressor
@@ -21,26 +22,13 @@ from score_video.commands.train import train
 from score_video.errors import ScoreError
 from score_video.mllm.environment import MllmEnvironment, PixelEnvironment
 from score_video.mllm.gated import FRAMES, TOKENS
-from score_video.packed import PackedVideos, Selection
+from score_video.packed import Selection
 from score_video.policy import SurprisePolicy
-from score_video.rl.environment import EncodedBatch
+from score_video.rl.environment import EncodedBatch, UnreadableError
 
 OPEN = {"question": "what?", "answer": "cat", "options": []}
 LETTERS = {"question": "A or B", "answer": "B", "options": ["A", "B"]}
 ASKED = [[OPEN, LETTERS], [OPEN]]
-
-
-@dataclass
-class Given:
-    """A gate that keeps given tokens of one video."""
-
-    places: Sequence[int]
-
-    def select(self, videos: PackedVideos, question: Any = None, counts: Any = None) -> Selection:
-        return Selection(torch.tensor(self.places), torch.tensor([len(self.places)], dtype=torch.int32))
-
-    def identity(self) -> str:
-        return repr(self.places)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +38,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [write_video(folder / f"{n}.mp4", list(frames)) for n, frames in enumerate(noise)]
 
 
-@pytest.fixture(scope="module", params=[name for name in FAMILIES if name in TOKENS])
+@pytest.fixture(scope="module", params=[name for name in ALL if name in TOKENS])
 def family(request: pytest.FixtureRequest) -> Family:
     torch.set_num_threads(1)
-    return FAMILIES[request.param]()
+    return ALL[request.param]()
 
 
 def examples(clips: Sequence[Path]) -> list[dict[str, Any]]:
@@ -86,7 +74,7 @@ def test_a_sample_is_what_a_gate_that_chose_it_would_give(family: Family, clips:
     other = whole.answer(of_whole, selection(of_whole, samples))
     for g, sample in enumerate(samples):
         for b, places in enumerate(sample):
-            gated = whole.behind(Gate(Given(places), halo, "given"))
+            gated = whole.behind(given_gate(places, halo))
             one = gated.encode([examples(clips)[b]])
             wanted = gated.answer(one, one.everything)
             torch.testing.assert_close(outcome.log_prob[g, b], wanted.log_prob[0, 0], atol=2e-5, rtol=1e-5)
@@ -109,6 +97,25 @@ def test_all_tokens_and_none(family: Family, clips: list[Path]) -> None:
     assert none.log_prob.isfinite().all() and none.divergence is not None and (none.divergence > 0).all()
 
 
+def test_a_video_that_cannot_be_read_is_named(clips: list[Path], tmp_path: Path) -> None:
+    """Its place in the batch too, by which others are left alone; and once its features are in the cache."""
+    qwen = FAMILIES["qwen2_5_vl"]()
+    environment = PixelEnvironment(qwen.model, TinyProcessor(qwen), cache_dir=tmp_path / "features", num_frames=4)
+    rows = examples(clips)
+    environment.encode(rows)
+    rows[1]["video"] = str(tmp_path / "gone.mp4")
+    with pytest.raises(UnreadableError, match=r"gone\.mp4") as raised:
+        environment.encode(rows)
+    assert raised.value.position == 1
+
+
+def test_the_processor_runs_once(clips: list[Path]) -> None:
+    qwen = FAMILIES["qwen2_5_vl"]()
+    environment = PixelEnvironment(qwen.model, TinyProcessor(qwen), num_frames=4)
+    environment.encode(examples(clips))
+    assert environment.processor.calls == len(clips)
+
+
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     qwen = FAMILIES["qwen2_5_vl"]()
     processor = TinyProcessor(qwen)
@@ -123,7 +130,10 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ScoreError, match="whose tower sees whole frames or nothing"):
         PixelEnvironment(dense.model, TinyProcessor(dense))
     monkeypatch.delitem(TOKENS, "qwen2_5_vl")
-    with pytest.raises(ScoreError, match="nobody has tried whether its tower can be run in part"):
+    with pytest.raises(
+        ScoreError,
+        match="pixels must be false for models of type 'qwen2_5_vl': nobody",
+    ):
         PixelEnvironment(qwen.model, processor)
 
 
@@ -178,7 +188,7 @@ def test_what_is_trained_so_chooses_before_the_tower(config: dict[str, Any], tmp
     [
         ({"pixels": 1}, "pixels must be true or false, got 1"),
         ({"halo": -1}, "halo must be 0 or more, got -1"),
-        ({"pixels": False}, "halo must be"),
+        ({"pixels": False}, "environment_options: halo must be 0 without before_tower or pixels, got 1"),
         ({"before_tower": "norm:0.5"}, r"pixels must be false with before_tower \(norm\)"),
         ({"one_question": True}, "one_question must be false with pixels"),
     ],

@@ -153,30 +153,49 @@ class EncodedVideo:
         )
 
 
-def video_inputs(model: Any, processor: Any, clip: Clip) -> dict[str, Any]:
-    """What a processor makes of a clip and of some question."""
-    return model_inputs(model, processor, clip, chat_text(processor, _ANY_QUESTION))
+@dataclass(frozen=True)
+class ClipInputs:
+    """What a processor made of a clip and of some question.
+
+    Attributes:
+        inputs: the model's, by name.
+        num_frames: the clip's.
+    """
+
+    inputs: Mapping[str, Any]
+    num_frames: int
+
+
+def clip_inputs(model: Any, processor: Any, clip: Clip) -> ClipInputs:
+    """Runs the processor of a supported model."""
+    return ClipInputs(model_inputs(model, processor, clip, chat_text(processor, _ANY_QUESTION)), len(clip.frames))
+
+
+def encode_video(model: Any, processor: Any, clip: Clip, gate: Gate | None = None) -> EncodedVideo:
+    """Runs the processor and the model's vision side; the latter as :func:`encode_clip`, which has the rest."""
+    return encode_clip(model, processor, clip_inputs(model, processor, clip), gate)
 
 
 @torch.no_grad()
-def encode_video(model: Any, processor: Any, clip: Clip, gate: Gate | None = None) -> EncodedVideo:
-    """Runs the processor and the model's vision side.
+def encode_clip(model: Any, processor: Any, made: ClipInputs, gate: Gate | None = None) -> EncodedVideo:
+    """Runs the model's vision side.
 
     Args:
         model, processor: supported, as transformers loads them.
-        clip: the video.
-        gate: chooses what of it the vision tower sees; None: all.
+        made: what the processor made.
+        gate: chooses what of the video the vision tower sees; None: all.
 
     Raises:
-        ValueError: the model sees no video in what the processor makes, or several.
+        ValueError: the model sees no video in what the processor made, or several.
     """
-    inputs = video_inputs(model, processor, clip)
-    encoded = encode_inputs(model, inputs, visual_layout=find_adapter(model).layout_of(len(clip.frames)), gate=gate)
+    inputs, layout = made.inputs, find_adapter(model).layout_of(made.num_frames)
+    encoded = encode_inputs(model, inputs, visual_layout=layout, gate=gate)
     if encoded is None or encoded.visuals.videos.num_videos != 1:
         found = 0 if encoded is None else encoded.visuals.videos.num_videos
         raise ScoreError(f"processor must make one video of one, got {found}")
     features, fixed, videos = encoded.visuals.features, encoded.visuals.fixed, encoded.visuals.videos
-    ids, unexpanded = inputs["input_ids"][0].cpu(), chat_ids(processor, chat_text(processor, _ANY_QUESTION))
+    ids = inputs["input_ids"][0].cpu()
+    unexpanded = chat_ids(processor, chat_text(processor, _ANY_QUESTION))
     visual = features.placeholders if fixed is None else features.placeholders | fixed.placeholders
     begin, end = _changed(unexpanded.tolist(), ids.tolist(), visual[0].nonzero()[:, 0].tolist())
 

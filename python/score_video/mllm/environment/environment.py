@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from score_video.errors import ScoreError
 from score_video.mllm.adapter import find_adapter
 from score_video.mllm.conversation import Clip, chat_ids, chat_text, clip_of_frames, read_clip
 from score_video.mllm.environment.answers import AnswerScore, Question, make_question, score_answers
-from score_video.mllm.environment.encoded_video import EncodedVideo, encode_video
+from score_video.mllm.environment.encoded_video import ClipInputs, EncodedVideo, clip_inputs, encode_clip
 from score_video.mllm.environment.feature_cache import FeatureCache, model_identity, processor_identity
 from score_video.mllm.environment.scoring import Kept, VideoFeatures
 from score_video.mllm.gated import check_gate
@@ -29,6 +29,8 @@ from score_video.packed import PackedVideos
 from score_video.rl.curriculum import as_pseudo_video
 from score_video.rl.environment import EncodedBatch, Example, Outcome, Selection, UnreadableError
 from score_video.video import VideoError
+
+Made = TypeVar("Made")
 
 FRAMES_PER_SECOND = 2.0
 """At which frames without times are shown: pseudo-videos. What Qwen's processors take videos at."""
@@ -164,36 +166,31 @@ class MllmEnvironment:
             ValueError: an example that is not as the class says.
             OSError: an entry of the cache cannot be written.
         """
-        if not examples:
-            raise ScoreError("examples must not be empty")
-        encoded, names = [], []
-        for position, example in enumerate(examples):
-            try:
-                video, name = self._encode(example)
-                encoded.append(video)
-                names.append(name)
-            except UnreadableError as error:
-                raise UnreadableError(str(error), position) from error
+        return self.batch(examples, in_order(examples, self._encode))
+
+    def batch(self, examples: Sequence[Example], encoded: Sequence[tuple[EncodedVideo, str | None]]) -> EncodedBatch:
+        """Puts the questions about videos, each with what stands for its file."""
+        videos = [video for video, _ in encoded]
         questions, keys = [], []
         embeddings = []
-        for number, (example, video) in enumerate(zip(examples, encoded, strict=True)):
+        for number, (example, (video, name)) in enumerate(zip(examples, encoded, strict=True)):
             asked = _questions(example, self.one_question)
             try:
                 questions.append(
                     [make_question(self.model, self.processor, number, video, question) for question in asked]
                 )
             except ValueError as error:
-                raise ScoreError(f"{name_of(example)}: {error}") from error
-            keys.append([_key(names[number], question) for question in asked])
+                raise ScoreError(f"{_name(example)}: {error}") from error
+            keys.append([_key(name, question) for question in asked])
             if self.one_question:
                 text_ids = chat_ids(self.processor, chat_text(self.processor, asked[0]["question"]))
                 embeddings.append(video.in_prompt(self.model, text_ids).question())
-        packed = PackedVideos.cat([video.packed() for video in encoded])
-        layers = zip(*(video.features.deepstack for video in encoded), strict=True)
+        packed = PackedVideos.cat([video.packed() for video in videos])
+        layers = zip(*(video.features.deepstack for video in videos), strict=True)
         deepstack = tuple(torch.cat(list(layer)) for layer in layers)
-        features = VideoFeatures(packed.tokens, deepstack, [video.fixed for video in encoded])
+        features = VideoFeatures(packed.tokens, deepstack, [video.fixed for video in videos])
         payload = Payload(features, packed.cu_seqlens[:-1].tolist(), questions, keys)
-        return EncodedBatch(packed, payload, torch.cat(embeddings) if embeddings else None, _seen(encoded))
+        return EncodedBatch(packed, payload, torch.cat(embeddings) if embeddings else None, _seen(videos))
 
     def select(self, batch: EncodedBatch, compressor: Compressor, keep: Sequence[int]) -> Selection:
         """What a compressor keeps of a batch of this environment, of one choice for each video: keep [1, B].
@@ -315,21 +312,15 @@ class MllmEnvironment:
             keep_distributions=keep_distributions,
         )
 
-    def read(self, example: Example) -> Clip:
-        """The frames that are shown of an example. Raises UnreadableError for a video that cannot be read."""
-        path = example.get("video")
-        if path is None or example.get("frames") is not None:
-            return _clip_without_file(example, self.num_frames)
-        try:
-            return read_clip(path, self.num_frames, self.max_pixels)
-        except VideoError as error:
-            raise UnreadableError(str(error)) from error
+    def _encode(self, example: Example, inputs: ClipInputs | None = None) -> tuple[EncodedVideo, str | None]:
+        """The video, and what stands for its file; None for frames and images.
 
-    def _encode(self, example: Example) -> tuple[EncodedVideo, str | None]:
-        """The video, and what stands for its file; None for frames and images."""
+        Args:
+            inputs: what the processor made of the example, where that is there already.
+        """
 
         def make() -> EncodedVideo:
-            return self._encode_clip(self.read(example), name_of(example))
+            return self._encode_clip(inputs or self.inputs(example), example)
 
         path = example.get("video")
         if path is None or example.get("frames") is not None:
@@ -345,12 +336,46 @@ class MllmEnvironment:
         tensors = self._cache.get(entry, lambda: make().tensors(), self.model.device)
         return EncodedVideo.from_tensors(tensors), entry.name
 
-    def _encode_clip(self, clip: Clip, name: str) -> EncodedVideo:
-        """Raises UnreadableError for what the processor refuses: a shape, say, that its model cannot take."""
+    def inputs(self, example: Example) -> ClipInputs:
+        """What the processor makes of an example.
+
+        Raises:
+            UnreadableError: its video cannot be read, or the processor refuses it: a shape, say, that its model cannot
+                take.
+        """
+        path = example.get("video")
         try:
-            return encode_video(self.model, self.processor, clip, self.gate)
-        except ValueError as error:
-            raise UnreadableError(f"{name}: {error}") from error
+            if path is None or example.get("frames") is not None:
+                clip = _clip_without_file(example, self.num_frames)
+            else:
+                clip = read_clip(path, self.num_frames, self.max_pixels)
+        except VideoError as error:
+            raise UnreadableError(str(error)) from error
+        return _or_unreadable(lambda: clip_inputs(self.model, self.processor, clip), example)
+
+    def _encode_clip(self, inputs: ClipInputs, example: Example) -> EncodedVideo:
+        return _or_unreadable(lambda: encode_clip(self.model, self.processor, inputs, self.gate), example)
+
+
+def in_order(examples: Sequence[Example], encode: Callable[[Example], Made]) -> list[Made]:
+    """What ``encode`` makes of each. Raises UnreadableError with the position of the one that cannot be read."""
+    if not examples:
+        raise ScoreError("examples must not be empty")
+    every = []
+    for position, example in enumerate(examples):
+        try:
+            every.append(encode(example))
+        except UnreadableError as error:
+            raise UnreadableError(str(error), position) from error
+    return every
+
+
+def _or_unreadable(make: Callable[[], Made], example: Example) -> Made:
+    """Raises UnreadableError where it raises ValueError."""
+    try:
+        return make()
+    except ValueError as error:
+        raise UnreadableError(f"{_name(example)}: {error}") from error
 
 
 def _seen(videos: Sequence[EncodedVideo]) -> Seen | None:
@@ -384,7 +409,7 @@ def _clip_without_file(example: Example, num_frames: int) -> Clip:
     except UnreadableError:
         raise
     except (TypeError, ValueError) as error:
-        raise ScoreError(f"{name_of(example)}: {error}") from error
+        raise ScoreError(f"{_name(example)}: {error}") from error
 
 
 def _key(video: str | None, asked: Mapping[str, Any]) -> str | None:
@@ -395,12 +420,12 @@ def _key(video: str | None, asked: Mapping[str, Any]) -> str | None:
 def _questions(example: Example, one: bool) -> list[Mapping[str, Any]]:
     asked = example.get("questions")
     if not isinstance(asked, Sequence) or not asked:
-        raise ScoreError(f"{name_of(example)}: must have questions (score_video.rl.data.load_examples), got {asked!r}")
+        raise ScoreError(f"{_name(example)}: must have questions (score_video.rl.data.load_examples), got {asked!r}")
     if one and len(asked) != 1:
-        raise ScoreError(f"{name_of(example)}: must ask one question for a policy that sees it, got {len(asked)}")
+        raise ScoreError(f"{_name(example)}: must ask one question for a policy that sees it, got {len(asked)}")
     return list(asked)
 
 
-def name_of(example: Example) -> str:
+def _name(example: Example) -> str:
     media = example.get("video") or example.get("image")
     return str(media) if isinstance(media, (str, Path)) else f"example {example.get('id', '')}".strip()

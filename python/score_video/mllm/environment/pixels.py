@@ -12,9 +12,10 @@ from torch import Tensor
 
 from score_video.before_tower import Gate, check_pixels, with_halo
 from score_video.errors import ScoreError
+from score_video.mllm.adapter import find_adapter
 from score_video.mllm.conversation import clip_of_frames
-from score_video.mllm.environment.encoded_video import video_inputs
-from score_video.mllm.environment.environment import FRAMES_PER_SECOND, MllmEnvironment, Payload
+from score_video.mllm.environment.encoded_video import ClipInputs, EncodedVideo, clip_inputs
+from score_video.mllm.environment.environment import FRAMES_PER_SECOND, MllmEnvironment, Payload, in_order
 from score_video.mllm.environment.scoring import Kept, VideoFeatures
 from score_video.mllm.gated import FRAMES, TOKENS, check_tower
 from score_video.packed import PackedVideos
@@ -39,8 +40,8 @@ class PixelEnvironment(MllmEnvironment):
 
     A policy sees thumbnails (:mod:`score_video.thumbnails`). Each sample is answered from what the tower makes of the
     tokens in it when it sees these and their halo alone, so that a policy learns what its choice does to the tower. The
-    tower runs once for each sample, on that part; and once on the whole video, for rewards that compare with all tokens
-    and for where things stand in the prompt, which is what the cache keeps.
+    tower runs once for each sample, on that part; and once on the whole video, for where things stand in the prompt and
+    for rewards that compare with all tokens, which is what the cache keeps.
 
     Args:
         model, processor: of a family whose tower can be run on some tokens of a frame.
@@ -54,34 +55,45 @@ class PixelEnvironment(MllmEnvironment):
 
     def __init__(self, model: Any, processor: Any, *, halo: int = 0, **options: Any) -> None:
         check_pixels(True, halo)
-        super().__init__(model, processor, **options)
-        check_tower(model)
+        if options.get("one_question"):
+            raise ScoreError("one_question must be false with pixels: there are no features to compare a question with")
+        find_adapter(model)  # one that is not supported is said first
+        check_tower(model, "pixels must be false")
         kind = model.config.model_type
         if kind in FRAMES:
             raise ScoreError(
                 f"pixels must be false for models of type {kind!r}, whose tower sees whole frames or nothing"
             )
-        if self.one_question:
-            raise ScoreError("one_question must be false with pixels: there are no features to compare a question with")
+        super().__init__(model, processor, **options)
         self.halo = halo
         self._tower = TOKENS[kind]()
 
     def behind(self, gate: Gate) -> MllmEnvironment:
         """Raises ScoreError: the policy is what chooses there."""
-        check_pixels(True, self.halo, gate)
-        raise AssertionError
+        raise ScoreError(f"pixels must be false with before_tower ({gate.name}), whose place the policy is to take")
 
     @cached_property
     def token_width(self) -> int:
         """Numbers of a thumbnail, what a policy will see."""
         blank = clip_of_frames(torch.zeros(4, 112, 112, 3, dtype=torch.uint8, device="cpu"), FRAMES_PER_SECOND)
-        return int(self._tower.thumbnails(self.model, video_inputs(self.model, self.processor, blank)).tokens.shape[1])
+        return int(
+            self._tower.thumbnails(self.model, clip_inputs(self.model, self.processor, blank).inputs).tokens.shape[1]
+        )
 
     @torch.no_grad()
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
-        """As :meth:`MllmEnvironment.encode`, whose features are the whole tower's; the videos are thumbnails."""
-        batch = super().encode(examples)
-        inputs = [video_inputs(self.model, self.processor, self.read(example)) for example in examples]
+        """As :meth:`MllmEnvironment.encode`, whose features are the whole tower's; the videos are thumbnails.
+
+        What the processor makes is not in the cache, and made each time.
+        """
+
+        def both(example: Example) -> tuple[ClipInputs, tuple[EncodedVideo, str | None]]:
+            made = self.inputs(example)
+            return made, self._encode(example, made)
+
+        every = in_order(examples, both)
+        batch = self.batch(examples, [video for _, video in every])
+        inputs = [made.inputs for made, _ in every]
         pictures = [self._tower.thumbnails(self.model, one) for one in inputs]
         of_whole: Payload = batch.payload
         payload = PixelPayload(
@@ -98,7 +110,7 @@ class PixelEnvironment(MllmEnvironment):
         for sample in kept:
             of_sample = []
             for places, pictures, inputs in zip(sample, payload.thumbnails, payload.inputs, strict=True):
-                of_sample.append(Kept(places, torch.arange(first, first + len(places))))
+                of_sample.append(Kept(places, torch.arange(first, first + len(places), device="cpu")))
                 first += len(places)
                 if not len(places):
                     continue
