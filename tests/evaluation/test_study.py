@@ -106,7 +106,7 @@ def test_another_file_is_another_fingerprint(tmp_path: Path) -> None:
     assert one != two and one.startswith("reader@")
 
 
-READERS = ("shipped", "tower-1", "tower-2", "tower-3", "tower-4")
+READERS = ("shipped", "tower-1", "tower-2", "tower-3", "tower-4", "vit-dropping", "vit-whole")
 
 
 def plan_of(recipe: Recipe) -> Plan:
