@@ -87,7 +87,7 @@ def test_ask(tiny_qwen: Path, clip: Path) -> None:
         (["--before-tower", "surprise-l2:2"], "--before-tower must be NAME:RETENTION"),
         (["--before-tower", "surprise-l2:0.1"], "two frames' worth"),
         (["--before-tower", "norm:0.05"], "before_tower.retention must be at least retention, 0.1"),
-        (["--halo", "1"], "halo must be 0 without before_tower or pixels, got 1"),
+        (["--halo", "1"], "halo must be 0 without before_tower, got 1"),
         (["--before-tower", "nothing:0.3"], "nothing"),
     ],
 )
