@@ -233,7 +233,7 @@ class MllmEnvironment:
         """What the tower has made of the tokens of each sample and video: here, of the whole videos, once for all.
 
         Args:
-            payload: of the batch.
+            payload: what answering the batch needs.
             kept: int64 [k] each, counted from the video's first.
         """
         of_samples = [zip(sample, payload.starts, strict=True) for sample in kept]
