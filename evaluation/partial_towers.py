@@ -63,7 +63,7 @@ class Chooser:
         return replace(every[0], right=np.concatenate([answers.right for answers in every]))
 
     def patches(self, batches: Sequence[EncodedBatch], retention: float, halo: int) -> float:
-        """Share of the patches that the tower sees."""
+        """Share of the patches that the tower sees, by the choice of the first seed."""
         seen = tokens = 0
         for batch in batches:
             keep = budgets(batch, retention).tolist()

@@ -95,13 +95,14 @@ class Gate:
         return Seen(kept, with_halo(thumbnails, kept.index, self.halo))
 
 
-def check_pixels(pixels: bool, halo: int, gate: Gate | None = None) -> None:
+def check_pixels(pixels: bool, halo: int, gate: Gate | None = None, one_question: bool = False) -> None:
     """Raises ScoreError for what does not go with policies that choose before the tower, or without them.
 
     Args:
         pixels: whether policies see thumbnails, and the tower what they choose.
         halo: rings of neighbours that the tower sees besides; a gate has its own.
         gate: what chooses there otherwise.
+        one_question: whether policies see the question.
     """
     if not isinstance(pixels, bool):
         raise ScoreError(f"pixels must be true or false, got {pixels!r}")
@@ -109,6 +110,8 @@ def check_pixels(pixels: bool, halo: int, gate: Gate | None = None) -> None:
         raise ScoreError(f"halo must be {'0 or more' if pixels else '0 without pixels'}, got {halo!r}")
     if pixels and gate is not None:
         raise ScoreError(f"pixels must be false with before_tower ({gate.name}), whose place the policy is to take")
+    if pixels and one_question:
+        raise ScoreError("one_question must be false with pixels: there are no features to compare a question with")
 
 
 def with_halo(videos: PackedVideos, index: Tensor, rings: int) -> Tensor:

@@ -50,10 +50,15 @@ def of_patches(frames: Tensor, side: int, grids: Sequence[tuple[int, int, int]])
         frames: of all videos, one after the other.
         side, grids: as for :func:`of_tokens`.
     """
-    patches = frames.unfold(2, side, side).unfold(3, side, side)  # [T, 3, rows, columns, side, side]
-    patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    patches = patches_of(frames, side).flatten(0, 1)
     each = torch.arange(len(patches), device=frames.device)[:, None]
     return of_tokens(patches, side, each, grids)
+
+
+def patches_of(frames: Tensor, side: int) -> Tensor:
+    """[T, C, H, W] -> [T, rows * columns, C, side, side]."""
+    patches = frames.unfold(2, side, side).unfold(3, side, side)  # [T, C, rows, columns, side, side]
+    return patches.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
 
 
 def of_frames(pixels: Tensor, grids: Sequence[tuple[int, int, int]]) -> PackedVideos:

@@ -108,12 +108,10 @@ def _mllm(options: Mapping[str, Any], data: Mapping[str, Any], settings: ScoreCo
     if not isinstance(sharded := options.get("sharded", False), bool):
         raise ScoreError(f"environment_options: sharded must be true or false, got {sharded!r}")
     gate, on_pixels = _gate(options), _on_pixels(options)
-    check_pixels(gate=gate, **on_pixels)
     given = {name: value for name, value in options.items() if name not in own}
     check_options(given)
-    if on_pixels["pixels"] and given.get("one_question"):
-        raise ScoreError("one_question must be false with pixels: there are no features to compare a question with")
     one = given.get("one_question", False)
+    check_pixels(gate=gate, one_question=one, **on_pixels)
     train: Any = data.get("train")
     if isinstance(train, Mapping) and "source" not in train:
         names = dict.fromkeys(stage.data or stage.name for stage in settings.parsed_stages())

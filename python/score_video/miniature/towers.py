@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from score_video.errors import ScoreError
 from score_video.miniature.block import Block
 from score_video.miniature.world import SIZE
+from score_video.thumbnails import patches_of
 
 # Strides of the convolutions for each size of patch: their product is the patch
 _STRIDES = {3: (1, 3, 1), 4: (1, 2, 2), 6: (1, 2, 3)}
@@ -76,9 +77,7 @@ class AttentionTower(nn.Module):
             seen: bool [B, T, rows * columns], the patches that are there: the others are masked out of the attention,
                 and what stands in their places means nothing. None: all.
         """
-        frames = _centred(pixels).flatten(0, 1)
-        patches = frames.unfold(2, self.patch, self.patch).unfold(3, self.patch, self.patch)
-        patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)  # [B * T, patches, 3 * patch^2]
+        patches = patches_of(_centred(pixels).flatten(0, 1), self.patch).flatten(2)  # [B * T, patches, 3 * patch^2]
         hidden = self.embed(patches) + self.place
         mask = None
         if seen is not None:

@@ -85,9 +85,10 @@ def check_policy(model: Any, decides: object, name: str) -> None:
         return
     width, config = model.config.get_text_config().hidden_size, decides.config
     if config.state == "residual" and config.token_width != width:
+        of_pixels = config.token_width % PATCH_WIDTH == 0
+        place = ": one that was trained with pixels stands before the tower" if of_pixels else ""
         raise ScoreError(
-            f"{name}: the policy is for tokens of width {config.token_width}, the model's have {width}"
-            + (": one that was trained with pixels stands before the tower" * (config.token_width % PATCH_WIDTH == 0))
+            f"{name}: the policy is for tokens of width {config.token_width}, the model's have {width}{place}"
         )
     if config.question_width not in (0, width):
         raise ScoreError(

@@ -90,6 +90,22 @@ def check_gate(model: Any, gate: Gate) -> None:
         )
 
 
+def features_of_kept(
+    tower: TokenTower, model: Any, inputs: Mapping[str, Any], kept: Tensor, encoded: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Runs the tower on the tokens ``encoded``, of which what is not ``kept`` is their halo and left out of the result.
+
+    Args:
+        kept, encoded: int64 [K] and [E], ascending; each of the former is among the latter.
+
+    Returns:
+        as :meth:`TokenTower.features`, of the kept tokens.
+    """
+    rows, deepstack = tower.features(model, inputs, encoded)
+    own = searchsorted(encoded, kept)
+    return rows[own], tuple(layer[own] for layer in deepstack)
+
+
 def gated_features(model: Any, inputs: Mapping[str, Any], gate: Gate) -> GatedFeatures:
     """Chooses among the tokens of ``pixel_values_videos``, and runs the tower on them and their halo.
 
@@ -101,12 +117,11 @@ def gated_features(model: Any, inputs: Mapping[str, Any], gate: Gate) -> GatedFe
     tower = TOKENS[model.config.model_type]()
     thumbnails = tower.thumbnails(model, inputs)
     seen = gate.choose(thumbnails)
-    rows, deepstack = tower.features(model, inputs, seen.encoded)
-    own = searchsorted(seen.encoded, seen.kept.index)  # without the halo
+    rows, deepstack = features_of_kept(tower, model, inputs, seen.kept.index, seen.encoded)
     sources = fill_sources(thumbnails, seen.kept.index)
     return GatedFeatures(
         thumbnails.lengths.tolist(),
-        filled(rows[own], sources),
-        tuple(filled(layer[own], sources) for layer in deepstack),
+        filled(rows, sources),
+        tuple(filled(layer, sources) for layer in deepstack),
         seen,
     )

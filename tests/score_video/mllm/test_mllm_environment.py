@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.given import given_samples
 from helpers.videos import write_video
 from masked import stock_positions
 from PIL import Image
@@ -58,16 +59,8 @@ def example(video: Path, *questions: dict[str, Any]) -> dict[str, Any]:
     return {"id": "1", "video": str(video), "image": None, "questions": list(questions)}
 
 
-def select(batch: EncodedBatch, samples: Sequence[Sequence[Sequence[int]]]) -> Selection:
-    """samples: for each sample and video the tokens kept, counted from the video's first."""
-    starts = batch.videos.cu_seqlens.tolist()
-    index = [starts[b] + token for sample in samples for b, kept in enumerate(sample) for token in kept]
-    keep = [[len(kept) for kept in sample] for sample in samples]
-    return Selection(torch.tensor(index, dtype=torch.int64), torch.tensor(keep, dtype=torch.int32))
-
-
 def everything(batch: EncodedBatch) -> Selection:
-    return select(batch, [[range(length) for length in batch.videos.lengths.tolist()]])
+    return given_samples(batch, [[range(length) for length in batch.videos.lengths.tolist()]])
 
 
 def some(batch: EncodedBatch) -> list[list[list[int]]]:
@@ -119,7 +112,7 @@ def test_equal_to_a_plain_loop_over_the_stock_model(family: Family, clips: list[
     questions = [[OPEN, LETTERS], [OPEN]]
     batch = environment.encode([example(clip, *asked) for clip, asked in zip(clips, questions, strict=True)])
     samples = some(batch)
-    outcome = environment.answer(batch, select(batch, samples), divergence=True)
+    outcome = environment.answer(batch, given_samples(batch, samples), divergence=True)
     whole = list(range(int(batch.videos.lengths.max())))
     want = torch.empty(3, 2, 2)
     for b, clip in enumerate(clips):
@@ -141,7 +134,7 @@ def test_all_tokens_diverge_by_nothing_and_none_can_be_kept(family: Family, clip
     torch.testing.assert_close(outcome.divergence, torch.zeros(1, 2), atol=1e-6, rtol=0)
     assert environment.answer(batch, everything(batch)).divergence is None
     for samples in ([[[], []]], [[[], [1]], [[3, 4], []]]):
-        outcome = environment.answer(batch, select(batch, samples), divergence=True)
+        outcome = environment.answer(batch, given_samples(batch, samples), divergence=True)
         assert outcome.log_prob.shape == (len(samples), 2)
         assert outcome.log_prob.isfinite().all() and (outcome.log_prob < 0).all()
         assert outcome.divergence is not None and (outcome.divergence > 0).all()
@@ -153,11 +146,11 @@ def test_the_full_answer_is_that_on_all_tokens_and_read_once(
     environment = make(family)
     examples = [example(clips[0], OPEN, WORDS), example(clips[1], LETTERS)]
     batch = environment.encode(examples)
-    outcome = environment.answer(batch, select(batch, some(batch)), full=True)
+    outcome = environment.answer(batch, given_samples(batch, some(batch)), full=True)
     on_all = environment.answer(batch, everything(batch)).log_prob[0]
     assert outcome.full_log_prob is not None and outcome.full_log_prob.shape == (2,)
     torch.testing.assert_close(outcome.full_log_prob, on_all, atol=2e-5, rtol=0)
-    assert environment.answer(batch, select(batch, some(batch))).full_log_prob is None
+    assert environment.answer(batch, given_samples(batch, some(batch))).full_log_prob is None
 
     # in another batch they are known, to the bit; a pseudo-video's are not
     scored = []
@@ -169,7 +162,7 @@ def test_the_full_answer_is_that_on_all_tokens_and_read_once(
 
     monkeypatch.setattr(environment, "_score_asked", counted)
     other = environment.encode([examples[1], example(clips[0], OPEN)])
-    again = environment.answer(other, select(other, [some(other)[0]]), full=True)
+    again = environment.answer(other, given_samples(other, [some(other)[0]]), full=True)
     assert again.full_log_prob is not None and scored == [2]  # the samples alone
     assert torch.equal(again.full_log_prob[0], outcome.full_log_prob[1])
     still = environment.encode([{"image": torch.rand(28, 28, 3), "questions": [OPEN]}])
@@ -184,7 +177,7 @@ def test_how_many_prompts_are_read_at_once_does_not_show(qwen: Family, clips: li
     outcomes = []
     for environment in environments:
         batch = environment.encode([example(clip, OPEN, WORDS, LETTERS) for clip in clips])
-        outcomes.append(environment.answer(batch, select(batch, some(batch)), divergence=True))
+        outcomes.append(environment.answer(batch, given_samples(batch, some(batch)), divergence=True))
     torch.testing.assert_close(outcomes[0].log_prob, outcomes[1].log_prob, atol=2e-5, rtol=0)
     torch.testing.assert_close(outcomes[0].divergence, outcomes[1].divergence, atol=2e-5, rtol=0)
     assert torch.equal(outcomes[0].correct, outcomes[1].correct)
@@ -204,7 +197,7 @@ def test_forward_passes_are_as_large_as_they_may_be(
         return output
 
     monkeypatch.setattr(qwen.model, "forward", watched)
-    environment.answer(batch, select(batch, [[[0, 1], [2, 3]]] * 10))
+    environment.answer(batch, given_samples(batch, [[[0, 1], [2, 3]]] * 10))
     length = len("user:  assistant: what?") + 2 + 2 + 2  # the video's start and end, what is kept, "ca" of "cat"
     fit = 200 // length
     assert [rows for rows, _, _ in seen] == [fit] * (20 // fit) + [20 % fit] * (20 % fit > 0)
@@ -217,7 +210,7 @@ def test_no_graph_and_no_change(qwen: Family, clips: list[Path]) -> None:
     environment = make(qwen, one_question=True)
     assert not qwen.model.training and not any(p.requires_grad for p in qwen.model.parameters())
     batch = environment.encode([example(clip, OPEN) for clip in clips])
-    outcome = environment.answer(batch, select(batch, some(batch)), divergence=True)
+    outcome = environment.answer(batch, given_samples(batch, some(batch)), divergence=True)
     assert batch.question is not None and outcome.divergence is not None
     tensors = batch.videos.tokens, batch.question, outcome.log_prob, outcome.correct, outcome.divergence
     assert all(tensor.grad_fn is None and not tensor.is_inference() for tensor in tensors)

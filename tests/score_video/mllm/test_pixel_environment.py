@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers.given import given_gate
+from helpers.given import given_gate, given_samples
+from helpers.tiny_training import tiny_training
 from helpers.videos import write_video
 from tiny import FAMILIES, Family
 from tiny_families import ALL
@@ -22,9 +23,8 @@ from score_video.commands.train import train
 from score_video.errors import ScoreError
 from score_video.mllm.environment import MllmEnvironment, PixelEnvironment
 from score_video.mllm.gated import FRAMES, TOKENS
-from score_video.packed import Selection
 from score_video.policy import SurprisePolicy
-from score_video.rl.environment import EncodedBatch, UnreadableError
+from score_video.rl.environment import UnreadableError
 
 OPEN = {"question": "what?", "answer": "cat", "options": []}
 LETTERS = {"question": "A or B", "answer": "B", "options": ["A", "B"]}
@@ -51,13 +51,6 @@ def examples(clips: Sequence[Path]) -> list[dict[str, Any]]:
     ]
 
 
-def selection(batch: EncodedBatch, samples: Sequence[Sequence[Sequence[int]]]) -> Selection:
-    starts = batch.videos.cu_seqlens.tolist()
-    index = [starts[b] + token for sample in samples for b, kept in enumerate(sample) for token in kept]
-    keep = [[len(kept) for kept in sample] for sample in samples]
-    return Selection(torch.tensor(index, dtype=torch.int64), torch.tensor(keep, dtype=torch.int32))
-
-
 @pytest.mark.parametrize("halo", [0, 1])
 def test_a_sample_is_what_a_gate_that_chose_it_would_give(family: Family, clips: list[Path], halo: int) -> None:
     """Of outcomes, on videos of one batch and samples of different sizes."""
@@ -67,11 +60,11 @@ def test_a_sample_is_what_a_gate_that_chose_it_would_give(family: Family, clips:
     assert batch.videos.tokens.shape[1] == environment.token_width and batch.seen is None
     first, second = batch.videos.lengths.tolist()
     samples = [[list(range(0, first, 3)), list(range(1, second, 2))], [[0], [2, 3, second - 1]]]
-    outcome = environment.answer(batch, selection(batch, samples))
+    outcome = environment.answer(batch, given_samples(batch, samples))
 
     whole = MllmEnvironment(family.model, processor, num_frames=4)
     of_whole = whole.encode(examples(clips))
-    other = whole.answer(of_whole, selection(of_whole, samples))
+    other = whole.answer(of_whole, given_samples(of_whole, samples))
     for g, sample in enumerate(samples):
         for b, places in enumerate(sample):
             gated = whole.behind(given_gate(places, halo))
@@ -93,7 +86,7 @@ def test_all_tokens_and_none(family: Family, clips: list[Path]) -> None:
     assert outcome.divergence is not None and outcome.divergence.abs().max() < 1e-5
     assert outcome.full_log_prob is not None and wanted.full_log_prob is not None
     torch.testing.assert_close(outcome.full_log_prob, wanted.full_log_prob, atol=2e-5, rtol=1e-5)
-    none = environment.answer(batch, selection(batch, [[[], [1]], [[], []]]), divergence=True)
+    none = environment.answer(batch, given_samples(batch, [[[], [1]], [[], []]]), divergence=True)
     assert none.log_prob.isfinite().all() and none.divergence is not None and (none.divergence > 0).all()
 
 
@@ -140,28 +133,10 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def config(tiny_qwen: Path, clips: list[Path], tmp_path: Path) -> dict[str, Any]:
     rows = [f'{{"video": "{clip}", "question": "A or B?", "answer": "A", "options": ["A", "B"]}}' for clip in clips]
-    (tmp_path / "train.jsonl").write_text("\n".join(rows * 2), encoding="utf-8")
-    return {
-        "environment": "mllm",
-        "environment_options": {
-            "model": str(tiny_qwen),
-            "num_frames": 4,
-            "cache_dir": str(tmp_path / "features"),
-            "pixels": True,
-            "halo": 1,
-        },
-        "data": {"train": str(tmp_path / "train.jsonl"), "validation": str(tmp_path / "train.jsonl")},
-        "policy": {"hidden_sizes": [8]},
-        "training": {
-            "max_steps": 2,
-            "per_device_train_batch_size": 2,
-            "num_generations": 2,
-            "retention": 0.3,
-            "reward": "fidelity",
-            "report_to": "none",
-            "use_cpu": True,
-        },
-    }
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows * 2), encoding="utf-8")
+    settings = {"max_steps": 2, "per_device_train_batch_size": 2}
+    return tiny_training(tiny_qwen, tmp_path, {"pixels": True, "halo": 1}, settings)
 
 
 def run(config: dict[str, Any], folder: Path) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.tiny_training import tiny_training
 from helpers.videos import write_video
 from safetensors.torch import load_file
 
@@ -54,30 +55,15 @@ def config(tiny_qwen: Path, tmp_path: Path) -> dict[str, Any]:
         rows.append({"video": f"{number}.mp4", "questions": asked[: 1 + number % 3]})
     for name, some in (("train", rows), ("validation", rows[:3])):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, some)))
-    return {
-        "environment": "mllm",
-        "environment_options": {
-            "model": str(tiny_qwen),
-            "num_frames": 4,
-            "cache_dir": str(tmp_path / "features"),
-            "max_tokens_per_forward": 150,
-        },
-        "data": {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "validation")},
-        "policy": {"hidden_sizes": [8]},
-        "training": {
-            "max_steps": STEPS,
-            "per_device_train_batch_size": 1,
-            "num_generations": 2,
-            "num_iterations": 2,
-            "reward": "fidelity",
-            "retention": 0.3,
-            "save_steps": STEPS - 1,  # between two steps of a rollout
-            "logging_steps": 1,
-            "lr_scheduler_type": "constant",
-            "report_to": "none",
-            "use_cpu": True,
-        },
+    settings = {
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 1,
+        "num_iterations": 2,
+        "save_steps": STEPS - 1,  # between two steps of a rollout
+        "logging_steps": 1,
+        "lr_scheduler_type": "constant",
     }
+    return tiny_training(tiny_qwen, tmp_path, {"max_tokens_per_forward": 150}, settings)
 
 
 def begin(config: dict[str, Any], output: Path, launcher: list[str], *options: str) -> None:

@@ -17,7 +17,7 @@ from score_video.mllm.conversation import clip_of_frames
 from score_video.mllm.environment.encoded_video import ClipInputs, EncodedVideo, clip_inputs
 from score_video.mllm.environment.environment import FRAMES_PER_SECOND, MllmEnvironment, Payload, in_order
 from score_video.mllm.environment.scoring import Kept, VideoFeatures
-from score_video.mllm.gated import FRAMES, TOKENS, check_tower
+from score_video.mllm.gated import FRAMES, TOKENS, check_tower, features_of_kept
 from score_video.packed import PackedVideos
 from score_video.rl.environment import EncodedBatch, Example
 
@@ -54,9 +54,7 @@ class PixelEnvironment(MllmEnvironment):
     """
 
     def __init__(self, model: Any, processor: Any, *, halo: int = 0, **options: Any) -> None:
-        check_pixels(True, halo)
-        if options.get("one_question"):
-            raise ScoreError("one_question must be false with pixels: there are no features to compare a question with")
+        check_pixels(True, halo, one_question=options.get("one_question", False))
         find_adapter(model)  # one that is not supported is said first
         check_tower(model, "pixels must be false")
         kind = model.config.model_type
@@ -70,7 +68,8 @@ class PixelEnvironment(MllmEnvironment):
 
     def behind(self, gate: Gate) -> MllmEnvironment:
         """Raises ScoreError: the policy is what chooses there."""
-        raise ScoreError(f"pixels must be false with before_tower ({gate.name}), whose place the policy is to take")
+        check_pixels(True, self.halo, gate)
+        return super().behind(gate)
 
     @cached_property
     def token_width(self) -> int:
@@ -95,10 +94,7 @@ class PixelEnvironment(MllmEnvironment):
         batch = self.batch(examples, [video for _, video in every])
         inputs = [made.inputs for made, _ in every]
         pictures = [self._tower.thumbnails(self.model, one) for one in inputs]
-        of_whole: Payload = batch.payload
-        payload = PixelPayload(
-            of_whole.features, of_whole.starts, of_whole.questions, of_whole.keys, thumbnails=pictures, inputs=inputs
-        )
+        payload = PixelPayload(**vars(batch.payload), thumbnails=pictures, inputs=inputs)
         return replace(batch, videos=PackedVideos.cat(pictures), payload=payload)
 
     def encoded(self, payload: Payload, kept: Sequence[Sequence[Tensor]]) -> tuple[VideoFeatures, list[list[Kept]]]:
@@ -116,11 +112,10 @@ class PixelEnvironment(MllmEnvironment):
                     continue
                 index = places.to(pictures.tokens.device)
                 seen = with_halo(pictures, index, self.halo)
-                own = torch.searchsorted(seen, index)  # without the halo
-                made, deepstack = self._tower.features(self.model, inputs, seen)
-                rows.append(made[own])
+                made, deepstack = features_of_kept(self._tower, self.model, inputs, index, seen)
+                rows.append(made)
                 for layer, part in zip(layers, deepstack, strict=True):
-                    layer.append(part[own])
+                    layer.append(part)
             of_samples.append(of_sample)
         whole = payload.features
         features = VideoFeatures(
