@@ -55,7 +55,7 @@ WORLDS = {
     "composite": World(
         readers=lambda: {"shipped": composite_reader()},
         environment=lambda reader, features: CompositeEnvironment(reader, cast(Path, features), "policy"),
-        examples=lambda split, seed, count, one_question: CompositeVideos(count),
+        examples=lambda split, seed, count, one_question: CompositeVideos(count, still=split == "still"),
         # of the partition that is called as the split; there is one set of videos, whatever the seed
         test_batches=lambda env, split, seed, count: list(env.of_partition(split, count).batches()),
         oracle=composite_oracle,

@@ -20,7 +20,7 @@ CLEAN = Code("c" * 12, "0123456789", ())
 def make_up_features(folder: Path, tower: str = TOWER) -> None:
     """Twenty videos of each partition."""
     torch.manual_seed(0)
-    for partition in ("policy", "test"):
+    for partition in ("policy", "still", "test"):
         save_features(folder, partition, made_up(), tower)
 
 
@@ -42,6 +42,8 @@ def test_all_of_it_once(study: Study) -> None:
     text = written[0].read_text()
     for line in ("| divprune |", "| **policy trained here, diverse** |", "| state relative, selected by diverse |"):
         assert text.count(line) >= 1
+    for line in ("| stills first, selected by diverse |", "| the paper's, selected by topk |"):
+        assert text.count(line) == 1
     assert "policy that comes with the package, diverse" in text
     assert "Not run" not in text and "incomplete" not in text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ class CompositeVideos(Dataset[Example]):
 
     Args:
         num_videos: how many there are.
+        still: they are those of the partition still, whatever the environment's is.
     """
 
-    def __init__(self, num_videos: int) -> None:
+    def __init__(self, num_videos: int, still: bool = False) -> None:
         if num_videos < 0:
             raise ScoreError(f"num_videos must be 0 or more, got {num_videos}")
-        self._num_videos = num_videos
+        self._num_videos, self._still = num_videos, still
 
     def __len__(self) -> int:
         return self._num_videos
@@ -45,7 +47,7 @@ class CompositeVideos(Dataset[Example]):
     def __getitem__(self, number: int) -> dict[str, Any]:
         if not 0 <= number < self._num_videos:
             raise IndexError(f"there are {self._num_videos} videos, got number {number}")
-        return {"number": number}
+        return {"number": number, "still": self._still}
 
 
 @dataclass
@@ -72,7 +74,7 @@ class CompositeEnvironment(ReaderEnvironment):
     Args:
         reader: weights of a reader, of :mod:`score_video.composite.train_reader`.
         features: a folder of :mod:`score_video.composite.features`, made by the reader's own tower.
-        partition: the one whose videos examples name.
+        partition: the one whose videos examples name. Those with ``still`` name videos of the partition still.
         num_videos: how many of them, a multiple of 20; None: as many as have been made, from the first on.
         gate: name of the folder in ``features`` that those behind a gate are in; None: the tower has seen everything.
         pixels: policies see thumbnails in place of features, as one that is to choose before the tower does. The reader
@@ -94,19 +96,10 @@ class CompositeEnvironment(ReaderEnvironment):
         gate: str | None = None,
         pixels: bool = False,
     ) -> None:
-        self._folder, self._gate, self._pixels = features, gate, pixels
+        self._folder, self._partition, self._gate, self._pixels = features, partition, gate, pixels
         self.gate = None if gate is None else kept_gate(features / gate)
-        features = features if gate is None else features / gate
         self.reader = (reader if isinstance(reader, Reader) else Reader.load(reader)).eval().requires_grad_(False)
-        tower = tower_of(features, partition)
-        if tower != self.reader.config.tower:
-            raise ScoreError(f"features must be of the reader's tower, {self.reader.config.tower}, got {tower}")
-        if num_videos is None:
-            num_videos = videos_made(features, partition)
-        self.features = load_features(features, partition, range(num_videos))
-        if pixels and self.features.thumbnails is None:
-            why = "an earlier release made them" if gate is None else "a policy on pixels is no gate's successor"
-            raise ScoreError(f"pixels must be False for the features in {features}, which have no thumbnails: {why}")
+        self.features = self._load(partition, num_videos)
         self._place = grid_places(FRAMES, COLUMNS)  # [TOKENS, 3]
 
     @property
@@ -119,16 +112,36 @@ class CompositeEnvironment(ReaderEnvironment):
         return CompositeEnvironment(self.reader, self._folder, partition, num_videos, self._gate, self._pixels)
 
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
-        """Looks the examples' features up. Raises ScoreError for a number that there is not."""
-        numbers = [example.get("number") for example in examples]
+        """Looks the examples' features up. Raises ScoreError for a number that there is not, or stills among others."""
+        numbers, still = [example.get("number") for example in examples], bool(examples[0].get("still"))
+        if any(bool(example.get("still")) != still for example in examples):
+            raise ScoreError("still must be the same for all examples of a batch, got both")
+        features = self._stills if still else self.features
         for number in numbers:
-            if not is_integer(number) or not 0 <= number < len(self.features):
-                raise ScoreError(f"number must be one of 0 to {len(self.features) - 1}, got {number!r}")
-        return self.batch(torch.tensor(numbers))
+            if not is_integer(number) or not 0 <= number < len(features):
+                raise ScoreError(f"number must be one of 0 to {len(features) - 1}, got {number!r}")
+        return self.batch(torch.tensor(numbers), still)
 
-    def batch(self, numbers: Tensor) -> EncodedBatch:
-        """Packs the videos of int64 [B] numbers."""
-        own = self.features.at(numbers)
+    @cached_property
+    def _stills(self) -> Features:
+        return self._load("still", None)
+
+    def _load(self, partition: Partition, num_videos: int | None) -> Features:
+        folder = self._folder if self._gate is None else self._folder / self._gate
+        tower = tower_of(folder, partition)
+        if tower != self.reader.config.tower:
+            raise ScoreError(f"features must be of the reader's tower, {self.reader.config.tower}, got {tower}")
+        if num_videos is None:
+            num_videos = videos_made(folder, partition)
+        features = load_features(folder, partition, range(num_videos))
+        if self._pixels and features.thumbnails is None:
+            why = "an earlier release made them" if self._gate is None else "a policy on pixels is no gate's successor"
+            raise ScoreError(f"pixels must be False for the features in {folder}, which have no thumbnails: {why}")
+        return features
+
+    def batch(self, numbers: Tensor, still: bool = False) -> EncodedBatch:
+        """Packs the videos of int64 [B] numbers, of its partition or of the stills."""
+        own = (self._stills if still else self.features).at(numbers)
         tokens = own.thumbnails if self._pixels and own.thumbnails is not None else own.tokens
         grids = tokens.float().view(len(numbers), FRAMES, COLUMNS, COLUMNS, -1)
         seen = None

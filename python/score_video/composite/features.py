@@ -104,7 +104,7 @@ def make_features(
     if gate is not None:
         check_partial(tower)
         _keep_gate(out, gate)
-    tower = replace(tower, height=COLUMNS * tower.patch, width=COLUMNS * tower.patch)
+    tower = fitted(tower)
     of_tower = fingerprint(tower)
     for first in track(videos[::VIDEOS_IN_A_FILE], description=partition):
         path = _file(out, partition, first)
@@ -194,6 +194,11 @@ def videos_made(folder: Path, partition: Partition) -> int:
 def tower_of(folder: Path, partition: Partition) -> str:
     """Fingerprint of the tower that made the features of a partition; raises ScoreError where there are none."""
     return _read_about(_file(folder, partition, 0))[0]
+
+
+def fitted(tower: VisionTower) -> VisionTower:
+    """The same for frames of which it makes COLUMNS x COLUMNS tokens."""
+    return replace(tower, height=COLUMNS * tower.patch, width=COLUMNS * tower.patch)
 
 
 def fingerprint(tower: VisionTower) -> str:

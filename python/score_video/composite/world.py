@@ -6,6 +6,9 @@ A video has 16 frames of 126 x 126 pixels. On it are
 - a landmark that is always there, and parked look-alikes of the movers, the balls and the flashes, which never move on
   the scene (they move on the screen with the camera).
 
+A still, which the first stage of the curriculum wants, is one photograph on which all things are parked; at most the
+camera moves.
+
 There are two sets of kinds. Policies are trained on the first; the second is for testing them, and no policy has met
 it. The reader, which answers, is trained on both, so that it knows what it is asked about.
 """
@@ -53,7 +56,7 @@ TASKS: Mapping[str, int] = {
 }
 """Number of answers of each question."""
 TASK_NAMES = tuple(TASKS)
-Partition = Literal["reader", "policy", "validation", "test"]
+Partition = Literal["reader", "policy", "still", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,19 @@ class Part:
         number: sets its random numbers apart from those of the others.
         group: which footage and photographs are its scenery.
         sets: which sets of kinds, 0 or 1, its things are drawn from.
+        still: whether its videos are stills.
     """
 
     number: int
     group: Group
     sets: tuple[int, ...]
+    still: bool = False
 
 
 PARTITIONS: Mapping[Partition, Part] = {
     "reader": Part(0, "train", (0, 1)),
     "policy": Part(1, "train", (0,)),
+    "still": Part(4, "train", (0,), still=True),
     "validation": Part(2, "validation", (0,)),
     "test": Part(3, "test", (1,)),
 }
@@ -113,9 +119,12 @@ def make_video(folder: Path, partition: Partition, number: int) -> Video:
         raise ScoreError(f"partition must be one of {', '.join(PARTITIONS)}, got {partition!r}")
     part = PARTITIONS[partition]
     generator = np.random.default_rng([part.number, number])
-    scenery = draw_scenery(folder, part.group, generator)
+    scenery = draw_scenery(folder, part.group, generator, part.still)
     stage = _Stage(scenery, int(generator.choice(part.sets)), generator)
-    stage.set_up()
+    if part.still:
+        stage.set_up_still()
+    else:
+        stage.set_up()
     pixels, owner, alive = _paint(folder, stage)
     pixels = recode(pixels, int(generator.integers(20, 29)))
     patches = owner.reshape(FRAMES, COLUMNS, PATCH, COLUMNS, PATCH).swapaxes(2, 3).reshape(TOKENS, PATCH * PATCH)
@@ -157,6 +166,16 @@ class _Stage:
         self._flash_and_mark()
         if self.scenery.camera is not None:
             self._answer("cut", int(self.scenery.cut is not None))
+
+    def set_up_still(self) -> None:
+        """Asks what a still can answer."""
+        self._landmark()
+        for first in (FIRST_MOVER, FIRST_FLASH):
+            if self._chance(0.65):
+                self._park(first + self._kind(6), 22, 28)
+        for ball in range(3):
+            if self._chance(0.35):
+                self._park(FIRST_BALL + 3 * self.kinds + ball, 18, 24)
 
     def _landmark(self) -> None:
         kind = self._kind(6)

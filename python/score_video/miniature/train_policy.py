@@ -33,11 +33,14 @@ METRICS = ("step", "reward", "accuracy", "kept_ratio")
 """Columns of the curve of a training."""
 
 TrainingExamples = Callable[[str, int, int, bool], Dataset[Example]]
-"""(split, seed, how many, whether each asks one question alone) -> examples to learn from."""
+"""(split, or data of a stage of the curriculum; seed, how many, whether each asks one question alone) -> examples to
+learn from."""
 
 
 def training_videos(split: str, seed: int, num_videos: int, one_question: bool) -> MiniatureVideos:
-    """Videos of the miniature to learn from."""
+    """Videos of the miniature to learn from; of the split "pseudo_video" stills, for that stage."""
+    if split == "pseudo_video":
+        return MiniatureVideos("static", "train", seed, num_videos, one_question, still=True)
     return MiniatureVideos(split, "train", seed, num_videos, one_question)
 
 
@@ -60,8 +63,10 @@ def train_policy(
     shares = {split: share / sum(mixture.values()) for split, share in mixture.items()}
     counts = {split: round(share * recipe["train_videos"]) for split, share in shares.items()}
     videos: Any = ConcatDataset([examples(split, seed, count, one_question) for split, count in counts.items()])
-    if any(stage["name"] == "pseudo_video" for stage in settings.get("stages") or []):
-        videos = {"video": videos, "pseudo_video": MiniatureVideos("static", "train", seed, 100_000, still=True)}
+    others = {stage.get("data") or stage["name"] for stage in settings.get("stages") or []} - {"video"}
+    if others:
+        made = {name: examples(name, seed, recipe["train_videos"], one_question) for name in sorted(others)}
+        videos = {"video": videos, **made}
     environment: Environment = SeveralReaders(readers) if len(readers) > 1 else readers[0]
     logging_steps = max(1, settings["max_steps"] // 20)
     lines = train_unsaved(policy, environment, videos, seed=seed, logging_steps=logging_steps, **settings)

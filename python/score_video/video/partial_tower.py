@@ -18,6 +18,8 @@ from score_video.packed import PackedVideos
 from score_video.progress import Phases
 from score_video.video.tower import VisionTower
 
+_TOKENS_AT_ONCE = 2048  # in the encoder: more gains nothing, and memory stays small
+
 
 def check_partial(tower: VisionTower) -> None:
     """Raises ScoreError for a tower that cannot be run in part."""
@@ -45,15 +47,33 @@ def partial_tokens(tower: VisionTower, pixels: Tensor, index: Tensor) -> Tensor:
         pixels: [T, 3, height, width], by :meth:`VisionTower.pixels`.
         index: int64 [K], ascending rows of all frames' patches.
     """
-    model, per_frame = tower.model, tower.height // tower.patch * (tower.width // tower.patch)
-    embedded = model.embeddings(pixels)  # [T, 1 + N, D]
-    parts = [embedded.new_empty(0, embedded.shape[2])]
-    for frame in range(len(pixels)):
-        own = index[(index >= frame * per_frame) & (index < (frame + 1) * per_frame)] - frame * per_frame
-        if len(own):
-            hidden = embedded[frame : frame + 1, torch.cat([own.new_zeros(1), own + 1])]
-            parts.append(model.layernorm(model.encoder(hidden).last_hidden_state)[0, 1:])
-    return torch.cat(parts)
+    return tokens_of_embedded(tower, tower.model.embeddings(pixels), index)
+
+
+def tokens_of_embedded(tower: VisionTower, embedded: Tensor, index: Tensor, source: Tensor | None = None) -> Tensor:
+    """As :func:`partial_tokens`, of what the tower's embeddings make of pixels.
+
+    Args:
+        tower: a DINOv2.
+        embedded: [T, 1 + N, D], class tokens first.
+        index: int64 [K], ascending rows of F frames' patches.
+        source: int64 [F], which of the T each of the F frames is, where one is seen in several parts; None: F is T.
+    """
+    model, per_frame = tower.model, embedded.shape[1] - 1
+    frame, place = index // per_frame, index % per_frame
+    counts = torch.bincount(frame)
+    tokens = embedded.new_empty(len(index), embedded.shape[2])
+    for count in torch.unique(counts).tolist():
+        if not count:
+            continue
+        own = counts[frame] == count  # frames of which as many are seen go together
+        inside = torch.nn.functional.pad(place[own].view(-1, count) + 1, (1, 0))  # the class token's place is 0
+        frames = frame[own].view(-1, count)[:, :1]
+        hidden = embedded[frames if source is None else source[frames], inside]
+        parts = torch.split(hidden, max(1, _TOKENS_AT_ONCE // (count + 1)))
+        made = [model.layernorm(model.encoder(part).last_hidden_state) for part in parts]
+        tokens[own] = torch.cat(made)[:, 1:].flatten(0, 1)
+    return tokens
 
 
 @torch.inference_mode()

