@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -24,14 +25,15 @@ from score_video.command_line import run_module
 from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.miniature.environment import MiniatureEnvironment
-from score_video.miniature.evaluate import choose_by, encode_split, evaluate
+from score_video.miniature.evaluate import encode_split
 from score_video.miniature.reader import Reader
-from score_video.miniature.train_policy import train_policy
+from score_video.miniature.train_policy import TrainingExamples, train_policy, training_videos
 from score_video.miniature.world import SIZE
 from score_video.packed import Selection
 from score_video.provenance import circumstances
-from score_video.rl.accuracy import budgets
+from score_video.rl.accuracy import budgets, choose_by, evaluate
 from score_video.rl.environment import EncodedBatch
+from score_video.rl.multiple_choice import ReaderEnvironment
 from score_video.statistics import Answers
 
 RETENTIONS = (0.02, 0.05, 0.1, 0.2)
@@ -43,11 +45,41 @@ AFTER, BEFORE = ("divprune-whitened", "pretrained"), ("evs-dithered", "divprune-
 """What chooses after the tower, and what before it."""
 TEST_SEED = 2026
 SETTINGS = {"retention": 0.05, "learning_rate": 0.003, "lr_scheduler_type": "linear"}
-RECIPE = {
-    "policy": {},
-    "mixture": {"plain": 0.3, "lookalike": 0.5, "density": 0.2},
-    "train_videos": 100_000,
-}
+"""Of trainings."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A reader, and its tower in all that it may see.
+
+    Attributes:
+        whole: policies see features of the whole tower.
+        after: videos of the test, for ``whole``.
+        tested: by what the tower sees, policies see thumbnails.
+        before: videos of the test, for each of ``tested``.
+        trained: as ``tested``, for what is learned from.
+        examples: makes that.
+        recipe: of trainings, of :func:`~score_video.miniature.train_policy.train_policy`, less the seed.
+        rewarded: what the tower sees in these, one after the other.
+        retentions: of the test.
+    """
+
+    whole: ReaderEnvironment
+    after: Sequence[EncodedBatch]
+    tested: Mapping[str, ReaderEnvironment]
+    before: Sequence[EncodedBatch]
+    trained: Mapping[str, Any]
+    examples: TrainingExamples
+    recipe: Mapping[str, Any]
+    rewarded: Sequence[str]
+    retentions: Sequence[float]
+
+    def policies(self, sees: str, seeds: int) -> Chooser:
+        """Policies that are rewarded through a tower that sees that much."""
+        trained = [
+            train_policy({**self.recipe, "seed": seed}, [self.trained[sees]], self.examples)[0] for seed in range(seeds)
+        ]
+        return Chooser(f"policy trained with {sees}", [Compressor(policy) for policy in trained])
 
 
 @dataclass(frozen=True)
@@ -57,59 +89,63 @@ class Chooser:
     name: str
     compressors: Sequence[Compressor]
 
-    def answers(self, environment: MiniatureEnvironment, batches: Sequence[EncodedBatch], retention: float) -> Answers:
+    def answers(self, environment: ReaderEnvironment, batches: Sequence[EncodedBatch], retention: float) -> Answers:
         """What is answered from what it keeps."""
         every = [evaluate(environment, batches, choose_by(one), retention).answers for one in self.compressors]
         return replace(every[0], right=np.concatenate([answers.right for answers in every]))
 
     def patches(self, batches: Sequence[EncodedBatch], retention: float, halo: int) -> float:
-        """Share of the patches that the tower sees, by the choice of the first seed."""
+        """Share of the patches that the tower sees, over the seeds."""
         seen = tokens = 0
-        for batch in batches:
-            keep = budgets(batch, retention).tolist()
-            kept: Selection = self.compressors[0].select(batch.videos, None, keep)
+        for batch, one in product(batches, self.compressors):
+            kept: Selection = one.select(batch.videos, None, budgets(batch, retention).tolist())
             seen += len(with_halo(batch.videos, kept.index, halo))
             tokens += len(batch.videos.tokens)
         return seen / tokens
 
 
-def trained(reader: Reader, sees: str, steps: int, seeds: int) -> Chooser:
-    """Policies that are rewarded through a tower that sees that much."""
-    environment = MiniatureEnvironment(reader, pixels=True, halo=HALOS[sees])
-    compressors = []
-    for seed in range(seeds):
-        settings = {**SETTINGS, "max_steps": steps}
-        policy, _ = train_policy({**RECIPE, "seed": seed, "settings": settings}, [environment])
-        compressors.append(Compressor(policy))
-    return Chooser(f"policy trained with {sees}", compressors)
-
-
-def test_batches(environment: MiniatureEnvironment, videos: int) -> list[EncodedBatch]:
-    """Of all splits."""
-    return [batch for split in SPLITS for batch in encode_split(environment, split, "test", TEST_SEED, videos)]
-
-
-def lines(reader: Reader, videos: int, steps: int, seeds: int) -> Iterator[str]:
+def lines(setting: Setting, seeds: int) -> Iterator[str]:
     """A reader's table, in Markdown, line by line."""
-    yield head("chosen by", "the tower sees", f"of the patches at {at(0.1)}", [at(of) for of in RETENTIONS])
-    whole = MiniatureEnvironment(reader)
-    batches = test_batches(whole, videos)
-    on_all = evaluate(whole, batches, None).answers
-    yield row("all tokens", "everything", at(1), [on_all] * len(RETENTIONS))
+    retentions = setting.retentions
+    yield head("chosen by", "the tower sees", f"of the patches at {at(0.1)}", [at(of) for of in retentions])
+    on_all = evaluate(setting.whole, setting.after, None).answers
+    yield row("all tokens", "everything", at(1), [on_all] * len(retentions))
     for name in AFTER:
         chooser = Chooser(name, [Compressor.from_pretrained(name)])
-        yield row(f"{name}, after it", "everything", at(1), [chooser.answers(whole, batches, of) for of in RETENTIONS])
-    batches = test_batches(MiniatureEnvironment(reader, pixels=True), videos)
-    choosers = [Chooser(name, [Compressor.from_pretrained(name)]) for name in BEFORE]
-    choosers += [trained(reader, sees, steps, seeds) for sees in (WHOLE, ALONE)]
-    for chooser in choosers:
-        found: Mapping[float, Answers] = {}
-        for sees, halo in HALOS.items():
-            environment = MiniatureEnvironment(reader, pixels=True, halo=halo)
-            own = {of: chooser.answers(environment, batches, of) for of in RETENTIONS}
-            cells = [answers.minus(found[of]) if found else answers for of, answers in own.items()]
-            yield row(chooser.name, sees, at(chooser.patches(batches, 0.1, halo)), cells)
-            found = found or own
+        found = [chooser.answers(setting.whole, setting.after, of) for of in retentions]
+        yield row(f"{name}, after it", "everything", at(1), found)
+    yield from (
+        line for name in BEFORE for line in _lines_of(setting, Chooser(name, [Compressor.from_pretrained(name)]))
+    )
+    for sees in setting.rewarded:
+        yield from _lines_of(setting, setting.policies(sees, seeds))
+
+
+def _lines_of(setting: Setting, chooser: Chooser) -> Iterator[str]:
+    """Of what chooses before the tower, one line for each that the tower sees."""
+    found: Mapping[float, Answers] = {}
+    for sees, environment in setting.tested.items():
+        own = {of: chooser.answers(environment, setting.before, of) for of in setting.retentions}
+        cells = [answers.minus(found[of]) if found else answers for of, answers in own.items()]
+        yield row(chooser.name, sees, at(chooser.patches(setting.before, 0.1, HALOS[sees])), cells)
+        found = found or own
+
+
+def of_miniature(reader: Reader, videos: int, steps: int) -> Setting:
+    """A reader of the miniature; so many videos of each split."""
+    whole = MiniatureEnvironment(reader)
+    seeing = {sees: MiniatureEnvironment(reader, pixels=True, halo=halo) for sees, halo in HALOS.items()}
+    after, before = (
+        [batch for split in SPLITS for batch in encode_split(environment, split, "test", TEST_SEED, videos)]
+        for environment in (whole, seeing[WHOLE])
+    )
+    recipe = {
+        "policy": {},
+        "mixture": {"plain": 0.3, "lookalike": 0.5, "density": 0.2},
+        "train_videos": 100_000,
+        "settings": {**SETTINGS, "max_steps": steps},
+    }
+    return Setting(whole, after, seeing, before, seeing, training_videos, recipe, (WHOLE, ALONE), RETENTIONS)
 
 
 def main(
@@ -127,7 +163,7 @@ def main(
             raise ScoreError(f"{path}: must have a ViT as its tower, to which it makes a difference what it sees")
     for path, reader in loaded.items():
         print(f"\n## {path.stem}\n", flush=True)
-        for line in lines(reader, videos, steps, seeds):
+        for line in lines(of_miniature(reader, videos, steps), seeds):
             print(line, flush=True)
 
 
