@@ -12,6 +12,7 @@ from score_video.composite.environment import CompositeEnvironment, CompositeVid
 from score_video.composite.evaluate import oracle as composite_oracle
 from score_video.composite.features import tower_of
 from score_video.composite.reader import shipped_reader as composite_reader
+from score_video.errors import ScoreError
 from score_video.files import sha256_of
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import encode_split
@@ -43,6 +44,13 @@ class World:
     identify: Callable[[Path], str]
 
 
+def _composite_examples(split: str, seed: int, num_videos: int, one_question: bool) -> CompositeVideos:
+    """Videos of the partition policy, whatever is tested; stills for a stage with that data. Raises ScoreError."""
+    if split not in ("test", "still"):
+        raise ScoreError(f"data of a stage must be still or video in the composite world, got {split!r}")
+    return CompositeVideos(num_videos, still=split == "still")
+
+
 WORLDS = {
     "miniature": World(
         readers=lambda: find_readers(ROOT / "evaluation" / "readers"),
@@ -55,7 +63,7 @@ WORLDS = {
     "composite": World(
         readers=lambda: {"shipped": composite_reader()},
         environment=lambda reader, features: CompositeEnvironment(reader, cast(Path, features), "policy"),
-        examples=lambda split, seed, count, one_question: CompositeVideos(count, still=split == "still"),
+        examples=_composite_examples,
         # of the partition that is called as the split; there is one set of videos, whatever the seed
         test_batches=lambda env, split, seed, count: list(env.of_partition(split, count).batches()),
         oracle=composite_oracle,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.masked_vit import masked_tokens
 from helpers.videos import write_video
-from transformers import AttentionInterface
 
 from bench.partial_tower import __main__ as command
 from bench.partial_tower import vit
@@ -53,18 +53,7 @@ def test_patches_of_a_vit(dinov2: Path, clip: Path) -> None:
     whole = tower.model(pixel_values=pixels).last_hidden_state[:, 1:].flatten(0, 1)
     torch.testing.assert_close(vit.partial_tokens(tower, pixels, torch.arange(256)), whole)
     index = (torch.rand(256, generator=torch.Generator().manual_seed(0)) < 0.3).nonzero()[:, 0]
-    seen = torch.zeros(4, 65, dtype=torch.bool)
-    seen[:, 0] = True
-    seen[index // 64, index % 64 + 1] = True
-
-    def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float, **others: Any) -> Any:
-        out = torch.nn.functional.scaled_dot_product_attention(query, key, value, seen[:, None, None], scale=scaling)
-        return out.transpose(1, 2).contiguous(), None
-
-    AttentionInterface.register("score_bench_test_masked", attend)
-    tower.model.config._attn_implementation = "score_bench_test_masked"
-    masked = tower.model(pixel_values=pixels).last_hidden_state[index // 64, index % 64 + 1]
-    tower.model.config._attn_implementation = "sdpa"
+    masked = masked_tokens(tower.model, pixels, torch.zeros(256, dtype=torch.bool).index_fill_(0, index, True))[index]
     torch.testing.assert_close(vit.partial_tokens(tower, pixels, index), masked, rtol=1e-4, atol=1e-5)
     assert (masked - whole[index]).abs().max() > 0.01
 

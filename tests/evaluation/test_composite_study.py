@@ -12,7 +12,9 @@ from helpers.made_up_features import TOWER, made_up, save_features
 from evaluation.experiments import Plan, load_recipe
 from evaluation.jobs import Code, StudyError
 from evaluation.study import Study
+from evaluation.worlds import WORLDS
 from score_video.composite.reader import Reader, ReaderConfig
+from score_video.errors import ScoreError
 
 CLEAN = Code("c" * 12, "0123456789", ())
 
@@ -70,3 +72,11 @@ def test_the_recipe_trains_on_the_policys_partition_and_tests_on_the_other() -> 
     assert {training["environment"] for training in trainings} == {"composite"}
     assert {test["split"] for job in jobs for test in job.parameters.get("tests", [])} == {"test"}
     assert {job.tags["seed"] for job in jobs if job.function == "policy"} == {0, 1, 2}
+
+
+def test_data_of_a_stage_are_stills_or_videos() -> None:
+    examples = WORLDS["composite"].examples
+    assert examples("still", 0, 5, False)[3] == {"number": 3, "still": True}
+    assert examples("test", 0, 5, False)[3] == {"number": 3, "still": False}
+    with pytest.raises(ScoreError, match="data of a stage must be still or video in the composite world, got 'stills'"):
+        examples("stills", 0, 5, False)

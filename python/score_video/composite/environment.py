@@ -17,7 +17,7 @@ from score_video.checks import is_integer
 from score_video.composite.features import Features, kept_gate, load_features, tower_of, videos_made
 from score_video.composite.reader import Reader
 from score_video.composite.scenery import FRAMES
-from score_video.composite.world import COLUMNS, TASK_NAMES, TOKENS, Partition
+from score_video.composite.world import COLUMNS, PARTITIONS, TASK_NAMES, TOKENS, Partition
 from score_video.errors import ScoreError
 from score_video.miniature.reader import grid_places
 from score_video.packed import PackedVideos
@@ -33,7 +33,8 @@ class CompositeVideos(Dataset[Example]):
 
     Args:
         num_videos: how many there are.
-        still: they are those of the partition still, whatever the environment's is.
+        still: they are those of the partition still, whatever the environment's is. For a stage of the curriculum of
+            their own: a batch with both is refused.
     """
 
     def __init__(self, num_videos: int, still: bool = False) -> None:
@@ -112,14 +113,21 @@ class CompositeEnvironment(ReaderEnvironment):
         return CompositeEnvironment(self.reader, self._folder, partition, num_videos, self._gate, self._pixels)
 
     def encode(self, examples: Sequence[Example]) -> EncodedBatch:
-        """Looks the examples' features up. Raises ScoreError for a number that there is not, or stills among others."""
-        numbers, still = [example.get("number") for example in examples], bool(examples[0].get("still"))
-        if any(bool(example.get("still")) != still for example in examples):
-            raise ScoreError("still must be the same for all examples of a batch, got both")
-        features = self._stills if still else self.features
+        """Looks the examples' features up.
+
+        Raises:
+            ScoreError: no examples, or a number that there is not; stills among others, or no features of stills.
+        """
+        if not examples:
+            raise ScoreError("examples must not be empty")
+        numbers, still = [example.get("number") for example in examples], examples[0].get("still", False)
+        if not isinstance(still, bool) or any(example.get("still", False) is not still for example in examples):
+            given = sorted({repr(example.get("still", False)) for example in examples})
+            raise ScoreError(f"still must be true or false and the same in a batch, got {' and '.join(given)}")
+        count, partition = len(self._stills if still else self.features), "still" if still else self._partition
         for number in numbers:
-            if not is_integer(number) or not 0 <= number < len(features):
-                raise ScoreError(f"number must be one of 0 to {len(features) - 1}, got {number!r}")
+            if not is_integer(number) or not 0 <= number < count:
+                raise ScoreError(f"number must be one of 0 to {count - 1}, the {partition} videos made, got {number!r}")
         return self.batch(torch.tensor(numbers), still)
 
     @cached_property
@@ -127,6 +135,8 @@ class CompositeEnvironment(ReaderEnvironment):
         return self._load("still", None)
 
     def _load(self, partition: Partition, num_videos: int | None) -> Features:
+        if partition not in PARTITIONS:
+            raise ScoreError(f"partition must be one of {', '.join(PARTITIONS)}, got {partition!r}")
         folder = self._folder if self._gate is None else self._folder / self._gate
         tower = tower_of(folder, partition)
         if tower != self.reader.config.tower:

@@ -98,8 +98,7 @@ def make_features(
         ScoreError: a medium is missing, the tower makes another number of tokens, or cannot be run in part; or the
             features that are there are behind another gate.
     """
-    if videos.start % VIDEOS_IN_A_FILE or videos.stop % VIDEOS_IN_A_FILE:
-        raise ScoreError(f"videos must begin and end at multiples of {VIDEOS_IN_A_FILE}, got {videos}")
+    _check_ends(videos)
     out.mkdir(parents=True, exist_ok=True)
     if gate is not None:
         check_partial(tower)
@@ -124,6 +123,11 @@ def make_features(
             save_file(
                 tensors, temporary, {"about": json.dumps({"world": WORLD, "tower": of_tower}), "sources": sources}
             )
+
+
+def _check_ends(videos: range) -> None:
+    if videos.start % VIDEOS_IN_A_FILE or videos.stop % VIDEOS_IN_A_FILE:
+        raise ScoreError(f"videos must begin and end at multiples of {VIDEOS_IN_A_FILE}, got {videos}")
 
 
 def _keep_gate(folder: Path, gate: Gate) -> None:
@@ -171,8 +175,11 @@ def load_features(folder: Path, partition: Partition, videos: range) -> Features
         videos: their numbers; both ends are multiples of 20.
 
     Raises:
-        ScoreError: they are missing, or of another world than this release's.
+        ScoreError: they are missing, or of another world than this release's; or other ends.
     """
+    _check_ends(videos)
+    if not videos:
+        raise ScoreError(f"videos must not be empty, got {videos}")
     parts: list[dict[str, Tensor]] = []
     sources: list[str] = []
     for first in videos[::VIDEOS_IN_A_FILE]:

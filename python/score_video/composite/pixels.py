@@ -16,11 +16,11 @@ from score_video.composite.scenery import FRAMES
 from score_video.composite.world import COLUMNS, TOKENS, Partition, make_video
 from score_video.errors import ScoreError
 from score_video.rl.environment import EncodedBatch
-from score_video.video.partial_tower import check_partial, tokens_of_embedded
+from score_video.video.partial_tower import check_partial, thumbnails_of, tokens_of_embedded
 from score_video.video.tower import VisionTower
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CompositePixelPayload(CompositePayload):
     """What answering needs besides.
 
@@ -28,7 +28,7 @@ class CompositePixelPayload(CompositePayload):
         embedded: what the tower's embeddings make of the videos' patches, [B * FRAMES, 1 + TOKENS_PER_FRAME, D].
     """
 
-    embedded: Tensor | None = None
+    embedded: Tensor
 
 
 class CompositePixelEnvironment(CompositeEnvironment):
@@ -75,24 +75,46 @@ class CompositePixelEnvironment(CompositeEnvironment):
 
     @torch.no_grad()
     def batch(self, numbers: Tensor, still: bool = False) -> EncodedBatch:
-        """As :meth:`CompositeEnvironment.batch`; makes the videos besides, some tenths of a second each."""
-        made = super().batch(numbers, still)
+        """As :meth:`CompositeEnvironment.batch`; makes the videos besides, a quarter of a second each.
+
+        Raises:
+            ScoreError: a medium is missing, or they are not the videos that the features were made of.
+        """
+        made, embedded = super().batch(numbers, still), []
         partition = "still" if still else self._partition
-        videos = [make_video(self._media, partition, number).pixels for number in numbers.tolist()]
-        embedded = [self._tower.model.embeddings(self._tower.pixels(video)) for video in videos]
+        for number, kept in zip(numbers.tolist(), torch.split(made.videos.tokens, TOKENS), strict=True):
+            pixels = self._tower.pixels(make_video(self._media, partition, number).pixels)
+            pictures = thumbnails_of(self._tower, pixels).tokens.to(kept)
+            if not torch.allclose(pictures, kept, rtol=0, atol=0.01):  # kept as float16
+                raise ScoreError(
+                    f"features must be of the videos that are made here, but {partition} {number} in {self._folder} "
+                    "looks otherwise: other media, or another release of the codec"
+                )
+            embedded.append(self._tower.model.embeddings(pixels))
         return replace(made, payload=CompositePixelPayload(**vars(made.payload), embedded=torch.cat(embedded)))
 
     def read(self, batch: EncodedBatch, rows: Tensor, mask: Tensor | None) -> Tensor:
         """See :class:`~score_video.rl.multiple_choice.ReaderEnvironment`."""
-        assert isinstance(batch.payload, CompositePixelPayload) and batch.payload.embedded is not None
         there = torch.ones_like(rows, dtype=torch.bool) if mask is None else mask
+        tokens = torch.zeros(*rows.shape, self.reader.config.token_width)
+        tokens[there] = self._chosen(batch.payload.embedded, rows, there)
+        return self.reader.read(tokens, self._place[rows % TOKENS], mask)[0]
+
+    def _chosen(self, embedded: Tensor, rows: Tensor, there: Tensor) -> Tensor:
+        """What the tower makes of each sample's tokens when it sees these and their halo alone: float32 [K, D], the
+        samples one after the other.
+
+        Args:
+            embedded: of the payload.
+            rows: int64 [samples, n]; a sample's are of one video.
+            there: bool [samples, n], K of them True; the rest is padding.
+        """
         sample = torch.arange(len(rows))[:, None].expand_as(rows)[there]
         places, video = rows[there] % TOKENS, rows[:, 0] // TOKENS
         chosen = torch.zeros(len(rows), TOKENS, dtype=torch.bool)
         chosen[sample, places] = True
         seen = widened(chosen.view(-1, COLUMNS, COLUMNS), self._halo).flatten().nonzero()[:, 0]
-        frames = (video[:, None] * FRAMES + torch.arange(FRAMES)).flatten()  # of all samples, one after the other
-        made = tokens_of_embedded(self._tower, batch.payload.embedded, seen, frames)
-        tokens = torch.zeros(*rows.shape, self.reader.config.token_width)
-        tokens[there] = made[torch.searchsorted(seen, sample * TOKENS + places)].float()
-        return self.reader.read(tokens, self._place[rows % TOKENS], mask)[0]
+        frames = (video[:, None] * FRAMES + torch.arange(FRAMES)).flatten()  # of all samples
+        device = embedded.device
+        made = tokens_of_embedded(self._tower, embedded, seen.to(device), frames.to(device))
+        return made.to("cpu", torch.float32)[torch.searchsorted(seen, sample * TOKENS + places)]

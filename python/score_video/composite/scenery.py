@@ -44,23 +44,23 @@ class Scenery:
     scale: npt.NDArray[np.float64]
 
 
-def draw_scenery(folder: Path, group: Group, generator: np.random.Generator, still: bool = False) -> Scenery:
+def draw_scenery(folder: Path, group: Group, generator: np.random.Generator, one_photograph: bool = False) -> Scenery:
     """A background drawn at random.
 
     Args:
         folder: path of the folder of media.
         group: the one whose media it may show.
         generator: decides everything.
-        still: one photograph from the first frame to the last; only the camera may move.
+        one_photograph: it is one from the first frame to the last; only the camera may move.
     """
-    clips = [medium for medium in FOOTAGE if medium.group == group and not still]
+    clips = [medium for medium in FOOTAGE if medium.group == group and not one_photograph]
     if clips and generator.random() < SHARE_OF_FOOTAGE:
         return _window(folder, clips[generator.integers(len(clips))], generator)
     photographs = [medium for medium in PHOTOGRAPHS if medium.group == group]
     first, second = (photographs[n] for n in generator.choice(len(photographs), 2, replace=False))
     camera = int(generator.integers(len(CAMERAS)))
     frames, shift, scale = _filmed(folder, first, CAMERAS[camera], generator)
-    if still or generator.random() >= SHARE_OF_CUTS:
+    if one_photograph or generator.random() >= SHARE_OF_CUTS:
         return Scenery(frames, first.name, camera, None, shift, scale)
     cut = int(generator.integers(4, FRAMES - 3))
     other, _, _ = _filmed(folder, second, CAMERAS[camera], generator)

@@ -67,19 +67,19 @@ class Part:
         number: sets its random numbers apart from those of the others.
         group: which footage and photographs are its scenery.
         sets: which sets of kinds, 0 or 1, its things are drawn from.
-        still: whether its videos are stills.
+        parked: whether nothing in its videos moves or flashes, as in a still: everything is parked.
     """
 
     number: int
     group: Group
     sets: tuple[int, ...]
-    still: bool = False
+    parked: bool = False
 
 
 PARTITIONS: Mapping[Partition, Part] = {
     "reader": Part(0, "train", (0, 1)),
     "policy": Part(1, "train", (0,)),
-    "still": Part(4, "train", (0,), still=True),
+    "still": Part(4, "train", (0,), parked=True),
     "validation": Part(2, "validation", (0,)),
     "test": Part(3, "test", (1,)),
 }
@@ -119,10 +119,10 @@ def make_video(folder: Path, partition: Partition, number: int) -> Video:
         raise ScoreError(f"partition must be one of {', '.join(PARTITIONS)}, got {partition!r}")
     part = PARTITIONS[partition]
     generator = np.random.default_rng([part.number, number])
-    scenery = draw_scenery(folder, part.group, generator, part.still)
+    scenery = draw_scenery(folder, part.group, generator, one_photograph=part.parked)
     stage = _Stage(scenery, int(generator.choice(part.sets)), generator)
-    if part.still:
-        stage.set_up_still()
+    if part.parked:
+        stage.set_up_parked()
     else:
         stage.set_up()
     pixels, owner, alive = _paint(folder, stage)
@@ -167,7 +167,7 @@ class _Stage:
         if self.scenery.camera is not None:
             self._answer("cut", int(self.scenery.cut is not None))
 
-    def set_up_still(self) -> None:
+    def set_up_parked(self) -> None:
         """Asks what a still can answer."""
         self._landmark()
         for first in (FIRST_MOVER, FIRST_FLASH):

@@ -63,10 +63,12 @@ def train_policy(
     shares = {split: share / sum(mixture.values()) for split, share in mixture.items()}
     counts = {split: round(share * recipe["train_videos"]) for split, share in shares.items()}
     videos: Any = ConcatDataset([examples(split, seed, count, one_question) for split, count in counts.items()])
-    others = {stage.get("data") or stage["name"] for stage in settings.get("stages") or []} - {"video"}
-    if others:
-        made = {name: examples(name, seed, recipe["train_videos"], one_question) for name in sorted(others)}
-        videos = {"video": videos, **made}
+    named = {stage.get("data") or stage["name"] for stage in settings.get("stages") or []}
+    if named - {"video"}:
+        others = {
+            name: examples(name, seed, recipe["train_videos"], one_question) for name in sorted(named - {"video"})
+        }
+        videos = {**others, "video": videos} if "video" in named else others
     environment: Environment = SeveralReaders(readers) if len(readers) > 1 else readers[0]
     logging_steps = max(1, settings["max_steps"] // 20)
     lines = train_unsaved(policy, environment, videos, seed=seed, logging_steps=logging_steps, **settings)

@@ -63,16 +63,13 @@ def tokens_of_embedded(tower: VisionTower, embedded: Tensor, index: Tensor, sour
     frame, place = index // per_frame, index % per_frame
     counts = torch.bincount(frame)
     tokens = embedded.new_empty(len(index), embedded.shape[2])
-    for count in torch.unique(counts).tolist():
-        if not count:
-            continue
-        own = counts[frame] == count  # frames of which as many are seen go together
-        inside = torch.nn.functional.pad(place[own].view(-1, count) + 1, (1, 0))  # the class token's place is 0
-        frames = frame[own].view(-1, count)[:, :1]
-        hidden = embedded[frames if source is None else source[frames], inside]
-        parts = torch.split(hidden, max(1, _TOKENS_AT_ONCE // (count + 1)))
-        made = [model.layernorm(model.encoder(part).last_hidden_state) for part in parts]
-        tokens[own] = torch.cat(made)[:, 1:].flatten(0, 1)
+    for count in torch.unique(counts[counts > 0]).tolist():
+        rows = (counts[frame] == count).nonzero().view(-1, count)  # of frames of which as many are seen, together
+        for own in torch.split(rows, max(1, _TOKENS_AT_ONCE // (count + 1))):
+            inside = torch.nn.functional.pad(place[own] + 1, (1, 0))  # the class token's place is 0
+            frames = frame[own[:, :1]]
+            hidden = embedded[frames if source is None else source[frames], inside]
+            tokens[own] = model.layernorm(model.encoder(hidden).last_hidden_state)[:, 1:]
     return tokens
 
 

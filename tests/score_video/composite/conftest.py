@@ -40,8 +40,8 @@ def tiny_tower() -> Callable[..., VisionTower]:
 
 @pytest.fixture(scope="session")
 def features(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty videos of the partitions reader and validation after the tiny tower."""
+    """Twenty videos of the partitions reader, validation and still after the tiny tower."""
     folder = tmp_path_factory.mktemp("features")
-    for partition in ("reader", "validation"):
+    for partition in ("reader", "validation", "still"):
         make_features(media, _tiny_tower(), folder, partition, range(20))  # type: ignore[arg-type]
     return folder

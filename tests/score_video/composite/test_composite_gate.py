@@ -14,7 +14,6 @@ from score_video.before_tower import Gate
 from score_video.composite.environment import CompositeEnvironment, CompositeVideos
 from score_video.composite.evaluate import choose_by, evaluate
 from score_video.composite.features import kept_gate, load_features, make_features, tower_of
-from score_video.composite.pixels import CompositePixelEnvironment
 from score_video.composite.reader import Reader, ReaderConfig
 from score_video.composite.world import TOKENS
 from score_video.errors import ScoreError
@@ -115,57 +114,3 @@ def test_a_policy_on_pixels_sees_thumbnails_and_the_reader_features(gated: Path)
     torch.testing.assert_close(pixels.full_log_probabilities(batch), whole.full_log_probabilities(other))
     with pytest.raises(ScoreError, match=r"pixels must be False for the features in .*no gate's successor"):
         CompositeEnvironment(reader, gated, "validation", 20, GATE, pixels=True)
-
-
-@pytest.fixture
-def before(gated: Path, media: Path, tiny_tower: Tower) -> CompositePixelEnvironment:
-    reader = environment(gated, None).reader
-    return CompositePixelEnvironment(reader, gated, "validation", media, tiny_tower(), 20, halo=1)
-
-
-def test_a_sample_before_the_tower_is_read_as_behind_a_gate_that_chose_the_same(
-    gated: Path, before: CompositePixelEnvironment
-) -> None:
-    numbers, behind = torch.tensor([2, 7]), environment(gated, GATE)
-    batch, other = before.batch(numbers), behind.batch(numbers)
-    assert other.seen is not None and before.token_width == batch.videos.tokens.shape[1] == 12
-    kept = Selection(other.seen.kept.index, other.seen.kept.keep[None])
-    read = before.log_probabilities(batch, kept)
-    torch.testing.assert_close(read, behind.log_probabilities(other, kept), atol=2e-3, rtol=1e-2)  # kept as float16
-    # samples of other lengths, one of them of nothing, are read as each alone
-    first = Selection(kept.index[:5], torch.tensor([[5, 0]], dtype=torch.int32))
-    both = Selection(torch.cat([first.index, kept.index]), torch.cat([first.keep, kept.keep]))
-    together = before.log_probabilities(batch, both)
-    torch.testing.assert_close(together[:1], before.log_probabilities(batch, first))
-    torch.testing.assert_close(together[1:], read)
-    assert not torch.allclose(together[0, 0], read[0, 0], atol=1e-3)
-
-
-def test_all_tokens_before_the_tower_are_those_of_the_whole(gated: Path, before: CompositePixelEnvironment) -> None:
-    whole = environment(gated, None)
-    numbers = torch.tensor([4])
-    read = before.full_log_probabilities(before.batch(numbers))
-    torch.testing.assert_close(read, whole.full_log_probabilities(whole.batch(numbers)), atol=2e-3, rtol=1e-2)
-
-
-def test_a_policy_trains_before_the_tower(before: CompositePixelEnvironment, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    policy = SurprisePolicy(SurprisePolicyConfig(token_width=before.token_width))
-    old = [parameter.clone() for parameter in policy.parameters()]
-    config = ScoreConfig(
-        output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=2, num_generations=2, retention=0.02,
-        use_cpu=True, report_to=[], disable_tqdm=True,
-    )  # fmt: skip
-    trainer = ScoreTrainer(policy, before, config, CompositeVideos(20))
-    trainer.train()
-    assert any(not torch.equal(was, now) for was, now in zip(old, policy.parameters(), strict=True))
-    reached = before.of_partition("reader", 20)
-    assert evaluate(reached, [reached.batch(torch.tensor([0]))], choose_by(trainer.compressor()), 0.02).kept == 25
-
-
-def test_another_tower_or_halo_is_refused(gated: Path, media: Path, tiny_tower: Tower) -> None:
-    reader = environment(gated, None).reader
-    with pytest.raises(ScoreError, match="tower must be the reader's, "):
-        CompositePixelEnvironment(reader, gated, "validation", media, tiny_tower(1), 20)
-    with pytest.raises(ScoreError, match="halo must be 0 or more, got -1"):
-        CompositePixelEnvironment(reader, gated, "validation", media, tiny_tower(), 20, halo=-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from score_video.errors import ScoreError
 from score_video.miniature.reader import grid_places
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.rl import ScoreConfig, ScoreTrainer
-from score_video.rl.environment import Selection
+from score_video.rl.environment import EncodedBatch, Example, Selection
 from score_video.video.tower import VisionTower
 
 Tower = Callable[..., VisionTower]
@@ -162,14 +162,52 @@ def test_answers_of_samples_are_those_of_each_alone(environment: CompositeEnviro
 
 
 def test_wrong_examples_and_towers(environment: CompositeEnvironment, features: Path) -> None:
-    with pytest.raises(ScoreError, match="number must be one of 0 to 19, got 20"):
+    with pytest.raises(ScoreError, match="number must be one of 0 to 19, the validation videos made, got 20"):
         environment.encode([{"number": 20}])
-    with pytest.raises(ScoreError, match="still must be the same for all examples of a batch, got both"):
+    with pytest.raises(ScoreError, match="number must be one of 0 to 19, the still videos made, got 20"):
+        environment.encode([{"number": 20, "still": True}])
+    with pytest.raises(ScoreError, match="still must be true or false and the same in a batch, got False and True"):
         environment.encode([CompositeVideos(20)[0], CompositeVideos(20, still=True)[0]])
+    with pytest.raises(ScoreError, match="still must be true or false and the same in a batch, got 'no'"):
+        environment.encode([{"number": 0, "still": "no"}])
+    with pytest.raises(ScoreError, match="examples must not be empty"):
+        environment.encode([])
+    with pytest.raises(
+        ScoreError, match="partition must be one of reader, policy, still, validation, test, got 'stil'"
+    ):
+        CompositeEnvironment(environment.reader, features, "stil")  # type: ignore[arg-type]
+    with pytest.raises(ScoreError, match=r"videos must begin and end at multiples of 20, got range\(0, 30\)"):
+        CompositeEnvironment(environment.reader, features, "validation", 30)
     with pytest.raises(ScoreError, match="features must be of the reader's tower, other, got"):
         CompositeEnvironment(Reader(ReaderConfig(16, "other")), features, "validation", 20)
     with pytest.raises(ScoreError, match="num_videos must be 0 or more"):
         CompositeVideos(-1)
+
+
+def test_a_curriculum_sees_stills_and_then_videos(
+    environment: CompositeEnvironment, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {name: load_features(features, name, range(20)) for name in ("still", "validation")}  # type: ignore[arg-type]
+    seen = []
+
+    def encode(examples: Sequence[Example]) -> EncodedBatch:
+        batch = CompositeEnvironment.encode(environment, examples)
+        own = kept["still" if len(seen) < 2 else "validation"].at(torch.tensor([one["number"] for one in examples]))
+        assert torch.equal(batch.videos.tokens, own.tokens.flatten(0, 1).float())
+        assert torch.equal(batch.payload.answers, own.answers)
+        seen.append(examples)
+        return batch
+
+    monkeypatch.setattr(environment, "encode", encode)
+    settings = {"max_steps": 3, "per_device_train_batch_size": 2, "num_generations": 2, "retention": 0.02}
+    stages = [{"name": "video", "data": "still", "steps": 2}, {"name": "video"}]
+    config = ScoreConfig(
+        output_dir=str(tmp_path), stages=stages, use_cpu=True, report_to=[], disable_tqdm=True, **settings
+    )
+    policy = SurprisePolicy(SurprisePolicyConfig(state="relative"))
+    videos = {"still": CompositeVideos(20, still=True), "video": CompositeVideos(20)}
+    ScoreTrainer(policy, environment, config, videos).train()
+    assert [[example["still"] for example in examples] for examples in seen] == [[True] * 2] * 2 + [[False] * 2]
 
 
 @pytest.mark.parametrize("sampling", ["exact", "diverse"])

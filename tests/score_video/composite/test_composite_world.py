@@ -78,9 +78,10 @@ def test_a_mover_goes_where_the_answer_says(media: Path) -> None:
 
 def test_in_a_still_nothing_moves_on_its_scene(media: Path) -> None:
     """It asks for the landmark, which is there throughout unless the camera leaves it; and where it is if it cannot."""
-    asked = 0
+    asked, parked = 0, np.zeros(len(SYMBOLS), int)
     for number in range(12):
         video = make_video(media, "still", number)
+        parked += video.shown.any(0)
         assert video.live.sum() == 0
         assert (pixels(video)[:, FIRST_LANDMARK + answer(video, "landmark")] > 0).sum() >= 4
         assert {task for task in TASKS if answer(video, task) != NOT_ASKED} <= {"landmark", "where"}
@@ -91,6 +92,8 @@ def test_in_a_still_nothing_moves_on_its_scene(media: Path) -> None:
             shown = video.shown.reshape(FRAMES, TOKENS_PER_FRAME, -1)
             assert (shown == shown[0]).all()
     assert 0 < asked < 12
+    for first, count, most in ((0, 6, 1), (FIRST_BALL, 3, 3), (FIRST_FLASH, 6, 1)):  # of some, not of all
+        assert 0 < parked[first : first + count].sum() < 12 * most
 
 
 def test_the_same_number_is_the_same_video(media: Path) -> None:
@@ -106,6 +109,7 @@ def test_kinds_of_the_test_are_in_no_training_of_a_policy(media: Path) -> None:
     first = sorted(set(range(len(SYMBOLS))) - set(second))
     for number in range(8):
         assert make_video(media, "policy", number).shown[:, second].sum() == 0
+        assert make_video(media, "still", number).shown[:, second].sum() == 0
         assert make_video(media, "test", number).shown[:, first].sum() == 0
 
 
