@@ -45,23 +45,24 @@ AFTER, BEFORE = ("divprune-whitened", "pretrained"), ("evs-dithered", "divprune-
 """What chooses after the tower, and what before it."""
 TEST_SEED = 2026
 SETTINGS = {"retention": 0.05, "learning_rate": 0.003, "lr_scheduler_type": "linear"}
-"""Of trainings."""
+"""Of ScoreConfig, in every training."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A reader, and its tower in all that it may see.
+    """A reader in one world, and environments in which its vision tower sees more or less of a video.
 
     Attributes:
-        whole: policies see features of the whole tower.
-        after: videos of the test, for ``whole``.
-        tested: by what the tower sees, policies see thumbnails.
-        before: videos of the test, for each of ``tested``.
-        trained: as ``tested``, for what is learned from.
-        examples: makes that.
-        recipe: of trainings, of :func:`~score_video.miniature.train_policy.train_policy`, less the seed.
-        rewarded: what the tower sees in these, one after the other.
-        retentions: of the test.
+        whole: the tower sees everything, and policies its features.
+        after: videos of the test, encoded for ``whole``.
+        tested: for each key of ``HALOS``, the environment in which the tower sees that much of what is chosen; policies
+            see thumbnails.
+        before: videos of the test, encoded for each of ``tested``.
+        trained: as ``tested``, on videos to learn from.
+        examples: makes the examples of ``trained``.
+        recipe: a recipe of :func:`~score_video.miniature.train_policy.train_policy`, less its seed.
+        rewarded: keys of ``HALOS`` for each of which policies are trained.
+        retentions: at which everything is tested.
     """
 
     whole: ReaderEnvironment
@@ -145,7 +146,17 @@ def of_miniature(reader: Reader, videos: int, steps: int) -> Setting:
         "train_videos": 100_000,
         "settings": {**SETTINGS, "max_steps": steps},
     }
-    return Setting(whole, after, seeing, before, seeing, training_videos, recipe, (WHOLE, ALONE), RETENTIONS)
+    return Setting(
+        whole=whole,
+        after=after,
+        tested=seeing,
+        before=before,
+        trained=seeing,
+        examples=training_videos,
+        recipe=recipe,
+        rewarded=(WHOLE, ALONE),
+        retentions=RETENTIONS,
+    )
 
 
 def main(
