@@ -105,7 +105,7 @@ class CompositePixelEnvironment(CompositeEnvironment):
         samples one after the other.
 
         Args:
-            embedded: of the payload.
+            embedded: what the payload has under that name.
             rows: int64 [samples, n]; a sample's are of one video.
             there: bool [samples, n], K of them True; the rest is padding.
         """

@@ -67,7 +67,7 @@ class Part:
         number: sets its random numbers apart from those of the others.
         group: which footage and photographs are its scenery.
         sets: which sets of kinds, 0 or 1, its things are drawn from.
-        parked: whether nothing in its videos moves or flashes, as in a still: everything is parked.
+        parked: whether nothing in its videos moves or flashes, as in a still.
     """
 
     number: int
