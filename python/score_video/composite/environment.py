@@ -17,7 +17,7 @@ from score_video.checks import is_integer
 from score_video.composite.features import Features, kept_gate, load_features, tower_of, videos_made
 from score_video.composite.reader import Reader
 from score_video.composite.scenery import FRAMES
-from score_video.composite.world import COLUMNS, PARTITIONS, TASK_NAMES, TOKENS, Partition
+from score_video.composite.world import COLUMNS, TASK_NAMES, TOKENS, Partition, check_partition
 from score_video.errors import ScoreError
 from score_video.miniature.reader import grid_places
 from score_video.packed import PackedVideos
@@ -135,8 +135,7 @@ class CompositeEnvironment(ReaderEnvironment):
         return self._load("still", None)
 
     def _load(self, partition: Partition, num_videos: int | None) -> Features:
-        if partition not in PARTITIONS:
-            raise ScoreError(f"partition must be one of {', '.join(PARTITIONS)}, got {partition!r}")
+        check_partition(partition)
         folder = self._folder if self._gate is None else self._folder / self._gate
         tower = tower_of(folder, partition)
         if tower != self.reader.config.tower:

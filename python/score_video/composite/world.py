@@ -104,6 +104,12 @@ class Video:
     source: str
 
 
+def check_partition(partition: str) -> None:
+    """Raises ScoreError for a partition that there is not."""
+    if partition not in PARTITIONS:
+        raise ScoreError(f"partition must be one of {', '.join(PARTITIONS)}, got {partition!r}")
+
+
 def make_video(folder: Path, partition: Partition, number: int) -> Video:
     """A video by its number: the same from the same media, and the same release of the codec.
 
@@ -115,8 +121,7 @@ def make_video(folder: Path, partition: Partition, number: int) -> Video:
     Raises:
         ScoreError: a medium is missing, or there is no such partition.
     """
-    if partition not in PARTITIONS:
-        raise ScoreError(f"partition must be one of {', '.join(PARTITIONS)}, got {partition!r}")
+    check_partition(partition)
     part = PARTITIONS[partition]
     generator = np.random.default_rng([part.number, number])
     scenery = draw_scenery(folder, part.group, generator, one_photograph=part.parked)

@@ -65,10 +65,10 @@ def train_policy(
     videos: Any = ConcatDataset([examples(split, seed, count, one_question) for split, count in counts.items()])
     named = {stage.get("data") or stage["name"] for stage in settings.get("stages") or []}
     if named - {"video"}:
-        others = {
-            name: examples(name, seed, recipe["train_videos"], one_question) for name in sorted(named - {"video"})
+        count = recipe["train_videos"]
+        videos = {
+            name: videos if name == "video" else examples(name, seed, count, one_question) for name in sorted(named)
         }
-        videos = {**others, "video": videos} if "video" in named else others
     environment: Environment = SeveralReaders(readers) if len(readers) > 1 else readers[0]
     logging_steps = max(1, settings["max_steps"] // 20)
     lines = train_unsaved(policy, environment, videos, seed=seed, logging_steps=logging_steps, **settings)

