@@ -24,15 +24,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "score_video" / "serving")]
 
-from engines import save_policy, serve  # noqa: E402
+from engines import serve  # noqa: E402
 from helpers.videos import CLIPS  # noqa: E402
 
-from score_video import provenance  # noqa: E402
+from score_video import Compressor, provenance  # noqa: E402
 from score_video.testing import save_tiny_model  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results" / "serving.json"
 DOCUMENT = ROOT / "docs" / "serving.md"
 BEGIN, END = "<!-- made by make bench-vllm: do not edit -->", "<!-- end of what is made -->"
+BEFORE_TOWER = 0.3
 RATE, WIDTH, LAYERS, VISION_LAYERS, TOKENS_PER_FRAME = 0.9, 512, 16, 2, 128
 NEW_TOKENS = 8
 REQUESTS = {1: 12, 8: 16, 16: 32, 32: 32}  # at once: how many in all
@@ -59,14 +60,23 @@ class Measured:
     latency: dict[int, float]
 
 
-def ways(policy: Path) -> list[Way]:
+def ways(folder: Path) -> list[Way]:
+    """All of them; compressors that choose before the vision tower too are saved in the folder."""
+    gated = {}
+    for halo in (0, 1):
+        compressor = Compressor(retention=1 - RATE, before_tower=Compressor("evs-dithered", BEFORE_TOWER), halo=halo)
+        gated[halo] = folder / f"halo-{halo}"
+        compressor.save_pretrained(gated[halo])
+    before = f"ours behind evs-dithered, {BEFORE_TOWER:.0%} before the tower"
     return [
         Way("nothing", None, None),
         Way("EVS", "vllm", "evs"),
         Way("VidCom2", "vllm", "vidcom2"),
-        Way("ours, EVS's count", str(policy), "evs"),
-        Way("ours, VidCom2's count", str(policy), "vidcom2"),
+        Way("ours, EVS's count", "pretrained", "evs"),
+        Way("ours, VidCom2's count", "pretrained", "vidcom2"),
         Way("ours without training (surprise), VidCom2's count", "surprise", "vidcom2"),
+        Way(f"{before}, alone, VidCom2's count", str(gated[0]), "vidcom2"),
+        Way(f"{before}, halo 1, VidCom2's count", str(gated[1]), "vidcom2"),
     ]
 
 
@@ -174,8 +184,7 @@ def main() -> None:
         model = Path(temporary) / "model"
         sizes = {"layers": LAYERS, "vision_layers": VISION_LAYERS, "width": WIDTH}
         save_tiny_model(model, "qwen3_vl", **sizes, tokens_per_frame=TOKENS_PER_FRAME)
-        policy = save_policy(Path(temporary) / "policy", token_width=WIDTH)
-        for number, way in enumerate(ways(policy)):
+        for number, way in enumerate(ways(Path(temporary))):
             folder = Path(temporary) / str(number)
             folder.mkdir()
             rows.append(asdict(measure(way, model, folder, clips)))

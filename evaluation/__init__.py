@@ -12,7 +12,12 @@ a document with tables and figures made from that JSON alone.
     results.py      the results, looked up as the document asks for them
     report.py       writes the document from templates/, which has its words and tables; figures.py draws
 
-``python -m evaluation.gates`` stands by itself: what a choice before the vision tower costs on the composite world.
+These stand by themselves, ``python -m evaluation.NAME``:
+
+    towers                            what is kept on real towers that nothing was trained on
+    gates                             what a choice before the vision tower costs on the composite world
+    behind_gate                       what it is worth behind such a choice to know what was seen
+    partial_towers, partial_dinov2    policies that choose before the tower, in the miniature and on the composite world
 
 To add an experiment: groups of jobs under a new name in miniature.yaml (its comments say what a group can have), a
 section in templates/results.md.j2 that is there once the results are, and a line in templates/checks.md.j2 if something

@@ -73,6 +73,12 @@ def rows_of(features: Path, videos: int) -> Iterator[Row]:
     for share in FRAMES:
         gate = Gate(Compressor("uniform", share), 0, "uniform")
         yield Row(gate, [_only_frames(batch, gate) for batch in whole], f"{share:.0%} of the frames")
+    yield from rows_behind(features, videos)
+
+
+def rows_behind(features: Path, videos: int) -> Iterator[Row]:
+    """What there is behind gates."""
+    reader = shipped_reader()
     for folder in sorted(path.parent for path in features.glob("*/test-00000.safetensors")):
         world = CompositeEnvironment(reader, features, "test", videos, folder.name)
         assert world.gate is not None and isinstance(world.gate.selector, Compressor)
