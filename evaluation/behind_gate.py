@@ -1,14 +1,14 @@
-"""``python -m evaluation.behind_gate READERS``: is it worth knowing what the vision tower has seen, as tables.
+"""``python -m evaluation.behind_gate FEATURES READERS``: is it worth knowing what the vision tower has seen, as tables.
 
-READERS is evaluation/readers. The recipe of the package's policy for behind a choice before the tower is run as it is,
-with the columns that say which of the tokens around a token the tower has seen, and without them; both train behind the
-same gates. They are tested behind these and behind one of another kind, on two of the miniature's towers that nothing
-was trained on; and, with ``--features``, on DINOv2's tokens behind the gates whose features are kept there.
+FEATURES is a folder of :mod:`score_video.composite.features`, with those behind gates in folders in it; READERS is
+evaluation/readers. The recipe of the package's policy for behind a choice before the tower is run as it is, with the
+columns that say which of the tokens around a token the tower has seen, and without them; both train behind the same
+gates. They are tested behind these and behind others, on two of the miniature's towers that nothing was trained on, and
+on DINOv2's tokens of videos that nothing was trained on.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,14 +25,14 @@ from score_video.before_tower import Gate
 from score_video.command_line import run_module
 from score_video.composite.environment import CompositeEnvironment
 from score_video.composite.reader import shipped_reader as composite_reader
+from score_video.composite.train_policy import environments_of, read_recipe
 from score_video.compressor import Compressor
-from score_video.errors import ScoreError, ScoreWarning
-from score_video.files import sha256_of
+from score_video.errors import ScoreWarning
 from score_video.miniature.environment import MiniatureEnvironment
 from score_video.miniature.evaluate import encode_split
-from score_video.miniature.train_policy import find_readers, fingerprint, gates_of, train_policy
+from score_video.miniature.train_policy import find_readers, train_policy
 from score_video.policy import SurprisePolicy
-from score_video.policy.pretrained import BEHIND_GATE, pretrained_policy
+from score_video.policy.pretrained import pretrained_policy
 from score_video.provenance import circumstances
 from score_video.rl.accuracy import Accuracy, choose_by, evaluate
 from score_video.rl.environment import EncodedBatch
@@ -71,7 +71,7 @@ class Place:
         return Accuracy.join([evaluate(world, batches, choose, retention) for world, batches in self.worlds]).answers
 
 
-def places(readers: Path, videos: int, features: Path | None, composite_videos: int) -> Iterator[Place]:
+def places(readers: Path, videos: int, features: Path, composite_videos: int) -> Iterator[Place]:
     """The miniature behind each gate; then the composite world behind those of which there are features."""
     found = find_readers(readers)
     for rule, retention in GATES:
@@ -82,45 +82,41 @@ def places(readers: Path, videos: int, features: Path | None, composite_videos: 
             encoded = [batch for split in SPLITS for batch in encode_split(world, split, "test", TEST_SEED, videos)]
             worlds.append((world, encoded))
         yield Place(f"The miniature's {' and '.join(NEVER_SEEN)} behind {rule}, {at(retention)}", gate, worlds)
-    if features is None:
-        return
     whole = CompositeEnvironment(composite_reader(), features, "test", composite_videos)
     for kept in rows_behind(features, composite_videos):
         assert kept.gate is not None and isinstance(kept.gate.selector, Compressor)
         yield Place(f"DINOv2 behind {kept.name}", kept.gate.selector, [(whole, kept.batches)])
 
 
-def trained(recipe: Mapping[str, Any], readers: Path, use_seen: bool, seeds: int) -> list[SurprisePolicy]:
+def trained(
+    recipe: Mapping[str, Any], features: Path, readers: Path, use_seen: bool, seeds: int
+) -> list[SurprisePolicy]:
     """Policies of the recipe, with the columns of what was seen or without them."""
-    found = {fingerprint(name, sha256_of(path)): path for name, path in find_readers(readers).items()}
-    if missing := set(recipe["readers"]) - set(found):
-        raise ScoreError(f"{readers} must have the readers of the recipe, and lacks {', '.join(sorted(missing))}")
-    made = zip(recipe["readers"], gates_of(recipe), strict=True)
-    environments = [MiniatureEnvironment(found[name], gate=gate) for name, gate in made]
+    environments = environments_of(recipe, features, readers)
     policy = {**recipe["policy"], "use_seen": use_seen}
     return [train_policy({**recipe, "policy": policy, "seed": seed}, environments)[0] for seed in range(seeds)]
 
 
 def main(
+    features: Annotated[
+        Path, typer.Argument(help="Folder of the composite world's features, those behind gates in folders in it.")
+    ],
     readers: Annotated[Path, typer.Argument(help="Folder of the miniature's readers: evaluation/readers.")],
     seeds: Annotated[int, typer.Option(help="Policies of each kind.", min=1)] = 3,
     steps: Annotated[int | None, typer.Option(help="Of the trainings. [default: as the recipe says]", min=1)] = None,
     videos: Annotated[int, typer.Option(help="Test videos of the miniature, of each of two splits.", min=2)] = 192,
-    features: Annotated[
-        Path | None, typer.Option(help="Folder of the composite world's features, those behind gates in folders in it.")
-    ] = None,
     composite_videos: Annotated[int, typer.Option(help="Test videos of those, a multiple of 20.")] = 300,
 ) -> None:
     """Accuracies in % of policies behind a choice before the tower that know what it has seen, and that do not."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ScoreWarning)  # of policies that were not trained behind a gate: that is the point
     print(", ".join(f"{name} {value}" for name, value in circumstances("torch", "transformers").items()), flush=True)
-    recipe = json.loads((BEHIND_GATE / "recipe.json").read_text(encoding="utf-8"))
+    recipe = read_recipe(behind_gate=True)
     if steps is not None:
         recipe["settings"]["max_steps"] = steps
     methods: dict[str, Sequence[str | SurprisePolicy]] = {
-        WITH: trained(recipe, readers, True, seeds),
-        WITHOUT: trained(recipe, readers, False, seeds),
+        WITH: trained(recipe, features, readers, True, seeds),
+        WITHOUT: trained(recipe, features, readers, False, seeds),
         "the package's, trained without gates": [pretrained_policy()],
         "divprune-whitened": ["divprune-whitened"],
     }

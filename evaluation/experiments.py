@@ -12,8 +12,11 @@ from typing import Any
 import yaml
 
 from evaluation.jobs import Job, StudyError
+from score_video.files import sha256_of
 from score_video.methods import IndexMethod, find_method
 from score_video.miniature.train_policy import fingerprint
+from score_video.policy import storage
+from score_video.policy.pretrained import PRETRAINED
 from score_video.rl.presets import PRESETS
 
 Recipe = Mapping[str, Any]
@@ -37,6 +40,11 @@ def load_recipe(world: str = "miniature", quick: bool = False) -> Recipe:
     text = Path(__file__).with_name(f"{world}.yaml").read_text(encoding="utf-8")
     recipe: dict[str, Any] = yaml.safe_load(text)
     return {**recipe, **recipe["quick"]} if quick else recipe
+
+
+def package_policy() -> str:
+    """The method that is the policy of the package, by its weights: others are another method."""
+    return fingerprint("pretrained", sha256_of(PRETRAINED / storage.WEIGHTS))
 
 
 def media_fingerprint(recipe: Recipe) -> str:
@@ -82,7 +90,7 @@ class Plan:
                 # by either selection where it is a score, with several seeds where it draws
                 own_rule = name == "oracle" or (name != "pretrained" and isinstance(find_method(name), IndexMethod))
                 how = {
-                    "method": name,
+                    "method": package_policy() if name == "pretrained" else name,
                     "selections": [None] if own_rule else group.get("selections", list(SELECTIONS)),
                     "seeds": self.recipe["seeds"] if name == "random" else [0],
                     "retentions": self.recipe["retentions"],

@@ -106,10 +106,10 @@ FUNCTIONS: dict[str, Callable[..., Result]] = {"full": full, "method": method, "
 
 
 def _choose_by(world: str, method: str, selection: Any, seed: int) -> Choose:
-    """A method of score_video.methods; the world's oracle; or "pretrained", the policy that comes with the package."""
+    """A method, the world's oracle, or "pretrained@...", the policy that comes with the package."""
     if method == "oracle":
         return WORLDS[world].oracle
-    if method == "pretrained":
+    if method.partition("@")[0] == "pretrained":
         return choose_by(Compressor.from_pretrained("pretrained", selection=selection))
     return choose_by_method(method, selection, seed)
 

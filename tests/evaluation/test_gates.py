@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.made_up_features import TOWER, made_up, save_features
+from helpers.made_up_features import TOWER, made_up, save_behind_gate, save_features
 
 from evaluation import gates
-from score_video import Compressor
 from score_video.composite.reader import Reader, ReaderConfig
 
 
@@ -21,12 +20,8 @@ def features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(gates, "shipped_reader", lambda: reader)
     folder, tensors = tmp_path / "features", made_up()
     save_features(folder, "test", tensors)
-    place = torch.rand(20, tensors["tokens"].shape[1]).argsort(1).argsort(1)
-    for name, share, seen, halo in (("random-1.0-halo-0", 1.0, 1.0, 0), ("random-0.1-halo-1", 0.1, 1 / 3, 1)):
-        kept, encoded = (place < round(part * place.shape[1]) for part in (share, seen))
-        save_features(folder / name, "test", {**tensors, "kept": kept, "encoded": encoded})
-        gate = Compressor("random", share)
-        Compressor("uniform", share, before_tower=gate, halo=halo).save_pretrained(folder / name / "gate")
+    save_behind_gate(folder / "random-1.0-halo-0", "test", tensors, kept=1.0, seen=1.0)
+    save_behind_gate(folder / "random-0.1-halo-1", "test", tensors, kept=0.1, seen=1 / 3)
     return folder
 
 

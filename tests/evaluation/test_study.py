@@ -523,8 +523,7 @@ def test_the_command_says_what_is_wrong_in_one_line(
 # ---- The weights that come with the package
 
 
-def test_their_recipe_is_what_the_document_measures() -> None:
-    readers = {name: fingerprint(name, sha256_of(path)) for name, path in WORLDS["miniature"].readers().items()}
-    towers = Plan(RECIPE, readers, "code").experiments["towers"]
-    job = next(job for job in towers if job.tags == {"tower": "never seen", "seed": RECIPE["seeds"][0]})
-    assert json.loads((PRETRAINED / "recipe.json").read_text()) == job.parameters["training"]
+def test_other_weights_of_the_package_are_other_work() -> None:
+    jobs = Plan(load_recipe("composite"), {"shipped": "shipped@0"}, "code").experiments["methods"]
+    (own,) = (job for job in jobs if job.tags["method"] == "pretrained")
+    assert own.parameters["method"] == fingerprint("pretrained", sha256_of(PRETRAINED / "model.safetensors"))

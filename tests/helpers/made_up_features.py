@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from score_video import Compressor
 from score_video.composite.features import WORLD
 from score_video.composite.world import SYMBOLS, TASKS, TOKENS
 
@@ -31,3 +32,13 @@ def save_features(folder: Path, partition: str, tensors: dict[str, Tensor], towe
     folder.mkdir(parents=True, exist_ok=True)
     about = {"about": json.dumps({"world": WORLD, "tower": tower}), "sources": json.dumps(["made up"] * 20)}
     save_file(tensors, folder / f"{partition}-00000.safetensors", about)
+
+
+def save_behind_gate(folder: Path, partition: str, tensors: dict[str, Tensor], kept: float, seen: float) -> None:
+    """Writes them as what a tower made that saw a random share of the tokens, of which a share is kept."""
+    place = torch.rand(tensors["tokens"].shape[:2]).argsort(1).argsort(1)
+    marks = {name: place < round(of * place.shape[1]) for name, of in (("kept", kept), ("encoded", seen))}
+    save_features(folder, partition, {**tensors, **marks})
+    halo = 0 if kept == seen else 1
+    rule = Compressor("uniform", kept, before_tower=Compressor("random", kept), halo=halo)
+    rule.save_pretrained(folder / "gate")

@@ -1,31 +1,18 @@
-"""Makes policies by a recipe; ``python -m score_video.miniature.train_policy`` makes that of the package.
-
-Its recipe is beside its weights, score_video/policy/pretrained/recipe.json, and is the study's policy "never seen" of
-the first seed; so what is shipped is what docs/results.md measures on towers that it never saw (to rounding: another
-processor adds up in another order).
-"""
+"""Makes policies by a recipe, through one frozen reader or several: those of the studies and of the package."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from torch.utils.data import ConcatDataset, Dataset
 
 from score_video.before_tower import Gate
-from score_video.command_line import run_module
-from score_video.compressor import Compressor
-from score_video.errors import ScoreError
-from score_video.files import sha256_of
-from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos, shipped_reader
+from score_video.miniature.environment import MiniatureVideos, shipped_reader
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
-from score_video.policy.pretrained import BEHIND_GATE, PRETRAINED
 from score_video.rl.environment import EncodedBatch, Environment, Example, Outcome, Selection, gate_of
 from score_video.rl.unsaved import train_unsaved
 
@@ -107,36 +94,3 @@ def fingerprint(name: str, identity: str) -> str:
 def find_readers(folder: Path) -> dict[str, Path]:
     """Readers by name: "shipped", which comes with the package, and those of a folder, without their suffix."""
     return {"shipped": shipped_reader(), **{path.stem: path for path in sorted(folder.glob("*.safetensors"))}}
-
-
-def gates_of(recipe: Mapping[str, Any]) -> list[Gate | None]:
-    """What chooses before the tower of each of a recipe's readers: ``before_tower``, [rule, retention] each."""
-    given = recipe.get("before_tower", [None] * len(recipe["readers"]))
-    return [None if rule is None else Gate(Compressor(*rule), name=rule[0]) for rule in given]
-
-
-def main(
-    readers: Annotated[Path, typer.Argument(help="Folder of the other readers of the recipe: evaluation/readers.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the policy; weights in it are replaced. [default: in the package]")
-    ] = None,
-    behind_gate: Annotated[bool, typer.Option(help="The policy for behind a choice before the tower.")] = False,
-) -> None:
-    """Train a policy that comes with the package, for some minutes, and save it."""
-    own = BEHIND_GATE if behind_gate else PRETRAINED
-    recipe = json.loads((own / "recipe.json").read_text(encoding="utf-8"))
-    found = {fingerprint(name, sha256_of(path)): path for name, path in find_readers(readers).items()}
-    if others := [reader for reader in recipe["readers"] if reader not in found]:
-        raise ScoreError(f"the recipe is of readers that are not in {readers} (name@SHA-256): {', '.join(others)}")
-    torch.set_num_threads(1)  # sums are added up in the same order
-    made = zip(recipe["readers"], gates_of(recipe), strict=True)
-    policy, curve = train_policy(recipe, [MiniatureEnvironment(found[reader], gate=gate) for reader, gate in made])
-    out = out or own
-    policy.save_pretrained(out)
-    if out.resolve() != own.resolve():
-        shutil.copy(own / "recipe.json", out)
-    print(f"{out}: accuracy in training {curve[-1][2]:.3f} at {curve[-1][3]:.1%} of the tokens")
-
-
-if __name__ == "__main__":
-    run_module(main)

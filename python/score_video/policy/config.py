@@ -41,7 +41,8 @@ class SurprisePolicyConfig:
         use_seen: whether it is which of the tokens around a token the vision tower has seen, and which are filled in
             (:mod:`score_video.policy.seen`): for policies behind a choice before the tower (docs/before_the_tower.md).
         use_whitened: with state "relative", whether it is of the tokens as they are whitened too
-            (:mod:`score_video.whitened`).
+            (:mod:`score_video.whitened`), both parts. Without ``use_token`` and ``use_residual`` it is of these alone,
+            and wide tokens are gone through once less.
         first_residual: dX in a first frame, which has none before it. "zero"; or "token": the token itself, as the
             paper's figure draws it. For state "residual" alone.
         question_width: E of the question's embedding; 0 for a policy that does not see the question.
@@ -73,8 +74,8 @@ class SurprisePolicyConfig:
         for name in (own.name for own in fields(self) if own.type == "bool"):
             if not isinstance(value := getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {value!r}")
-        if not (self.use_token or self.use_residual or self.use_position):
-            raise ScoreError("use_token, use_residual and use_position are all off: the state is empty")
+        if not (self.use_token or self.use_residual or self.use_position or self.use_whitened):
+            raise ScoreError("use_token, use_residual, use_position and use_whitened are all off: the state is empty")
         if self.state not in ("residual", "relative"):
             raise ScoreError(f"state must be 'residual' or 'relative', got {self.state!r}")
         if self.use_whitened and self.state != "relative":

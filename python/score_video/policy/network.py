@@ -87,14 +87,19 @@ class SurprisePolicy(nn.Module):
         sizes = videos.cu_seqlens, videos.tokens_per_frame
         layers = [(layer.weight, layer.bias) for layer in (*self.hidden, self.output)]
         more = [seen_features(videos, seen)] if config.use_seen else []
-        more += [relative_state(replace(videos, tokens=videos.whitened))] if config.use_whitened else []
+        whitened_alone = config.use_whitened and not (config.use_token or config.use_residual)
+        if config.use_whitened and not whitened_alone:
+            more += [relative_state(replace(videos, tokens=videos.whitened))]
         more += [] if question is None else [self._question_columns(videos, question)]
         if config.state == "relative":
             check_sizes(videos)
             features = torch.cat(more, dim=1) if more else None
-            parts = config.use_token, config.use_residual, config.use_position
+            tokens, parts = videos.tokens, (config.use_token, config.use_residual, config.use_position)
+            if whitened_alone:  # the op makes the state of these, and nothing goes through the wide ones again
+                tokens, parts = videos.whitened, (True, True, config.use_position)
+                layers[0] = (self._whitened_first(), self.hidden[0].bias)
             frames = videos.columns, videos.num_frames
-            return score_ext.relative_logits(videos.tokens, *sizes, *frames, layers, features, *parts)
+            return score_ext.relative_logits(tokens, *sizes, *frames, layers, features, *parts)
         columns = [change_features(videos)] if self._sees_change else []
         columns += [position_features(videos)] if config.use_position else []
         columns += more
@@ -118,6 +123,14 @@ class SurprisePolicy(nn.Module):
         if not self.config.use_token:
             return weight
         return torch.cat([weight[:, :width] + weight[:, width : 2 * width], weight[:, 2 * width :]], dim=1)
+
+    def _whitened_first(self) -> Tensor:
+        """[H1, C]: that of the first layer, whose columns are [position ; seen ; whitened ; question], for a state that
+        begins with the whitened ones."""
+        weight: Tensor = self.hidden[0].weight  # type: ignore[assignment]
+        begin = POSITION_WIDTH * self.config.use_position + SEEN_WIDTH * self.config.use_seen
+        end = begin + RELATIVE_WIDTH
+        return torch.cat([weight[:, begin:end], weight[:, :begin], weight[:, end:]], dim=1)
 
     def _question_columns(self, videos: PackedVideos, question: Tensor) -> Tensor:
         """float32 [L, 16], the same for every token of a video."""

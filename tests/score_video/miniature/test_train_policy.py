@@ -1,24 +1,14 @@
-"""Policies by a recipe, on several readers; and the command that makes the policy of the package."""
+"""Policies by a recipe, through several readers."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
-
-import pytest
 import torch
 from helpers.readers import tiny_reader
 
-from score_video.errors import ScoreError
 from score_video.miniature import train_policy as module
 from score_video.miniature.environment import MiniatureEnvironment, MiniatureVideos
 from score_video.miniature.train_policy import SeveralReaders, train_policy
-from score_video.policy import SurprisePolicy
-from score_video.policy.pretrained import BEHIND_GATE, PRETRAINED
 from score_video.rl.environment import Selection
-
-READERS = Path(__file__).parents[3] / "evaluation" / "readers"
 
 
 def test_several_readers_take_turns_by_the_first_example() -> None:
@@ -48,33 +38,3 @@ def test_a_policy_of_one_reader_is_for_its_width_and_frozen() -> None:
     assert not policy.training and not any(weight.requires_grad for weight in policy.parameters())
     assert asked == {"plain": 2, "static": 6}
     assert [row[0] for row in curve] == [1, 2]
-
-
-@pytest.fixture
-def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The package's recipes, with next to no steps."""
-    for name, source in (("PRETRAINED", PRETRAINED), ("BEHIND_GATE", BEHIND_GATE)):
-        recipe = json.loads((source / "recipe.json").read_text())
-        recipe["settings"].update(max_steps=2, per_device_train_batch_size=4, num_generations=2)
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "recipe.json").write_text(json.dumps(recipe))
-        monkeypatch.setattr(module, name, tmp_path / name)
-    return tmp_path
-
-
-@pytest.mark.parametrize("behind_gate", [False, True])
-def test_the_recipes_of_the_package_make_policies(behind_gate: bool, short: Path) -> None:
-    module.main(READERS, short / "policy", behind_gate)
-    made = SurprisePolicy.from_pretrained(short / "policy").config
-    assert made == SurprisePolicy.from_pretrained(BEHIND_GATE if behind_gate else PRETRAINED).config
-    assert (made.state, made.behind_gate, made.use_seen) == ("relative", behind_gate, behind_gate)
-    assert (short / "policy" / "recipe.json").is_file()
-
-
-def test_other_readers_are_refused(short: Path, tmp_path: Path) -> None:
-    (tmp_path / "readers").mkdir()
-    for name in ("tower-1", "tower-3"):
-        shutil.copy(READERS / "tower-2.safetensors", tmp_path / "readers" / f"{name}.safetensors")
-    with pytest.raises(ScoreError, match=r"not in .*readers \(name@SHA-256\): tower-1@f43dd46c70a2, tower-3@9cd581"):
-        module.main(tmp_path / "readers", short / "policy")
-    assert not (short / "policy").exists()

@@ -22,9 +22,11 @@ from score_video.policy import SurprisePolicy, SurprisePolicyConfig, expected_co
 from score_video.policy.change import change_features
 from score_video.policy.position import POSITION_WIDTH, position_features
 from score_video.policy.relative import TEMPORAL_WIDTH, relative_state
+from score_video.policy.seen import seen_features
 from score_video.whitened import whitened
 
 WHITENED = {"state": "relative", "use_whitened": True}
+WHITENED_ALONE = WHITENED | {"use_token": False, "use_residual": False}
 PARTS = [(t, r, p) for t in (True, False) for r in (True, False) for p in (True, False) if t or r or p]
 
 
@@ -94,22 +96,31 @@ def test_relative_state_equals_reference(token: bool, residual: bool, position: 
     torch.testing.assert_close(model(videos), (x @ model.output.weight.T + model.output.bias)[:, 0])
 
 
-@pytest.mark.parametrize("parts", [(True, True, True), (False, True, False)])
-def test_state_of_whitened_tokens(parts: tuple[bool, bool, bool]) -> None:
-    """Beside the relative state there is that of the tokens as they are whitened, whole."""
+@pytest.mark.parametrize("more", [False, True], ids=["", "seen and question"])
+@pytest.mark.parametrize(
+    "parts",
+    [(True, True, True), (False, True, False), (True, False, True), (False, False, True), (False, False, False)],
+)
+def test_state_of_whitened_tokens(parts: tuple[bool, bool, bool], more: bool) -> None:
+    """Beside the relative state, or in its place, there is that of the tokens as they are whitened, whole."""
     videos = random_videos()
-    named = dict(zip(("use_token", "use_residual", "use_position"), parts, strict=True))
+    named: dict[str, Any] = dict(zip(("use_token", "use_residual", "use_position"), parts, strict=True))
+    if more:
+        named |= {"use_seen": True, "question_width": 3}
     model = policy(token_width=0, state="relative", use_whitened=True, **named)
     relative = relative_state(videos)
     white = relative_state(replace(videos, tokens=whitened(videos.tokens, videos.cu_seqlens)))
-    columns = (
-        [relative[:, :TEMPORAL_WIDTH], relative[:, TEMPORAL_WIDTH:]] if parts[0] else [relative[:, :TEMPORAL_WIDTH]]
-    )
-    x = torch.cat([*columns, *[position_features(videos)] * parts[2], white], dim=1)
+    columns = [relative[:, :TEMPORAL_WIDTH]] * parts[1] + [relative[:, TEMPORAL_WIDTH:]] * parts[0]
+    columns += [position_features(videos)] * parts[2] + [seen_features(videos, None)] * more + [white]
+    question = torch.randn(videos.num_videos, 3) if more else None
+    if question is not None:
+        asked = model.question(torch.nn.functional.layer_norm(question, (3,)))
+        columns.append(asked[videos.video_of_token])
+    x = torch.cat(columns, dim=1)
     assert x.shape[1] == model.hidden[0].in_features
     for weight, bias in layers(model)[:-1]:
         x = torch.nn.functional.gelu(x @ weight.T + bias)
-    torch.testing.assert_close(model(videos), (x @ model.output.weight.T + model.output.bias)[:, 0])
+    torch.testing.assert_close(model(videos, question), (x @ model.output.weight.T + model.output.bias)[:, 0])
 
 
 def test_relative_policy_takes_any_width() -> None:
@@ -120,7 +131,9 @@ def test_relative_policy_takes_any_width() -> None:
     torch.testing.assert_close(model(wide), model(narrow), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"hidden_sizes": [5]}, {"state": "relative"}, {"question_width": 3}, WHITENED])
+@pytest.mark.parametrize(
+    "options", [{}, {"hidden_sizes": [5]}, {"state": "relative"}, {"question_width": 3}, WHITENED, WHITENED_ALONE]
+)
 def test_gradients_reach_every_parameter(options: dict[str, Any]) -> None:
     model = policy(**options)
     question = torch.randn(len(RAGGED), 3) if options.get("question_width") else None

@@ -16,9 +16,9 @@ BEHIND_GATE = PRETRAINED / "behind_gate"
 def pretrained_policy(*, behind_gate: bool = False) -> SurprisePolicy:
     """A policy that comes with the package, on the CPU and frozen: for visual tokens of any tower and width.
 
-    Its state is "relative". It learned by RL on miniature readers with several vision towers, and was tested on towers
-    that it never saw (docs/results.md, docs/composite-results.md); no model of useful size was among them.
-    ``python -m score_video.miniature.train_policy READERS`` makes it.
+    Its state is "relative", of whitened tokens. It learned by RL through DINOv2 over real footage and through three of
+    the miniature's vision towers, and was tested on towers that it never saw (docs/pretrained.md); no model of useful
+    size was among them. ``python -m score_video.composite.train_policy FEATURES READERS`` makes it.
 
     Args:
         behind_gate: the one for what a choice before the vision tower leaves (docs/before_the_tower.md): trained behind

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.made_up_features import TOWER, made_up, save_features
+from helpers.made_up_features import TOWER, made_up, save_behind_gate, save_features
 
 from evaluation import behind_gate, gates
-from score_video import Compressor
+from score_video.composite import train_policy
 from score_video.composite.reader import Reader, ReaderConfig
-from score_video.errors import ScoreError
-from score_video.policy.pretrained import BEHIND_GATE
 
 READERS = Path("evaluation/readers")
 
 
-def test_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One for each gate; a row for each kind of policy, with as many seeds as were asked for, and one of the gain."""
+@pytest.fixture
+def features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of the test, and behind the recipe's gates those that it trains on; the recipe is for these."""
     torch.manual_seed(0)
     reader = Reader(ReaderConfig(6, TOWER, width=12, layers=1, heads=2))
-    for module in (behind_gate, gates):
-        monkeypatch.setattr(module, "shipped_reader" if module is gates else "composite_reader", lambda: reader)
+    reader.save(tmp_path / "reader.safetensors")
+    monkeypatch.setattr(gates, "shipped_reader", lambda: reader)
+    monkeypatch.setattr(behind_gate, "composite_reader", lambda: reader)
+    monkeypatch.setattr(train_policy, "shipped_reader", lambda: tmp_path / "reader.safetensors")
+    recipe = train_policy.read_recipe(behind_gate=True)
+    recipe["composite"] |= {"tower": TOWER, "videos": 20}
+    recipe["settings"] |= {"per_device_train_batch_size": 2, "num_generations": 2, "max_steps": 1}
+    monkeypatch.setattr(behind_gate, "read_recipe", lambda behind_gate: recipe)
+    save_features(tmp_path / "features", "test", made_up())
+    for gate in recipe["composite"]["gates"]:
+        save_behind_gate(tmp_path / "features" / gate, "policy", made_up(), kept=0.3, seen=0.3)
+    return tmp_path / "features"
+
+
+def test_the_tables(features: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each gate; a row for each kind of policy, with as many seeds as were asked for, and one of the gain."""
     monkeypatch.setattr(behind_gate, "GATES", behind_gate.GATES[:2])
     monkeypatch.setattr(behind_gate, "RETENTIONS", (0.05, 0.1))
-    features, tensors = tmp_path / "features", made_up()
-    save_features(features, "test", tensors)
-    seen = torch.rand(20, tensors["tokens"].shape[1]).argsort(1).argsort(1) < round(0.2 * tensors["tokens"].shape[1])
-    save_features(features / "random-0.2-halo-0", "test", {**tensors, "kept": seen, "encoded": seen.clone()})
-    gate = Compressor("random", 0.2)
-    Compressor("uniform", 0.2, before_tower=gate).save_pretrained(features / "random-0.2-halo-0" / "gate")
+    save_behind_gate(features / "random-0.2-halo-0", "test", made_up(), kept=0.2, seen=0.2)
 
-    behind_gate.main(READERS, seeds=2, steps=1, videos=2, features=features, composite_videos=20)
+    behind_gate.main(features, READERS, seeds=2, steps=1, videos=2, composite_videos=20)
 
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("###")] == [
@@ -59,15 +66,8 @@ def test_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypa
 
 
 @pytest.mark.parametrize("use_seen", [True, False])
-def test_what_is_trained(use_seen: bool) -> None:
-    recipe = json.loads((BEHIND_GATE / "recipe.json").read_text(encoding="utf-8"))
-    recipe["settings"]["max_steps"] = 1
-    first, second = behind_gate.trained(recipe, READERS, use_seen, 2)
+def test_what_is_trained(use_seen: bool, features: Path) -> None:
+    first, second = behind_gate.trained(behind_gate.read_recipe(True), features, READERS, use_seen, 2)
     assert first.config.use_seen is second.config.use_seen is use_seen
+    assert first.config.behind_gate and second.config.behind_gate
     assert not torch.equal(first.output.weight, second.output.weight)
-
-
-def test_another_reader_is_refused(tmp_path: Path) -> None:
-    recipe = json.loads((BEHIND_GATE / "recipe.json").read_text(encoding="utf-8"))
-    with pytest.raises(ScoreError, match=r"lacks tower-1@"):
-        behind_gate.trained(recipe, tmp_path, True, 1)
