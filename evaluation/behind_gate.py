@@ -105,7 +105,7 @@ def main(
     seeds: Annotated[int, typer.Option(help="Policies of each kind.", min=1)] = 3,
     steps: Annotated[int | None, typer.Option(help="Of the trainings. [default: as the recipe says]", min=1)] = None,
     videos: Annotated[int, typer.Option(help="Test videos of the miniature, of each of two splits.", min=2)] = 192,
-    composite_videos: Annotated[int, typer.Option(help="Test videos of those, a multiple of 20.")] = 300,
+    composite_videos: Annotated[int, typer.Option(help="Test videos of the composite world, a multiple of 20.")] = 300,
 ) -> None:
     """Accuracies in % of policies behind a choice before the tower that know what it has seen, and that do not."""
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ from evaluation import behind_gate, gates
 from score_video.composite import train_policy
 from score_video.composite.reader import Reader, ReaderConfig
 
-READERS = Path("evaluation/readers")
+READERS = Path(__file__).parents[2] / "evaluation" / "readers"
 
 
 @pytest.fixture
