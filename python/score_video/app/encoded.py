@@ -30,7 +30,7 @@ from score_video.video.patches import to_patches
 from score_video.video.sampling import SampledVideo
 from score_video.video.tower import VisionTower
 
-MAX_TOKENS = 32_768
+MAX_FRAMES, MAX_TOKENS = 128, 32_768
 """Of one clip."""
 
 MAX_BYTES = 2**31
@@ -228,8 +228,8 @@ def _bytes_of(encoded: Encoded) -> int:
 
 def check_cut(cut: Cut) -> None:
     """Raises ScoreError for what the page does not offer."""
-    if not 1 <= cut.frames <= 128:
-        raise ScoreError(f"frames must be 1 to 128, got {cut.frames}")
+    if not 1 <= cut.frames <= MAX_FRAMES:
+        raise ScoreError(f"frames must be 1 to {MAX_FRAMES}, got {cut.frames}")
     if not 112 <= cut.size <= 896:
         raise ScoreError(f"size must be 112 to 896 pixels, got {cut.size}")
     if not 8 <= cut.patch <= 56:

@@ -8,9 +8,8 @@ import socket
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
-from score_video.app.decoding import Cut
 from score_video.app.encoded import FIRST_QUESTION
 from score_video.app.guard import check_address, is_loopback
 from score_video.app.server import Server
@@ -72,7 +71,7 @@ def serve(
     import uvicorn
 
     first = studio.pages.examples[0]
-    shown = studio.encode(first, studio.cut(*astuple(Cut())))  # so that the page shows it at once
+    shown = studio.encode(first, studio.first_cut)  # so that the page shows it at once
     if (model := studio.source.model) is not None:  # what a device does once would count towards the first answer
         retention = min(0.1, studio.most_retention)
         model.ask(shown, studio.first, retention, FIRST_QUESTION, lambda line: None, max_new_tokens=2)

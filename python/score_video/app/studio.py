@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from score_video.app import decoding
 from score_video.app.decoding import Cut
 from score_video.app.encoded import (
+    MAX_FRAMES,
     MAX_TOKENS,
     Encode,
     Encoded,
@@ -45,6 +48,7 @@ class Source:
         encode: makes tokens of frames; None: patches of pixels.
         model: what answers questions; None: nothing does.
         gate: what chooses before the tower; None: it sees everything.
+        most_frames: of a clip; a tower's frames are of one size, so that what it makes of them is known before.
     """
 
     kind: str = "pixels"
@@ -52,6 +56,7 @@ class Source:
     encode: Encode | None = None
     model: AnsweringModel | None = None
     gate: PageGate | None = None
+    most_frames: int = MAX_FRAMES
 
 
 def find_compressors(names: Sequence[str]) -> list[Chosen]:
@@ -88,7 +93,8 @@ def find_source(
         gate: what chooses before the tower; None: it sees everything.
 
     Raises:
-        ScoreError, OSError: both are given; a gate before no tower, or before one that cannot be run in part; or as
+        ScoreError, OSError: both are given; a gate before no tower, or before one that cannot be run in part; a tower
+            that makes more tokens of one frame than the page takes; or as
             :func:`score_video.video.tower.load_tower` and :func:`score_video.mllm.load.load_model`.
     """
     if tower is not None and model is not None:
@@ -112,7 +118,10 @@ def find_source(
     loaded = load_tower(tower)
     if gate is not None:
         check_partial(loaded)
-    return Source("tower", tower, partial(encode_by_tower, loaded, chooses), gate=gate)
+    per_frame = len(loaded.encode(np.zeros((1, loaded.height, loaded.width, 3), np.uint8)).tokens)
+    if (most := MAX_TOKENS // per_frame) < 1:
+        raise ScoreError(f"tower must make {MAX_TOKENS:,} tokens of a frame at most, {tower} makes {per_frame:,}")
+    return Source("tower", tower, partial(encode_by_tower, loaded, chooses), None, gate, min(most, MAX_FRAMES))
 
 
 class Studio:
@@ -163,6 +172,8 @@ class Studio:
             "first": self._first,
             "examples": [{"clip": clip.key, "name": clip.name, "credit": clip.credit} for clip in self.pages.examples],
             "source": {"kind": self.source.kind, "name": self.source.name},
+            "frames": self.first_cut.frames,
+            "mostFrames": self.source.most_frames,
             "maxBytes": self.pages.max_bytes,
             "questions": self.source.model is not None,
         }
@@ -178,10 +189,23 @@ class Studio:
             raise ScoreError(f"there is no compressor {name!r:.80} here")
         return self._chosen[name]
 
+    @property
+    def first_cut(self) -> Cut:
+        """How the first clip is cut: half as many frames, and half again, until they are not too many."""
+        frames = Cut().frames
+        while frames > self.source.most_frames:
+            frames //= 2
+        return self.cut(frames, Cut().size, Cut().patch)
+
     def cut(self, frames: int, size: int, patch: int) -> Cut:
         """As the page asks for it; a tower or a model cuts its patches itself. Raises ScoreError."""
         cut = Cut(frames, size, patch)
         check_cut(cut)
+        if frames > (most := self.source.most_frames):
+            raise ScoreError(
+                f"frames must be {most} at most, got {frames}: more would be above {MAX_TOKENS:,} tokens of "
+                f"{self.source.name}"
+            )
         return replace(cut, patch={"pixels": patch, "tower": 1, "model": 0}[self.source.kind])
 
     def encode(self, clip: ClipFile, cut: Cut) -> Encoded:

@@ -268,6 +268,22 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded(capsys: pytest.C
     assert capsys.readouterr().err == f"score: error: --host 127.0.0.1 --port {port}: Address already in use\n"
 
 
+def test_a_tower_of_many_tokens_begins_with_fewer_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,369 of a frame: 23 frames are within what a clip may have, and nothing is run for more."""
+    studio = Studio(source=find_source(str(save_tower(tmp_path / "tower", side=37))))
+    assert studio.first_cut == Cut(16, 448, 1)
+    assert studio.cut(23, 448, 28) == Cut(23, 448, 1)
+    offer = studio.offer()
+    assert (offer["frames"], offer["mostFrames"]) == (16, 23)
+    message = "frames must be 23 at most, got 24: more would be above 32,768 tokens of .*tower"
+    with pytest.raises(ScoreError, match=message):
+        studio.cut(24, 448, 28)
+    studio.pages.shut()
+    monkeypatch.setattr("score_video.app.studio.MAX_TOKENS", 1_000)
+    with pytest.raises(ScoreError, match=r"tower must make 1,000 tokens of a frame at most, .*tower makes 1,369"):
+        find_source(str(tmp_path / "tower"))
+
+
 def test_a_tower(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is chosen from is what the tower sees; the Python and the command line that are offered see the same."""
     folder = save_tower(tmp_path / "tower")

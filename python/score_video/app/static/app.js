@@ -255,8 +255,17 @@ function tellSeen(seen) {
 
 // ---- beginning
 
+// As many frames as a tower's tokens allow
+function offerFrames({ frames, mostFrames }) {
+  const select = $("frames");
+  for (const option of [...select.options].filter((one) => one.value > mostFrames)) option.remove();
+  if (![...select.options].some((one) => one.value == frames)) select.add(new Option(frames), 0);
+  select.value = frames;
+}
+
 const begin = guarded(async () => {
   state.offer = await open();
+  offerFrames(state.offer);
   startSlider((since) => state.columns.forEach((column) => choose(column, since)), showPatch);
   for (const name of state.offer.first) addColumn(name);
   $("add").onclick = () => {
