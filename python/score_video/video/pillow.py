@@ -65,7 +65,7 @@ def read_picture(
                 container=kind,
                 duration=timeline.seconds,
                 frames=len(timeline),
-                fps=None,
+                fps=timeline.rate,
             ),
             decoded=len(taken) + (len(timeline) if len(timeline) > 1 else 0),
             damaged=0,

@@ -55,7 +55,7 @@ class SourceFacts:
     frames: int
     """How many frames it shows; packets that do not decode are counted, too."""
     fps: float | None
-    """Average frame rate by the header; None where it is unknown."""
+    """Frames a second on average, as found in the data; None of a single one."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _sample(
             container=cursor.container.format.name,
             duration=timeline.seconds,
             frames=len(timeline),
-            fps=float(stream.average_rate) if stream.average_rate else None,
+            fps=timeline.rate,
         ),
         decoded=cursor.decoded,
         damaged=cursor.damaged,

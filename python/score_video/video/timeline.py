@@ -94,6 +94,11 @@ class Timeline:
         return float(self.end * self.base)
 
     @property
+    def rate(self) -> float | None:
+        """Frames a second on average; None of a single one."""
+        return len(self) / self.seconds if len(self) > 1 and self.end else None
+
+    @property
     def packets_shown(self) -> int:
         """How many packets are not hidden."""
         return len(self) if self.frame_of is None else int((self.frame_of != HIDDEN).sum())

@@ -53,6 +53,7 @@ def test_centres_of_equal_spans(tmp_path: Path, suffix: str, codec: str, pix_fmt
     assert video.frames.shape == (8, 48, 64, 3)
     assert video.frames.dtype == np.uint8
     assert video.source.duration == pytest.approx(3.0)
+    assert video.source.fps == pytest.approx(10.0)
     assert video.damaged == 0
 
 

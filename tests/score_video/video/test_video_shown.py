@@ -254,6 +254,7 @@ def test_a_still_webp(tmp_path: Path) -> None:
     video = read_frames(tmp_path / "still.webp", same_size, fps=2)
     assert video.frames.shape == (1, 48, 64, 3)
     assert video.frames[0, 0, 0].tolist() == [200, 10, 10]
+    assert video.source.fps is None
 
 
 def test_a_file_whose_header_is_wrong_can_be_insisted_on(tmp_path: Path, faststart: Path) -> None:
