@@ -121,7 +121,8 @@ def find_source(
     per_frame = len(loaded.encode(np.zeros((1, loaded.height, loaded.width, 3), np.uint8)).tokens)
     if (most := MAX_TOKENS // per_frame) < 1:
         raise ScoreError(f"tower must make {MAX_TOKENS:,} tokens of a frame at most, {tower} makes {per_frame:,}")
-    return Source("tower", tower, partial(encode_by_tower, loaded, chooses), None, gate, min(most, MAX_FRAMES))
+    encode = partial(encode_by_tower, loaded, chooses)
+    return Source("tower", tower, encode, gate=gate, most_frames=min(most, MAX_FRAMES))
 
 
 class Studio:
@@ -192,10 +193,11 @@ class Studio:
     @property
     def first_cut(self) -> Cut:
         """How the first clip is cut: half as many frames, and half again, until they are not too many."""
-        frames = Cut().frames
+        usual = Cut()
+        frames = usual.frames
         while frames > self.source.most_frames:
             frames //= 2
-        return self.cut(frames, Cut().size, Cut().patch)
+        return self.cut(frames, usual.size, usual.patch)
 
     def cut(self, frames: int, size: int, patch: int) -> Cut:
         """As the page asks for it; a tower or a model cuts its patches itself. Raises ScoreError."""

@@ -347,7 +347,7 @@ def test_behind_a_choice_before_the_tower(browser: Browser, tmp_path: Path) -> N
         expect(page.locator("#seen-note")).to_contain_text("6,571 that evs-dithered chose (half bright)")
         expect(page.locator("#seen-note")).to_contain_text("around them (violet), whose tokens are dropped")
         page.locator("#frame").fill("9")
-        page.wait_for_timeout(200)
+        expect(page.locator("#moment")).to_contain_text("frame 10 of 16")
         red, green, blue = (pixels(page)[..., colour].astype(int) for colour in range(3))
         violet = (blue > green + 30) & (red > green)
         dark = np.maximum(np.maximum(red, green), blue) < 80
@@ -355,17 +355,16 @@ def test_behind_a_choice_before_the_tower(browser: Browser, tmp_path: Path) -> N
         canvas = page.locator(".column canvas").first
         whys = {"the tower did not see it", "the tower saw it around others, and it was dropped"}
         canvas.click(position={"x": 5, "y": 5})
-        said = set()
-        for _ in range(40):
-            said.add(page.locator("#patch .lead").inner_text().partition("unknown: ")[2].rstrip("."))
+        lead, said = page.locator("#patch .lead"), set()
+        for column in range(1, 38):
+            expect(lead).to_contain_text(f"Row 1, column {column},")
+            said.add(lead.inner_text().partition("unknown: ")[2].rstrip("."))
             canvas.press("ArrowRight")
-            page.wait_for_timeout(50)
         assert whys <= said
         move(page, 30)
         assert page.locator("#retention").get_attribute("max") == "30"
         expect(page.locator(".column .kept").first).to_have_text("6,571 of 21,904 kept")
         results = Axe().run(page)
         assert results.violations_count == 0, results.generate_report()
-        picture(page, "page-before-tower.png", full_page=True)
         assert page.problems == []  # type: ignore[attr-defined]
         page.context.close()

@@ -259,7 +259,7 @@ function tellSeen(seen) {
 function offerFrames({ frames, mostFrames }) {
   const select = $("frames");
   for (const option of [...select.options].filter((one) => one.value > mostFrames)) option.remove();
-  if (![...select.options].some((one) => one.value == frames)) select.add(new Option(frames), 0);
+  if (!select.options.length) select.add(new Option(frames));
   select.value = frames;
 }
 
