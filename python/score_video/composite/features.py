@@ -20,7 +20,7 @@ import torch
 import typer
 from rich.progress import track
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from score_video.before_tower import Gate
@@ -81,30 +81,40 @@ class Features:
 
 
 def make_features(
-    media: Path, tower: VisionTower, out: Path, partition: Partition, videos: range, gate: Gate | None = None
+    media: Path,
+    tower: VisionTower,
+    out: Path,
+    partition: Partition,
+    videos: range,
+    gate: Gate | None = None,
+    merge: int = 1,
 ) -> None:
     """Makes videos and runs the tower on them, file by file; files that are there stay.
 
     Args:
         media: folder of the media.
-        tower: its patches must be such that a frame of 126 x 126 pixels has 9 x 9 tokens.
+        tower: must make a token of each of its patches; frames are scaled so that they have 9 x 9 tokens.
         out: the folder to write to, made if it is not there; one of its own for each gate.
         partition: a name in PARTITIONS.
         videos: their numbers; both ends are multiples of 20.
         gate: chooses what the tower sees, and is kept beside the features (:func:`kept_gate`). None: it sees
             everything.
+        merge: a token is so many by so many of the tower's, side by side: as Qwen's towers have them before their last
+            layers.
 
     Raises:
-        ScoreError: a medium is missing, the tower makes another number of tokens, or cannot be run in part; or the
-            features that are there are behind another gate.
+        ScoreError: a medium is missing, the tower makes another number of tokens, cannot be run in part, or is to be
+            and its tokens are merged; or the features that are there are behind another gate.
     """
     _check_ends(videos)
+    if gate is not None and merge != 1:
+        raise ScoreError(f"merge must be 1 behind a gate, got {merge}")
     out.mkdir(parents=True, exist_ok=True)
     if gate is not None:
         check_partial(tower)
         _keep_gate(out, gate)
-    tower = fitted(tower)
-    of_tower = fingerprint(tower)
+    tower = fitted(tower, merge)
+    of_tower = fingerprint(tower) + (f"-merged-{merge}" if merge > 1 else "")
     for first in track(videos[::VIDEOS_IN_A_FILE], description=partition):
         path = _file(out, partition, first)
         if path.exists():
@@ -113,16 +123,15 @@ def make_features(
             continue
         made = [make_video(media, partition, number) for number in range(first, first + VIDEOS_IN_A_FILE)]
         tensors = {
-            **_encoded(tower, [video.pixels for video in made], gate),
+            **_encoded(tower, [video.pixels for video in made], gate, merge),
             "shown": torch.stack([torch.from_numpy(video.shown) for video in made]),
             "live": torch.stack([torch.from_numpy(video.live) for video in made]),
             "answers": torch.stack([torch.from_numpy(video.answers) for video in made]),
         }
         sources = json.dumps([video.source for video in made])
+        about = {"about": json.dumps({"world": WORLD, "tower": of_tower}), "sources": sources}
         with output_file(path) as temporary:
-            save_file(
-                tensors, temporary, {"about": json.dumps({"world": WORLD, "tower": of_tower}), "sources": sources}
-            )
+            temporary.write_bytes(save(tensors, about))
 
 
 def _check_ends(videos: range) -> None:
@@ -149,7 +158,9 @@ def kept_gate(folder: Path) -> Gate:
     return gate
 
 
-def _encoded(tower: VisionTower, videos: Sequence[npt.NDArray[np.uint8]], gate: Gate | None) -> dict[str, Tensor]:
+def _encoded(
+    tower: VisionTower, videos: Sequence[npt.NDArray[np.uint8]], gate: Gate | None, merge: int
+) -> dict[str, Tensor]:
     """What the tower makes of videos, uint8 [T, H, W, 3] each."""
     if gate is not None:
         parts = [encode_seen(tower, tower.pixels(video), gate) for video in videos]
@@ -158,12 +169,20 @@ def _encoded(tower: VisionTower, videos: Sequence[npt.NDArray[np.uint8]], gate: 
             mask[0, seen.kept.index.cpu()] = mask[1, seen.encoded.cpu()] = True
         both = dict(zip(_SEEN, torch.stack(masks, 1), strict=True))
         return {"tokens": torch.stack([tokens.to("cpu", torch.float16) for tokens, _ in parts]), **both}
-    pictures = [thumbnails_of(tower, tower.pixels(video)).tokens.to("cpu", torch.float16) for video in videos]
     tokens = [tower.encode(video).tokens.to("cpu", torch.float16) for video in videos]
     for own in tokens:
-        if len(own) != TOKENS:
-            raise ScoreError(f"tower must make {TOKENS} tokens of a video, {tower.name} makes {len(own)}")
+        if len(own) != TOKENS * merge**2:
+            raise ScoreError(f"tower must make {TOKENS * merge**2} tokens of a video, {tower.name} makes {len(own)}")
+    if merge > 1:  # thumbnails are of patches
+        return {"tokens": torch.stack([merged(own, merge) for own in tokens])}
+    pictures = [thumbnails_of(tower, tower.pixels(video)).tokens.to("cpu", torch.float16) for video in videos]
     return {"tokens": torch.stack(tokens), "thumbnails": torch.stack(pictures)}
+
+
+def merged(tokens: Tensor, merge: int) -> Tensor:
+    """[TOKENS * merge^2, D] of a video -> [TOKENS, merge^2 * D]: each the ``merge`` x ``merge`` there, side by side."""
+    split = tokens.view(-1, COLUMNS, merge, COLUMNS, merge, tokens.shape[1])
+    return split.transpose(2, 3).reshape(TOKENS, -1)
 
 
 def load_features(folder: Path, partition: Partition, videos: range) -> Features:
@@ -203,9 +222,10 @@ def tower_of(folder: Path, partition: Partition) -> str:
     return _read_about(_file(folder, partition, 0))[0]
 
 
-def fitted(tower: VisionTower) -> VisionTower:
-    """The same for frames of which it makes COLUMNS x COLUMNS tokens."""
-    return replace(tower, height=COLUMNS * tower.patch, width=COLUMNS * tower.patch)
+def fitted(tower: VisionTower, merge: int = 1) -> VisionTower:
+    """The same for frames of which it makes COLUMNS x COLUMNS tokens, once they are merged."""
+    side = COLUMNS * merge * tower.patch
+    return replace(tower, height=side, width=side)
 
 
 def fingerprint(tower: VisionTower) -> str:
@@ -252,6 +272,9 @@ def main(
         ),
     ] = None,
     halo: Annotated[int, typer.Option(help="Rings of neighbours that it sees besides.", min=0)] = 0,
+    merge: Annotated[
+        int, typer.Option(help="A token is so many by so many of the tower's, side by side, of larger frames.", min=1)
+    ] = 1,
 ) -> None:
     """Make videos and keep what the tower makes of them: a second a video on one core for DINOv2-small."""
     if partition not in PARTITIONS:
@@ -267,7 +290,7 @@ def main(
         gate = Gate(Compressor.from_pretrained(name, retention=retention), halo, name)
         out /= f"{Path(name).name}-{retention}-halo-{halo}"
     videos = range(first, last)
-    make_features(media, load_tower(tower, torch.device("cpu")), out, cast(Partition, partition), videos, gate)
+    make_features(media, load_tower(tower, torch.device("cpu")), out, cast(Partition, partition), videos, gate, merge)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from score_video.files import output_folder
@@ -34,5 +34,5 @@ def write_tower_folder(out: Path, config: Any, weights: dict[str, Tensor], side:
     }
     with output_folder(out, _FILES) as folder:
         config.save_pretrained(folder)
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        (folder / "model.safetensors").write_bytes(save(weights, {"format": "pt"}))
         (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2), encoding="utf-8")

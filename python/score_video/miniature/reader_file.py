@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from score_video.errors import ScoreError
@@ -34,7 +34,7 @@ def save_reader(reader: nn.Module, config: Any, path: Path, training_heads: tupl
         if not name.startswith(training_heads)
     }
     with output_file(path) as temporary:
-        save_file(weights, temporary, {"config": json.dumps(asdict(config))})
+        temporary.write_bytes(save(weights, {"config": json.dumps(asdict(config))}))
 
 
 def load_reader(kind: Callable[[Any], R], config: Callable[..., Any], path: Path, training_heads: tuple[str, ...]) -> R:

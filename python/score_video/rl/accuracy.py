@@ -18,7 +18,7 @@ from score_video.rl.multiple_choice import NOT_ASKED, ReaderEnvironment
 from score_video.statistics import Answers
 
 Choose = Callable[[EncodedBatch, Tensor], Tensor]
-"""(encoded batch, keep int32 [B]) -> index int64 [K], ascending, exactly ``keep[b]`` rows of each video."""
+"""(encoded batch, keep int32 [B]) -> index int64 [K], ascending: ``keep[b]`` rows of each video, or as many in all."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ def _of_batch(environment: ReaderEnvironment, batch: EncodedBatch, choose: Choos
         keep = batch.videos.lengths
         log_p = environment.full_log_probabilities(batch)
     else:
-        log_p = environment.log_probabilities(batch, Selection(choose(batch, keep), keep[None]))[0]
+        index = choose(batch, keep)
+        of_each = torch.bincount(batch.videos.video_of_token[index], minlength=len(keep)).int()
+        log_p = environment.log_probabilities(batch, Selection(index, of_each[None]))[0]
     answers = batch.payload.answers
     results = (log_p.argmax(2) == answers).to(torch.int8).masked_fill_(answers == NOT_ASKED, NOT_ASKED)
     return Accuracy(results, int(keep.sum()), len(batch.videos.tokens), environment.task_names)

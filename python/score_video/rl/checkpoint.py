@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from score_video.errors import ScoreError
@@ -179,7 +179,8 @@ def save_run(folder: Path, run: Mapping[str, Any]) -> None:
 
 def save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes tensors as safetensors."""
-    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, file)
+    # save_file of safetensors makes files that only their owner can read
+    file.write_bytes(save({name: tensor.contiguous().clone() for name, tensor in tensors.items()}))
 
 
 def load_tensors(file: Path, device: str) -> dict[str, Tensor]:

@@ -13,20 +13,22 @@ from PIL import Image
 from rich.progress import Progress
 
 from score_video import Compressor
+from score_video.before_tower import Gate
 from score_video.composite import show, train_reader
+from score_video.composite.dinov2 import LAYERS, write_dinov2
 from score_video.composite.dropping import change, drop
 from score_video.composite.environment import CompositeEnvironment, CompositeVideos
 from score_video.composite.evaluate import choose_by, evaluate, flashes_kept, oracle
-from score_video.composite.features import fingerprint, load_features, make_features, tower_of
+from score_video.composite.features import fingerprint, fitted, load_features, make_features, tower_of
 from score_video.composite.reader import MOST_ANSWERS, Reader, ReaderConfig
 from score_video.composite.scenery import FRAMES, SIZE
-from score_video.composite.world import COLUMNS, NOT_ASKED, TASK_NAMES, TASKS, TOKENS
+from score_video.composite.world import COLUMNS, NOT_ASKED, TASK_NAMES, TASKS, TOKENS, make_video
 from score_video.errors import ScoreError
 from score_video.miniature.reader import grid_places
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 from score_video.rl import ScoreConfig, ScoreTrainer
 from score_video.rl.environment import EncodedBatch, Example, Selection
-from score_video.video.tower import VisionTower
+from score_video.video.tower import VisionTower, load_tower
 
 Tower = Callable[..., VisionTower]
 
@@ -63,6 +65,35 @@ def test_features_are_kept_and_gone_on_with(media: Path, features: Path, tmp_pat
 def test_a_tower_of_other_tokens_is_refused(media: Path, tmp_path: Path, tiny_tower: Tower) -> None:
     with pytest.raises(ScoreError, match=f"tower must make {TOKENS} tokens of a video, tiny makes"):
         make_features(media, replace(tiny_tower(), patch=7), tmp_path, "validation", range(20))
+
+
+def test_tokens_of_several_patches(media: Path, tmp_path: Path, tiny_tower: Tower) -> None:
+    """Each is its four patches' features, row by row, of a frame that is twice as large."""
+    make_features(media, tiny_tower(), tmp_path, "validation", range(20), merge=2)
+    made = load_features(tmp_path, "validation", range(20))
+    assert made.tokens.shape == (20, TOKENS, 4 * 16) and made.thumbnails is None
+    assert tower_of(tmp_path, "validation") == f"{fingerprint(tiny_tower())}-merged-2"
+    large = fitted(tiny_tower(), 2).encode(make_video(media, "validation", 3).pixels).tokens
+    grid = large.view(FRAMES, 2 * COLUMNS, 2 * COLUMNS, 16)
+    for frame, y, x in ((0, 0, 0), (5, 3, 7), (15, 8, 8)):
+        expected = grid[frame, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].flatten().half()
+        assert torch.equal(made.tokens[3, (frame * COLUMNS + y) * COLUMNS + x], expected)
+    with pytest.raises(ScoreError, match="merge must be 1 behind a gate, got 2"):
+        gate = Gate(Compressor("evs-dithered", 0.3), 0, "evs-dithered")
+        make_features(media, tiny_tower(), tmp_path / "gated", "validation", range(20), gate, 2)
+
+
+def test_an_earlier_layer_of_dinov2(media: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    for layers in (LAYERS, 5):
+        write_dinov2(media, tmp_path / str(layers), layers)
+    whole, part = (load_tower(str(tmp_path / str(layers)), torch.device("cpu")).model for layers in (LAYERS, 5))
+    pixels = torch.randn(1, 3, 126, 126)
+    with torch.no_grad():
+        expected = whole.layernorm(whole(pixel_values=pixels, output_hidden_states=True).hidden_states[5])
+        torch.testing.assert_close(part(pixel_values=pixels).last_hidden_state, expected)
+    with pytest.raises(ScoreError, match="layers must be 1 to 12, got 13"):
+        write_dinov2(media, tmp_path / "more", 13)
 
 
 def test_a_reader_comes_back_as_it_was_saved(reader: Reader, tmp_path: Path) -> None:
