@@ -113,7 +113,7 @@ gpu:  ## on a machine with a GPU: build, test, sanitize, benchmark (no network, 
 bench: $(VENV)/package.stamp  ## CPU benchmarks, as JSON and as the table in docs/benchmarks.md
 	$(BIN)/python -m bench
 
-results: $(VENV)/package.stamp  ## the study on the miniature world: docs/results.md (up to an hour; goes on where it was)
+results: $(VENV)/package.stamp  ## the study on the miniature world: docs/results.md (an hour and a half on two cores; goes on where it was)
 	$(BIN)/python -m evaluation
 
 compat: $(VENV)/package.stamp  ## load the wheel under other torch releases

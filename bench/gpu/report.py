@@ -39,7 +39,7 @@ Made by `make gpu`; do not edit.
 Medians in milliseconds. **graph** is the same calls replayed from a CUDA graph, without what Python and the launches
 cost; **floor** how many times longer that is than a copy of the bytes that the job cannot do without moving, at the
 speed of `copy_` in the same run. Inputs rotate and are together larger than the L2 cache. What ours is compared with
-was checked first to do the same (drawings aside: other random numbers). **predicted** is what was counted on before a
+was checked first to do the same (random draws aside: other random numbers). **predicted** is what was counted on before a
 kernel had run, for an H100; all predictions are at the end. Torch's own rows are called as torch ships them; `compile`
 is the mode in its name.
 """
@@ -208,7 +208,7 @@ def document(folder: Path) -> str:
             f"{run['multiprocessors']} multiprocessors, compute capability {run['compute_capability']}; {run['date']}; "
             f"torch {run['torch']}, CUDA {run['cuda']}, nvcc {build['cuda']} for {build['cuda_architectures']}, "
             f"Python {run['python']}, score_ext {run['score']}. Surprise, gather and compress: {run['shape']}; select "
-            "and the drawings keep a tenth of their scores; tokens 3,584 wide are bfloat16, others float32."
+            "and the sampling ops keep a tenth of their scores; tokens 3,584 wide are bfloat16, others float32."
         )
         steps = [f"- {step['step']}: {step['outcome']} ({step['detail']})" for step in run["steps"]]
         lines = [f"\n## {run['gpu']}\n", machine, "", *steps, "", *table(run["rows"]), ""]

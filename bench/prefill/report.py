@@ -27,10 +27,10 @@ dtype bfloat16. Decoding the video is not in these times.
 - **vision**: the vision tower and projector, as transformers runs them with `sdpa` (a call for each window or frame);
   the same with and without compression, {VISION_REPEATS} repeats after one warm-up.
 - **compress**: the policy's logits for every token, selection, gathering, and rewriting the prompt
-  (`Compressor.select`, `EncodedInputs.compress`). The policy is the one that comes with the package, which is what
-  runs by default; its state is the same for any tower. The second table of each model has it with selection systematic
-  too, where that is not the default, and one over the tokens themselves, of two hidden layers of 64 and random weights,
-  in float32 and in bfloat16.
+  (`Compressor.select`, `EncodedInputs.compress`). The policy is the one that came with the package on
+  the day of the run, which is what runs by default; its state is the same for any tower. The second table of each model
+  has it with selection systematic too, where that is not the default, and one over the tokens themselves, of two hidden
+  layers of 64 and random weights, in float32 and in bfloat16.
 - **prefill**: from features and ids to the logits of the first token, the cache filled. Both sides run the stock model
   with `sdpa`, on a GPU in the fastest of torch's attention kernels for the prompt's length; neither is compiled.
 - **first token**: vision, the stock model's position ids, compress and prefill together.

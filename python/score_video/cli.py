@@ -347,7 +347,7 @@ def embed(
 ) -> None:
     """Compress videos once, to be asked about many times: write what a model sees of each into a file.
 
-    Goes on where it was stopped. A video that cannot be read is said and left out; exits with 1 then.
+    Goes on where it was stopped. A video that cannot be read is reported and skipped; exits with 1 then.
 
         score embed *.mp4 --model Qwen/Qwen2.5-VL-3B-Instruct --retention 0.05 --out kept
 
@@ -565,7 +565,7 @@ def evaluate(
 @app.command()
 def bench(
     output: Annotated[Path, typer.Option(help="Folder for the runs and the report; what is there is not run again.")],
-    config: Annotated[Path | None, typer.Option(help="YAML with any of the options below; flags go before it.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML with any of the options below; flags override it.")] = None,
     protocol: Annotated[
         str | None,
         typer.Option(help="A published comparison: model, frames, tasks and retentions. See docs.", callback=_text),
