@@ -33,7 +33,7 @@ before the tower costs in accuracy is in [before_the_tower.md](before_the_tower.
 
 - **{STOCK}**: its processor, then `generate`. The frames are those that `score ask` reads, so decoding is the same.
   Before anything is timed, `score ask` with everything kept has given the same answer.
-- **after the tower**: `score ask`, by the policy that came with the package that day, nothing chosen before the vision tower.
+- **after the tower**: `score ask`, by the policy that came with the package that day, nothing chosen before the tower.
 - **30% before it**, **10% before it**: `--before-tower evs-dithered:0.3` or `:0.1`, and `--method divprune` behind it;
   **halo 1**: the tower also sees one ring of neighbours, of which there are many to what this rule scatters.
 - **decode**: the sampled frames, at the size that they have in the file. Only what is needed for these is decoded.

@@ -39,7 +39,7 @@ Made by `make gpu`; do not edit.
 Medians in milliseconds. **graph** is the same calls replayed from a CUDA graph, without what Python and the launches
 cost; **floor** how many times longer that is than a copy of the bytes that the job cannot do without moving, at the
 speed of `copy_` in the same run. Inputs rotate and are together larger than the L2 cache. What ours is compared with
-was checked first to do the same (random draws aside: other random numbers). **predicted** is what was counted on before a
+was checked first to do the same (but for random draws). **predicted** is what was counted on before a
 kernel had run, for an H100; all predictions are at the end. Torch's own rows are called as torch ships them; `compile`
 is the mode in its name.
 """
