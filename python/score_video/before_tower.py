@@ -107,7 +107,7 @@ def check_pixels(pixels: bool, halo: int, gate: Gate | None = None, one_question
     if not isinstance(pixels, bool):
         raise ScoreError(f"pixels must be true or false, got {pixels!r}")
     if not is_integer(halo) or halo < 0 or (halo and not pixels):
-        raise ScoreError(f"halo must be {'0 or more' if pixels else '0 without pixels'}, got {halo!r}")
+        raise ScoreError(f"halo must be {'an integer, 0 or more' if pixels else '0 without pixels'}, got {halo!r}")
     if pixels and gate is not None:
         raise ScoreError(f"pixels must be false with before_tower ({gate.name}), whose place the policy is to take")
     if pixels and one_question:
@@ -133,7 +133,7 @@ def with_halo(videos: PackedVideos, index: Tensor, rings: int) -> Tensor:
 
 def widened(frames: Tensor, rings: int) -> Tensor:
     """bool [..., rows, columns], and True besides at most ``rings`` steps to the left, right, up or down of a True."""
-    for _ in range(rings):
+    for _ in range(min(rings, sum(frames.shape[-2:]))):  # after so many steps every place is reached
         wide = pad(frames, (1, 1, 1, 1))
         across, down = wide[..., 1:-1, :-2] | wide[..., 1:-1, 2:], wide[..., :-2, 1:-1] | wide[..., 2:, 1:-1]
         frames = frames | across | down
@@ -187,14 +187,12 @@ def only(videos: PackedVideos, kept: Selection) -> PackedVideos:
 def _check_two_frames(name: str, thumbnails: PackedVideos, kept: Selection) -> None:
     sizes = zip(kept.keep.tolist(), thumbnails.tokens_per_frame.tolist(), thumbnails.lengths.tolist(), strict=True)
     for video, (count, per_frame, length) in enumerate(sizes):
-        if length and count < 2 * per_frame:
+        if count < min(length, 2 * per_frame):
             frames = length // per_frame
-            enough = math.ceil(2000 / frames) / 1000
-            advice = (
-                f"Give it a retention of {enough:g} or more, or take another rule" if frames > 1 else "Take another"
-            )
+            enough = min(1.0, math.ceil(2000 / frames) / 1000)
+            more = " or more" if enough < 1 else ""
             raise ScoreError(
                 f"before_tower must keep at least two frames' worth of a video with {name!r}, which keeps the whole "
                 f"first frame before anything else: of the {frames} frames of video {video} it keeps "
-                f"{count / per_frame:.2f}. {advice}"
+                f"{count / per_frame:.2f}. Give it a retention of {enough:g}{more}, or take another rule"
             )

@@ -34,7 +34,7 @@ from score_video.methods import (
     with_seed,
 )
 from score_video.packed import PackedVideos, Selection, Selector, check_selection, needs_question
-from score_video.policy import SurprisePolicy, SurprisePolicyConfig, pretrained_policy, storage
+from score_video.policy import SurprisePolicy, pretrained_policy, storage
 from score_video.policy.config import MODEL_TYPE as POLICY_TYPE
 from score_video.renamed import renamed_arguments, renamed_fields, with_new_names
 from score_video.retention import AdaptiveRetention as AdaptiveRetention
@@ -245,6 +245,8 @@ class Compressor:
     ) -> Selection:
         """Of all tokens, or of those that were seen."""
         method, rule, logits = self.method, self._rule, None
+        if seen is not None:
+            _check_behind(self)
         if isinstance(method, SurprisePolicy):
             logits = self.logits(videos, question, seen)
         elif question is not None and (rule is not None or not self._selects):
@@ -288,6 +290,10 @@ class Compressor:
             packed = videos.tokens, videos.cu_seqlens, videos.tokens_per_frame, kept
             return rule.select_by(*packed, "topk" if how == "topk" else "systematic")
         scores = cast(ScoringRule, self.method).scores(videos)
+        if not isinstance(scores, Tensor):
+            raise ScoreError(
+                f"scores of {self.method!r} must be a tensor, float [{len(videos.tokens)}], got {type(scores).__name__}"
+            )
         if scores.shape != videos.tokens.shape[:1] or not scores.is_floating_point():
             raise ScoreError(
                 f"scores of {self.method!r} must be float [{len(videos.tokens)}], one for each token, "
@@ -398,7 +404,8 @@ class Compressor:
         if source == PRETRAINED:
             compressor = Compressor(PRETRAINED, **given)
         else:
-            compressor = replace(Compressor._load(source, revision), **given)
+            compressor = Compressor._load(source, revision)
+            compressor = replace(compressor, **given) if given else compressor
         return compressor if seed is None else replace(compressor, method=with_seed(compressor.method, seed))
 
     @staticmethod
@@ -422,12 +429,12 @@ class Compressor:
     def _load_gate(path: Path, config: Any, source: str | Path, revision: str | None) -> Compressor:
         if not isinstance(config, dict):
             raise ScoreError(f"{path}: before_tower must be an object, got {type(config).__name__}")
+        if nested := [name for name in ("before_tower", "halo") if name in config]:
+            raise ScoreError(f"{path}: before_tower has an unknown key {nested[0]!r}")
         saved = read_saved(path, {"model_type": MODEL_TYPE, **config})
         if "policy" in config:
-            with torch.device("cpu"):  # whatever torch's default device is
-                policy = SurprisePolicy(SurprisePolicyConfig.from_dict({"model_type": POLICY_TYPE, **config["policy"]}))
-            storage.load_weights(policy, storage.find_file(source, GATE_WEIGHTS, revision))
-            saved["method"] = policy.eval()
+            policy = {"model_type": POLICY_TYPE, **config["policy"]}
+            saved["method"] = SurprisePolicy.of_files(path, policy, storage.find_file(source, GATE_WEIGHTS, revision))
         return Compressor._made(path, saved)
 
     @staticmethod
@@ -445,8 +452,11 @@ class Compressor:
 
 def _checked(selection: Selection, videos: PackedVideos, counts: Sequence[int]) -> Selection:
     """What a rule of a user's own returned. Raises ScoreError where it is not ``counts`` rows of each video."""
-    if not isinstance(selection, Selection) or selection.keep.tolist() != list(counts):
-        kept = selection.keep.tolist() if isinstance(selection, Selection) else type(selection).__name__
+    tensors = isinstance(selection, Selection) and all(
+        isinstance(part, Tensor) for part in (selection.index, selection.keep)
+    )
+    if not tensors or selection.keep.tolist() != list(counts):
+        kept = selection.keep.tolist() if tensors else selection
         raise ScoreError(f"select() must return a Selection that keeps {list(counts)} of each video, got {kept}")
     try:
         check_selection(selection, videos)
@@ -487,6 +497,11 @@ def _check_gate(compressor: Compressor) -> None:
             ScoreWarning,
             stacklevel=6,  # whoever made the compressor
         )
+    _check_behind(compressor)
+
+
+def _check_behind(compressor: Compressor) -> None:
+    """Raises ScoreError for what cannot choose among what a gate before the tower has left."""
     rule = compressor._rule
     if compressor._selects and (rule is None or rule.name not in NEEDS_NO_PLACES):
         raise ScoreError(

@@ -64,7 +64,7 @@ def counts_of(videos: PackedVideos, retention: float | AdaptiveRetention, logits
 
 
 def given_counts(videos: PackedVideos, keep: Sequence[int]) -> list[int]:
-    """The counts, checked as far as the host can see; the ops check them against lengths that lie on the CPU."""
+    """The counts, checked as far as the host can see: against lengths where these lie on the CPU."""
     check_sizes(videos)
     counts = list(keep)
     if len(counts) != videos.num_videos:
@@ -74,4 +74,8 @@ def given_counts(videos: PackedVideos, keep: Sequence[int]) -> list[int]:
             raise TypeError(f"keep must hold integers, got {count!r}")
         if count < 0:
             raise ScoreError(f"keep must not be negative, got {count}")
+    if videos.cu_seqlens.device.type == "cpu":
+        for video, (count, length) in enumerate(zip(counts, videos.lengths.tolist(), strict=True)):
+            if count > length:
+                raise ScoreError(f"keep must be at most {length}, the tokens of video {video}, got {count}")
     return counts

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from score_ext.budget import keep_count
 from score_video import Compressor, PackedVideos, SurprisePolicy, SurprisePolicyConfig
-from score_video.before_tower import Gate, Seen, fill_sources, filled, with_halo
+from score_video.before_tower import WHOLE_FIRST_FRAME, Gate, Seen, fill_sources, filled, with_halo
 from score_video.compressor import NEEDS_NO_PLACES, AdaptiveRetention
 from score_video.errors import ScoreError
 from score_video.methods import METHODS, RandomMethod
@@ -109,6 +109,67 @@ def test_a_first_frame_is_no_gate() -> None:
         gate.choose(videos)
     assert Gate(Compressor("surprise-l2", 0.4), name="surprise-l2").choose(videos).kept.keep.tolist() == [24, 12]
     assert Gate(Compressor("random", 0.3), name="random").choose(videos).kept.keep.tolist() == [18, 9]
+
+
+@pytest.mark.parametrize("rule", WHOLE_FIRST_FRAME)
+def test_a_video_of_one_frame_is_kept_whole_or_refused(rule: str) -> None:
+    one = made([(1, 2, 3)], 0)
+    assert Gate(Compressor(rule, 1.0), name=rule).choose(one).kept.keep.tolist() == [6]
+    with pytest.raises(
+        ScoreError, match=r"of the 1 frames of video 0 it keeps 0\.50\. Give it a retention of 1, or take"
+    ):
+        Gate(Compressor(rule, 0.5), name=rule).choose(one)
+
+
+def test_a_halo_wider_than_any_frame_takes_no_longer_than_the_frame() -> None:
+    videos = made([(2, 7, 9)], 0)
+    reached = with_halo(videos, torch.tensor([0]), 10**9)
+    assert torch.equal(reached, torch.arange(63))
+
+
+def test_counts_are_of_what_there_is() -> None:
+    """As many as a gate left where a count is more; more than the video has is a mistake."""
+    videos = made([(4, 2, 4)], 0)
+    seen = Gate(Compressor("random", 0.4), name="random").choose(videos)
+    compressor = Compressor("divprune", 0.1)
+    assert compressor.select_seen(videos, seen, keep=[32]).keep.tolist() == [12]
+    for select in (
+        lambda: compressor.select_seen(videos, seen, keep=[33]),
+        lambda: compressor.select(videos, keep=[33]),
+    ):
+        with pytest.raises(ScoreError, match="keep must be at most 32, the tokens of video 0, got 33"):
+            select()
+
+
+def test_what_goes_by_places_is_refused_among_what_was_seen() -> None:
+    """By whatever way it comes there: a compressor without ``before_tower`` too."""
+    videos = made([(4, 2, 4)], 0)
+    seen = Gate(Compressor("random", 0.4), name="random").choose(videos)
+    for method in ("vidcom2", "evs-dithered", Whole()):
+        with pytest.raises(ScoreError, match=r"method must not be .* behind before_tower: it goes by where"):
+            Compressor(method, 0.1).select_seen(videos, seen)
+
+
+class Whole:
+    """Everything, as a list: not what ``select`` is to return."""
+
+    def select(self, videos: PackedVideos, question: Any = None, keep: Any = None) -> Selection:
+        return Selection(list(range(len(videos.tokens))), list(keep))  # type: ignore[arg-type]
+
+
+class Listed:
+    """Scores that are no tensor."""
+
+    def scores(self, videos: PackedVideos) -> Any:
+        return [1.0] * len(videos.tokens)
+
+
+def test_what_is_returned_is_no_tensor() -> None:
+    videos = made([(4, 2, 4)], 0)
+    with pytest.raises(ScoreError, match=r"select\(\) must return a Selection that keeps \[3\] of each video, got"):
+        Compressor(Whole(), 0.1).select(videos)
+    with pytest.raises(ScoreError, match=r"scores of .* must be a tensor, float \[32\], got list"):
+        Compressor(Listed(), 0.1).select(videos)
 
 
 class SelectsByItself:

@@ -13,10 +13,11 @@ from transformers import TextStreamer
 
 from score_video.commands.ask import DTYPES, AnswerReport, AskOptions, fit
 from score_video.commands.options import Chosen
+from score_video.commands.seen import before_tower_named
 from score_video.commands.terminal import printable
 from score_video.errors import ScoreError
 from score_video.files import check_output_file, output_file
-from score_video.mllm.ask import Answer, check_policy, warm_up_clip
+from score_video.mllm.ask import Answer, check_policy, warm_up_clip, without_gate
 from score_video.mllm.compressed_video import CompressedVideo, compress_video
 from score_video.mllm.conversation import clip_of_video
 from score_video.mllm.load import load_model, load_processor
@@ -147,7 +148,8 @@ def _compressed(
     with phases("decode") as step:
         sampled = options.frames.read(video, fit(options.size), step)
     clip = clip_of_video(sampled)
-    small = compress_video(model, processor, warm_up_clip(clip), compressor)
+    # without what chooses before the tower, for which two frames may be too few
+    small = compress_video(model, processor, warm_up_clip(clip), without_gate(compressor))
     VideoSession(model, processor, small).ask("?", max_new_tokens=2)
     about: Mapping[str, Any] = {
         "video": video.name,
@@ -156,6 +158,8 @@ def _compressed(
         "seed": compressor.seed,
         "retention": compressor.plain_retention,
     }
+    if (before := before_tower_named(compressor)) is not None:
+        about = {**about, "before_tower": before}
     return compress_video(model, processor, clip, compressor, about=about, phases=phases)
 
 

@@ -13,6 +13,7 @@ from score_video.command_line import one_line
 from score_video.commands.ask import DTYPES, fit
 from score_video.commands.frames import Frames
 from score_video.commands.options import Chosen
+from score_video.commands.seen import before_tower_named
 from score_video.errors import ScoreError
 from score_video.files import sha256_of
 from score_video.mllm.ask import check_policy
@@ -201,7 +202,9 @@ def _about(video: Path) -> dict[str, Any]:
 def _about_all(chosen: Chosen, options: EmbedOptions) -> dict[str, Any]:
     """What is the same for every video; raises ScoreError for a rule of the user's own."""
     frames = asdict(options.frames)
+    before = before_tower_named(chosen.compressor)
     return {
+        **({} if before is None else {"before_tower": before}),
         "decides": one_line(chosen.name),
         "compressor_hash": compressor_identity(chosen.compressor),
         "decider_hash": decider_identity(chosen.compressor),

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from score_video.commands.options import compressor_of_options
+from score_video.commands.seen import before_tower_named
+from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.methods import METHODS
 from score_video.miniature.environment import MiniatureEnvironment
@@ -38,12 +40,14 @@ class Choice:
         choose: a function that says which tokens it keeps.
         selection: how it selects; None for a rule of its own.
         one_question: whether it sees the question, and so each video asks a single one.
+        behind: the compressor, where it chooses before the vision tower too.
     """
 
     what: str
     choose: Choose
     selection: str | None
     one_question: bool = False
+    behind: Compressor | None = None
 
 
 def find_choice(
@@ -72,7 +76,8 @@ def find_choice(
     what = method or ("the pretrained policy" if policy is None else f"the policy {policy}")
     if isinstance(compressor.method, SurprisePolicy):
         _check_fits(what, compressor.method, environment)
-    return Choice(what, choose_by(compressor), compressor.selection_used, compressor.needs_question)
+    behind = None if compressor.gate is None else compressor
+    return Choice(what, choose_by(compressor), compressor.selection_used, compressor.needs_question, behind)
 
 
 def _check_fits(what: str, policy: SurprisePolicy, environment: MiniatureEnvironment) -> None:
@@ -160,16 +165,27 @@ def run(
         "splits": {},
         "versions": versions("torch"),
     }
+    behind = None
+    if choice.behind is not None:
+        report["before_tower"] = before_tower_named(choice.behind)
+        if max(retentions) > report["before_tower"]["retention"]:
+            raise ScoreError(
+                f"--retention must be at most {report['before_tower']['retention']}, which {choice.what} leaves before "
+                f"the tower, got {max(retentions)}"
+            )
+        behind = environment.behind(choice.behind.gate)
     for split in splits:
         if progress:
             progress(split, 0, num_videos)
         full: list[Accuracy] = []
         kept: dict[float, list[Accuracy]] = {retention: [] for retention in retentions}
         done = 0
-        for batch in batches_of_split(environment, split, "test", seed, num_videos, choice.one_question):
+        worlds = [environment] if behind is None else [environment, behind]
+        encoded = [batches_of_split(world, split, "test", seed, num_videos, choice.one_question) for world in worlds]
+        for batch, *seen_in_part in zip(*encoded, strict=True):
             full.append(evaluate(environment, [batch], None))
             for retention, parts in kept.items():
-                parts.append(evaluate(environment, [batch], choice.choose, retention))
+                parts.append(evaluate(worlds[-1], [*seen_in_part, batch][:1], choice.choose, retention))
             done += batch.videos.num_videos
             if progress:
                 progress(split, done, num_videos)

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from score_video.commands.ask import DTYPES
 from score_video.commands.options import Chosen, check_named_once, chosen_by_options
+from score_video.commands.seen import before_tower_named
 from score_video.compressor import PRETRAINED, Compressor
 from score_video.errors import ScoreError
 from score_video.mllm.ask import check_policy
@@ -75,6 +76,8 @@ def find_rules(
     """
     check_named_once("--method", "each rule", methods)
     for_all: dict[str, Any] = {"selection": selection, "before_tower": before_tower, "halo": halo}
+    if before_tower is not None:
+        for_all["retention"] = before_tower.retention  # which goes with it; what is tested is said by others
     chosen = [chosen_by_options(policy, None, **for_all)] if policy is not None or not methods else []
     for name in methods:
         method = None if name == PRETRAINED else name
@@ -99,8 +102,9 @@ def run(
         progress: told how far things are.
 
     Returns:
-        What ``--json`` writes: ``rows``, see :func:`_row`, all tokens first; and ``samples``, of each video its ``id``,
-        ``tokens``, ``questions``, and for each rule and retention ``kept`` and ``right``.
+        What ``--json`` writes: ``rows``, see :func:`_row`, all tokens first; ``before_tower``, of each rule what chose
+        there, or None; and ``samples``, of each video its ``id``, ``tokens``, ``questions``, and for each rule and
+        retention ``kept`` and ``right``.
 
     Raises:
         ScoreError: a policy that does not fit, or an example that cannot be used.
@@ -154,6 +158,7 @@ def run(
     return {
         "videos": len(ids),
         "questions": sum(asked),
+        "before_tower": {one.name: before_tower_named(one.compressor) for one in chosen},
         "rows": [_row(result, full, tokens, asked) for result in results],
         "samples": [
             {

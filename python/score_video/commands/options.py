@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from score_video.command_line import one_line
@@ -120,4 +120,10 @@ def gate_of_option(text: str | None, option: str = "--before-tower") -> Compress
         raise ScoreError(f"{option} must be NAME:RETENTION, such as surprise-l2:0.3, got {text!r}")
     if name in METHODS or ":" in name:
         return compressor_of_options(None, name, retention=retention)
-    return compressor_of_options(None if name == PRETRAINED else name, None, retention=retention)
+    try:
+        chosen = Compressor.from_pretrained(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, f"{option}: {error.strerror}", error.filename) from None
+    if chosen.before_tower is not None:
+        raise ScoreError(f"{option} must not be {name}, which itself chooses before the tower")
+    return replace(chosen, retention=retention)

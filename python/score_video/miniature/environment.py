@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -128,6 +129,13 @@ class MiniatureEnvironment(ReaderEnvironment):
         self.reader.eval().requires_grad_(False)
         self._footage = None if footage is None else load_footage(footage)
         self._worlds: dict[tuple[str, Partition, int], World] = {}
+
+    def behind(self, gate: Gate | None) -> MiniatureEnvironment:
+        """The same, but that a gate chooses what of each video the vision tower sees."""
+        check_pixels(self.pixels, self.halo, gate)
+        other = copy.copy(self)
+        other.gate = gate
+        return other
 
     @property
     def token_width(self) -> int:

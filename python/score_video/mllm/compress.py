@@ -15,7 +15,7 @@ from score_video.compressor import Compressor
 from score_video.errors import ScoreError
 from score_video.mllm.adapter import Adapter, Features, VisualLayout, Visuals, find_adapter
 from score_video.mllm.gated import check_gate
-from score_video.mllm.pixels import NORMALISATION, with_floats
+from score_video.mllm.pixels import NORMALISATION, check_normalisation, with_floats
 from score_video.mllm.prompt import IGNORED, Prompt, Shortening, read_prompt
 from score_video.mllm.registry import FAMILIES
 from score_video.packed import PackedVideos, Selection, Selector, check_selection, needs_question
@@ -229,6 +229,7 @@ def encode_inputs(
         raise ScoreError(
             f"visual_layout must be None for {model.config.model_type}: its inputs tell images from videos"
         )
+    check_normalisation(inputs)
     if gate is None:  # behind a gate only what it lets through is normalised
         inputs = with_floats(inputs, model.dtype)
     prompt = read_prompt(inputs)

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from score_video import thumbnails
 from score_video.errors import ScoreError
 from score_video.mllm.families.general import Grid, core
-from score_video.mllm.pixels import float_pixels
+from score_video.mllm.pixels import VIDEOS, check_patches, float_pixels
 from score_video.packed import PackedVideos
 
 
@@ -51,8 +51,9 @@ class TokenTower:
 
     def thumbnails(self, model: Any, inputs: Mapping[str, Any]) -> PackedVideos:
         """What a gate chooses from (:mod:`score_video.thumbnails`)."""
+        check_patches(inputs)
         patches = _patches(self.groups(model, inputs), self.merge(model, inputs))
-        pixels = inputs["pixel_values_videos"]
+        pixels = inputs[VIDEOS]
         return thumbnails.of_tokens(
             pixels, model.config.vision_config.patch_size, patches.to(pixels.device), self.grids(model, inputs)
         )

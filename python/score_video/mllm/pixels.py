@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_video.errors import ScoreError
+
 PROCESSORS = frozenset(
     {
         "CohereCompassVideoProcessor",
@@ -35,6 +37,7 @@ pixels of videos are uint8 [patches, values of a patch]."""
 AS_BYTES = {"do_rescale": False, "do_normalize": False}
 """What a processor of :data:`PROCESSORS` is told so that it gives bytes."""
 
+_DTYPES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16)
 _DECIDED = {*AS_BYTES, "rescale_factor", "image_mean", "image_std", "videos_kwargs"}
 """Options that say how a processor normalises."""
 
@@ -73,6 +76,43 @@ def float_pixels(inputs: Mapping[str, Any], rows: Tensor | None = None) -> Tenso
     mean, deviation = normalisation[..., None]  # [3, 1] each
     colours = pixels.view(len(pixels), 3, pixels.shape[1] // 3)
     return colours.to(torch.float32).sub_(mean).div_(deviation).view(pixels.shape)
+
+
+def check_normalisation(inputs: Mapping[str, Any]) -> None:
+    """Raises ScoreError where :data:`NORMALISATION` is not what it is to be, or beside pixels that are no bytes."""
+    normalisation, pixels = inputs.get(NORMALISATION), inputs.get(VIDEOS)
+    if normalisation is None:
+        return
+    if not _is(normalisation, (2, 3)) or not normalisation.is_floating_point():
+        raise ScoreError(f"inputs[{NORMALISATION!r}] must be float [2, 3], got {_described(normalisation)}")
+    if pixels is not None and (not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.ndim != 2):
+        raise ScoreError(
+            f"inputs[{VIDEOS!r}] must be uint8 [patches, values of a patch] beside {NORMALISATION!r}, got "
+            f"{_described(pixels)}"
+        )
+
+
+def check_patches(inputs: Mapping[str, Any]) -> None:
+    """Raises ScoreError where the pixels of videos are not as many patches as ``video_grid_thw`` has, or no pixels."""
+    pixels, grids = inputs.get(VIDEOS), inputs.get("video_grid_thw")
+    if not isinstance(grids, Tensor) or grids.ndim != 2 or grids.shape[1] != 3 or grids.is_floating_point():
+        raise ScoreError(f"inputs['video_grid_thw'] must be integers [videos, 3], got {_described(grids)}")
+    count = int(grids.prod(1).sum())
+    if not isinstance(pixels, Tensor) or pixels.ndim != 2 or pixels.dtype not in _DTYPES or len(pixels) != count:
+        raise ScoreError(
+            f"inputs[{VIDEOS!r}] must be uint8, float32, float16 or bfloat16 [{count}, values of a patch], as "
+            f"video_grid_thw says, got {_described(pixels)}"
+        )
+
+
+def _is(value: Any, shape: tuple[int, ...]) -> bool:
+    return isinstance(value, Tensor) and value.shape == shape
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
 def with_floats(inputs: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from score_video.mllm.compress import CompressedInputs, encode_inputs, gate_of
 from score_video.mllm.first_pass import first_pass, inner_model
 from score_video.mllm.later_turn import FirstTurn
 from score_video.mllm.method_patch import MethodPatch, frame_not_compiled, not_compiled, parameter_names
+from score_video.mllm.pixels import NORMALISATION
 from score_video.mllm.whole_prompt import WholePrompt
 from score_video.packed import Selector
 from score_video.progress import Phases, synchronize
@@ -153,14 +154,14 @@ class Wrapping:
             and (turn := self._turns.get(cache)) is not None
             and cached_length(cache)
         ):
-            changed, prompt = turn.rows(len(ids)).later_inputs(given, self._adapter.consumed)
+            changed, prompt = turn.rows(len(ids)).later_inputs(given, (*self._adapter.consumed, NORMALISATION))
             output = self._original_on(prompt, original, changed)
             self._remember(output, turn)
             return output
         with torch.no_grad():
             compressed = self._compress(given, layout)
         if compressed is None:
-            return original(**given)
+            return original(**_without_video(given))
         assert isinstance(ids, Tensor)
         turn = FirstTurn.of(ids, given.get("attention_mask"), compressed)
         # generate gets ids, which it shows to criteria, processors, streamers and assistants; embeddings come in later
@@ -192,7 +193,7 @@ class Wrapping:
             return original(**turn.later_step(given))
         compressed = self._compress(given, layout)
         if compressed is None:
-            return original(**given)
+            return original(**_without_video(given))
         turn, last, options = self._options_of_forward(given, compressed)
         as_tuple = given.get("return_dict") is False
         output = original(**options)
@@ -280,3 +281,8 @@ class Wrapping:
                 yield False
             finally:
                 self._busy.discard(me)
+
+
+def _without_video(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the stock model takes where no video is shown: nothing that says how one is normalised."""
+    return {name: value for name, value in given.items() if name != NORMALISATION}

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -162,12 +163,26 @@ class SurprisePolicy(nn.Module):
             config = {"model_type": MODEL_TYPE, **of_compressor}
         if (kind := config.get("model_type")) != MODEL_TYPE:
             raise ScoreError(f"{path}: model_type must be {MODEL_TYPE!r}, got {kind!r}")
+        return SurprisePolicy.of_files(path, config, storage.find_file(source, storage.WEIGHTS, revision))
+
+    @staticmethod
+    def of_files(path: Path, config: Mapping[str, Any], weights: Path) -> SurprisePolicy:
+        """A policy, in eval mode on the CPU, of what a config says and a file of weights.
+
+        Args:
+            path: the file that ``config`` is from, for errors.
+            config: what the file holds, ``model_type`` among it.
+            weights: path of a safetensors file.
+
+        Raises:
+            ScoreError: a bad value in the config, or other weights; names the file.
+        """
         try:
-            with torch.device("cpu"):  # whatever torch's default device is
+            with torch.device("meta"):  # nothing is allocated for a width that a broken config makes up
                 policy = SurprisePolicy(SurprisePolicyConfig.from_dict(config))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ScoreError(f"{path}: {error}") from None
-        storage.load_weights(policy, storage.find_file(source, storage.WEIGHTS, revision))
+        storage.load_weights(policy, weights)
         return policy.eval()
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:

@@ -44,7 +44,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """What a config.json holds. Raises ScoreError, which names the file, where it is no object of JSON."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8; nested without end
         raise ScoreError(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise ScoreError(f"{path} must hold an object, got {type(config).__name__}")
@@ -52,7 +52,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Reads a module's weights from a safetensors file, whose dtype it takes.
+    """Reads a module's weights from a safetensors file, whose dtype it takes; the module may be on the device meta.
 
     Raises ScoreError, which names the file, where it is damaged or holds the weights of another module.
     """
@@ -65,7 +65,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise ScoreError(f"{path} must hold weights of one dtype, got {len(dtypes)}")
     module.to(dtype=dtypes.pop())
     try:
-        module.load_state_dict(weights)
+        # cloned: what is loaded lies in the file, which somebody may shorten
+        module.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)
     except RuntimeError as error:
         raise ScoreError(f"{path} holds the weights of another policy: {' '.join(str(error).split())}") from None
 

@@ -144,8 +144,18 @@ def test_a_saved_video(
     )
     assert first == again
     assert ask("kept.safetensors", QUESTIONS[0], "--model", model, "--max-new-tokens", 8) == 0
-    about = score_video.mllm.compressed_video.read_tensors(Path("kept.safetensors"))[1]["about"]
-    assert json.loads(about)["retention"] == 0.3 and json.loads(about)["video"] == "noise.mp4"
+    about = json.loads(score_video.mllm.compressed_video.read_tensors(Path("kept.safetensors"))[1]["about"])
+    assert about["retention"] == 0.3 and about["video"] == "noise.mp4" and "before_tower" not in about
+
+
+@pytest.mark.parametrize("rule", ["surprise", "surprise-l2", "evs"])
+def test_behind_rules_that_want_two_frames(rule: str, model: Path, video: Path) -> None:
+    """What goes through everything first, unmeasured, is too short for them; the video is not."""
+    options = ("--method", "divprune", "--retention", 0.3, "--before-tower", f"{rule}:0.7", "--halo", 1)
+    several = ("--questions", write_questions(), "--output", "said.jsonl", "--save", "kept.safetensors")
+    assert ask(video, "--model", model, "--frames", 6, "--max-new-tokens", 2, *options, *several) == 0
+    about = json.loads(score_video.mllm.compressed_video.read_tensors(Path("kept.safetensors"))[1]["about"])
+    assert about["before_tower"] == {"method": rule, "retention": 0.7, "halo": 1}
 
 
 def test_a_saved_video_of_another_model(

@@ -17,7 +17,7 @@ from score_video.commands.evaluate import find_choice, find_splits, parse_number
 from score_video.compressor import Compressor
 from score_video.miniature import environment as miniature
 from score_video.miniature.environment import MiniatureEnvironment
-from score_video.miniature.evaluate import choose_by_method, encode_split, evaluate
+from score_video.miniature.evaluate import choose_by, choose_by_method, encode_split, evaluate
 from score_video.miniature.world import SPLITS, TASKS
 from score_video.policy import SurprisePolicy, SurprisePolicyConfig
 
@@ -103,6 +103,26 @@ def test_a_policy_that_sees_the_question_is_asked_one(capfd: pytest.CaptureFixtu
 
 def test_a_policy_for_any_tower() -> None:
     assert score("--policy", policy(state="relative", token_width=0), "--split", "plain", "--videos", 3) == 0
+
+
+def test_a_compressor_that_chooses_before_the_tower(capfd: pytest.CaptureFixture[str]) -> None:
+    """As it does behind its gate; all tokens are those of a tower that has seen all."""
+    before = Compressor("random", 0.3)
+    Compressor("random", 0.1, before_tower=before, halo=1).save_pretrained("gated")
+    rows = {}
+    for name, options in {"gated": ["--policy", "gated"], "plain": ["--method", "random"]}.items():
+        assert score("--videos", 6, "--retention", "0.1,0.3", "--json", "out.json", *options) == 0
+        rows[name] = json.loads(Path("out.json").read_text())
+    assert rows["gated"]["before_tower"] == {"method": "random", "retention": 0.3, "halo": 1}
+    assert "before_tower" not in rows["plain"]
+    gated, plain = (of["splits"]["plain"] for of in rows.values())
+    assert gated[0] == plain[0]
+    assert [row["kept"] for row in gated] == [row["kept"] for row in plain]
+    environment = MiniatureEnvironment().behind(Compressor("random", before_tower=before, halo=1).gate)
+    batches = encode_split(environment, "plain", "test", 0, 6)
+    choose = choose_by(Compressor.from_pretrained("gated"))
+    assert gated[1]["accuracy"] == evaluate(environment, batches, choose, 0.1).mean
+    assert "--retention must be at most 0.3" in refused(capfd, "--policy", "gated", "--retention", 0.5)
 
 
 def test_what_is_taken_when_nothing_is_said(capfd: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from score_video.mllm import compress_inputs
 from score_video.mllm.compressed_video import compress_video
 from score_video.mllm.conversation import clip_of_frames
 from score_video.mllm.environment import MllmEnvironment
+from score_video.mllm.pixels import NORMALISATION, VIDEOS, with_floats
 from score_video.policy import SurprisePolicy, pretrained_policy
 
 SHOWN = [[5, ("video", 6), 4], [7, ("video", 8), 2]]
@@ -46,6 +47,26 @@ def test_wrapped_as_compressed(name: str, without_gradients: None) -> None:
         got = family.model.generate(**inputs, max_new_tokens=4, do_sample=False)[:, inputs["input_ids"].shape[1] :]
         assert torch.equal(got, want)
         assert [kept.tolist() for kept in wrapping.kept] == [kept.tolist() for kept in short.kept]
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_bytes_in_a_wrapped_model(gated: bool, without_gradients: None) -> None:
+    """A later turn may have the first one's inputs again; and text has no video, whatever is among its inputs."""
+    family = FAMILIES["qwen2_5_vl"]()
+    given = dict(family.batch(SHOWN[:1]).inputs("left"))
+    given[VIDEOS] = torch.randint(0, 256, given[VIDEOS].shape, dtype=torch.uint8)
+    given[NORMALISATION] = torch.tensor([[122.77, 116.75, 104.09], [68.5, 66.63, 70.32]])
+    answers = []
+    for inputs in (given, with_floats(given)):
+        with (GATED if gated else Compressor("divprune", 0.15)).wrap(family.model):
+            first = family.model.generate(**inputs, max_new_tokens=2, do_sample=False, return_dict_in_generate=True)
+            ids = torch.cat([first.sequences, torch.tensor([[30, 31]])], 1)
+            more = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids), "cache": first.past_key_values}
+            more |= {"mm_token_type_ids": torch.zeros_like(ids)} if "mm_token_type_ids" in inputs else {}
+            answers.append(family.model.generate(**more, max_new_tokens=3, do_sample=False))
+            text = {name: inputs[name] for name in inputs if name == NORMALISATION}
+            answers.append(family.model.generate(input_ids=torch.tensor([[5, 6, 7]]), **text, max_new_tokens=3))
+    assert torch.equal(answers[0], answers[2]) and torch.equal(answers[1], answers[3])
 
 
 @needs_torchvision
@@ -88,7 +109,7 @@ def test_ask(tiny_qwen: Path, clip: Path) -> None:
         (["--before-tower", "surprise-l2:0.1"], "two frames' worth"),
         (["--before-tower", "norm:0.05"], "before_tower.retention must be at least retention, 0.1"),
         (["--halo", "1"], "halo must be 0 without before_tower, got 1"),
-        (["--before-tower", "nothing:0.3"], "nothing"),
+        (["--before-tower", "nothing:0.3"], "--before-tower: is neither a folder nor the id of a repository"),
     ],
 )
 def test_what_ask_refuses(
@@ -109,12 +130,17 @@ def test_eval(tiny_qwen: Path, clip: Path) -> None:
         assert main([*base, *both, *options]) == 0
         return json.loads(Path("out.json").read_text())["rows"]  # type: ignore[no-any-return]
 
-    plain, gated, open_ = rows(), rows("--before-tower", "evs-dithered:0.4"), rows("--before-tower", "random:1")
+    plain, gated = rows(), rows("--before-tower", "evs-dithered:0.4")
+    named = {"method": "evs-dithered", "retention": 0.4, "halo": 0}
+    assert json.loads(Path("out.json").read_text())["before_tower"] == {"random": named, "uniform": named}
+    open_ = rows("--before-tower", "random:1")
     assert plain == open_  # a gate that lets everything through
     assert plain[0] == gated[0]  # all tokens: of a tower that has seen all
     assert [row["kept"] for row in plain] == [row["kept"] for row in gated]
     assert all(a["log_prob"] != b["log_prob"] for a, b in zip(plain[1:], gated[1:], strict=True))
     assert main([*base, "--method", "random", "--retention", "0.5", "--before-tower", "random:0.4"]) == 2
+    # less than what a compressor keeps where nothing is said
+    assert main([*base, "--method", "random", "--retention", "0.02", "--before-tower", "random:0.05"]) == 0
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])

@@ -22,6 +22,7 @@ from score_video.methods import RandomMethod
 from score_video.mllm import compress_inputs, encode_inputs, gated, partial_tower
 from score_video.mllm.families.general import core
 from score_video.mllm.partial_tower import TokenTower
+from score_video.mllm.pixels import NORMALISATION, VIDEOS
 from score_video.mllm.registry import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
@@ -197,3 +198,40 @@ def test_the_documents_table_is_of_what_there_is() -> None:
     rows = dict(re.findall(r"^\| (some \w+)[^|]*\| (.*) \|$", text, re.MULTILINE))
     assert re.findall(r"`(\w+)`", rows["some tokens"]) == sorted(gated.TOKENS)
     assert re.findall(r"`(\w+)`", rows["some frames"]) == sorted(gated.FRAMES)
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_pixels_and_grids_that_contradict_each_other(name: str) -> None:
+    """Not the pixels of something else, and not an error from somewhere inside."""
+    inputs = family(name).batch([[5, ("video", 6), 4]]).inputs("left")
+    pixels, grids = inputs["pixel_values_videos"], inputs["video_grid_thw"]
+    gate = Compressor("random", 0.5, before_tower=Compressor("random", 0.5)).gate
+    assert encode_inputs(family(name).model, inputs, gate=gate) is not None
+    wrong: list[tuple[str, Any]] = [
+        ("pixel_values_videos", torch.cat([pixels, pixels])),
+        ("pixel_values_videos", torch.cat([pixels, pixels[:4]])),
+        ("pixel_values_videos", pixels[:-4]),
+        ("pixel_values_videos", pixels.double()),
+        ("pixel_values_videos", pixels.long()),
+        ("pixel_values_videos", pixels[None]),
+        ("video_grid_thw", grids.float()),
+        ("video_grid_thw", grids[0]),
+    ]
+    for key, value in wrong:
+        with pytest.raises(ScoreError, match=rf"inputs\['{key}'\] must be"):
+            encode_inputs(family(name).model, {**inputs, key: value}, gate=gate)
+
+
+@pytest.mark.parametrize("before", [None, Compressor("random", 0.5)])
+def test_a_normalisation_that_cannot_be(before: Compressor | None) -> None:
+    own = family("qwen2_5_vl")
+    inputs = dict(own.batch([[5, ("video", 6), 4]]).inputs("left"))
+    gate = Compressor("random", 0.5, before_tower=before).gate
+    bytes_ = torch.randint(0, 256, inputs[VIDEOS].shape, dtype=torch.uint8)
+    right = torch.tensor([[122.77, 116.75, 104.09], [68.5, 66.63, 70.32]])
+    assert encode_inputs(own.model, {**inputs, VIDEOS: bytes_, NORMALISATION: right}, gate=gate) is not None
+    for wrong in (right[0], right[:, :1], torch.ones(2, 4), right.tolist(), right.long()):
+        with pytest.raises(ScoreError, match=r"inputs\['pixel_normalisation'\] must be float \[2, 3\], got"):
+            encode_inputs(own.model, {**inputs, VIDEOS: bytes_, NORMALISATION: wrong}, gate=gate)
+    with pytest.raises(ScoreError, match=r"inputs\['pixel_values_videos'\] must be uint8 .* beside"):
+        encode_inputs(own.model, {**inputs, NORMALISATION: right}, gate=gate)
