@@ -51,7 +51,7 @@ def select(videos: PackedVideos, logits: Tensor, keep: Tensor, total_keep: int, 
     """The rows that are kept. Does not wait for the device.
 
     Args:
-        videos: B of them. Each is whitened as a whole, whatever its windows.
+        videos: B of them. Each of their ``segments`` is whitened as a whole, whatever its windows.
         logits: float32 [L]. +inf comes first, -inf and NaN last, and within a window distances decide among these; but
             an exact copy of a kept token comes after all others of its window, in order of rows.
         keep: int32 [B], 0 to each video's length.

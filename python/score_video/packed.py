@@ -14,6 +14,9 @@ from torch import Tensor
 from score_video.errors import ScoreError
 from score_video.whitened import whitened
 
+SEGMENT = 64
+"""Frames of a segment, at most; our choice (docs/composite.md)."""
+
 
 @dataclass(frozen=True)
 class PackedVideos:
@@ -51,9 +54,40 @@ class PackedVideos:
         return videos.repeat_interleave(self.lengths, output_size=self.tokens.shape[0])
 
     @cached_property
+    def segments(self) -> PackedVideos:
+        """The same tokens, videos of more than ``SEGMENT`` frames cut into segments, as equal as can be.
+
+        What is told by a token's place among those of its video, how rare it is there, is told within a segment: an
+        hour of film is a mixture of so many scenes that nothing stands out in all of it. May end with empty videos.
+        Does not wait for a device that ``num_frames`` makes it unnecessary to ask.
+        """
+        if self.num_frames is not None and self.num_frames <= SEGMENT:
+            return self
+        frames = self.lengths.long() // self.tokens_per_frame.clamp(min=1)  # [B]
+        parts = (frames + SEGMENT - 1) // SEGMENT  # [B], 0 for an empty video
+        on_host = _on_host(frames) or self.num_frames is None
+        if on_host and not bool((parts > 1).any()):
+            return self
+        count = int(parts.sum()) if on_host else (self.num_frames or 0) // SEGMENT + self.num_videos
+        ends = parts.cumsum(0)
+        number = torch.arange(count, device=frames.device)  # of each segment, and of those that may be too many
+        video = torch.searchsorted(ends, number, right=True).clamp(max=self.num_videos - 1)
+        last = (number - (ends - parts)[video] + 1).minimum(parts[video])
+        until = frames[video] * last // parts[video].clamp(min=1)  # frames of its video up to its end
+        cu_seqlens = self.cu_seqlens[video].long() + until * self.tokens_per_frame[video]
+        return PackedVideos(
+            self.tokens,
+            torch.cat([self.cu_seqlens[:1], cu_seqlens.int()]),
+            self.tokens_per_frame[video],
+            self.columns[video],
+            self.num_frames,
+        )
+
+    @cached_property
     def whitened(self) -> Tensor:
-        """float32 [L, W + 1], :func:`score_video.whitened.whitened` of the tokens; computed once."""
-        return whitened(self.tokens, self.cu_seqlens)
+        """float32 [L, W + 1], the tokens of each of the :attr:`segments` whitened
+        (:func:`score_video.whitened.whitened`); computed once."""
+        return whitened(self.tokens, self.segments.cu_seqlens)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -130,6 +164,11 @@ class PackedVideos:
 def offsets(lengths: Tensor) -> Tensor:
     """int32 [B + 1], the ``cu_seqlens`` of videos of these lengths, [B]. Does not wait for the device."""
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
+
+
+def _on_host(tensor: Tensor) -> bool:
+    """Whether the host can look at it without waiting for another device."""
+    return tensor.device.type == "cpu"
 
 
 def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:

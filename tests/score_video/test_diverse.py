@@ -178,7 +178,7 @@ def test_a_budget_beyond_a_video() -> None:
         select(videos, torch.zeros(12), [13])
     with pytest.raises(ScoreError, match=r"keep must be at most each video's length, \[12\], got \[13\]"):
         diverse.sample(videos, torch.zeros(12), [13], 2, [0])
-    with pytest.raises(ValueError, match=r"keep must be 0 .. 12 for video 0"):
+    with pytest.raises(ScoreError, match="keep must be at most 12, the tokens of video 0, got 13"):
         Compressor("surprise-l2", selection="diverse").select(videos, keep=[13])
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
-from hypothesis import given
+from helpers.waits import Waits
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from score_video.packed import PackedVideos, Selection, check_sizes, needs_question, offsets
+from score_video import Compressor, pretrained_policy
+from score_video.packed import SEGMENT, PackedVideos, Selection, check_sizes, needs_question, offsets
 
 GRIDS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=5)
 
@@ -93,3 +96,49 @@ def test_who_asks_for_the_question() -> None:
         needs_question = True
 
     assert needs_question(Asks()) and not needs_question(object())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=5))
+def test_segments_cut_long_videos_as_equally_as_can_be(grids: list[tuple[int, int, int]]) -> None:
+    videos = PackedVideos.from_grids(torch.arange(sum(t * h * w for t, h, w in grids))[:, None].float(), grids)
+    segments = videos.segments
+    if all(t <= SEGMENT for t, _, _ in grids):
+        assert segments is videos
+    found = zip(segments.lengths.tolist(), segments.tokens_per_frame.tolist(), segments.columns.tolist(), strict=True)
+    expected = []
+    for frames, rows, columns in grids:
+        parts = -(-frames // SEGMENT)
+        ends = [frames * number // max(1, parts) for number in range(parts + 1)]
+        expected += [((b - a) * rows * columns, rows * columns, columns) for a, b in itertools.pairwise(ends)]
+    assert [one for one in found if one[0]] == [one for one in expected if one[0]]
+    assert segments.tokens is videos.tokens and int(segments.cu_seqlens[-1]) == len(videos.tokens)
+    assert all(length <= SEGMENT * per_frame for length, per_frame, _ in expected)
+
+
+def test_segments_where_the_host_cannot_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU there may be empty ones behind those that there are: what is computed by them is the same."""
+    grids = [(130, 2, 2), (0, 1, 1), (64, 1, 3), (65, 2, 1), (3, 2, 2)]
+    torch.manual_seed(0)
+    videos = PackedVideos.from_grids(torch.randn(sum(t * h * w for t, h, w in grids), 8), grids)
+    here = videos.segments
+    policy = pretrained_policy()
+    logits, white = policy(videos), videos.whitened
+    monkeypatch.setattr("score_video.packed._on_host", lambda of: False)
+    there = replace(videos)
+    with Waits() as waits:
+        segments = there.segments
+    assert not waits.seen
+    assert len(segments.cu_seqlens) == 262 // SEGMENT + len(grids) + 1
+    assert [one for one in segments.lengths.tolist() if one] == here.lengths.tolist()
+    assert torch.equal(policy(there), logits) and torch.equal(there.whitened, white)
+
+
+def test_a_long_video_is_told_by_its_segments() -> None:
+    """As so many videos would be, but that they share what is kept."""
+    torch.manual_seed(0)
+    policy, long = pretrained_policy(), torch.randn(150, 2, 3, 12)
+    videos = PackedVideos.from_frames([long])
+    parts = PackedVideos.from_frames([long[:50], long[50:100], long[100:]])
+    assert torch.equal(policy(videos), policy(parts)) and torch.equal(videos.whitened, parts.whitened)
+    assert Compressor(policy).select(videos).keep.tolist() == [90]

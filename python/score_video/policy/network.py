@@ -90,7 +90,7 @@ class SurprisePolicy(nn.Module):
         more = [seen_features(videos, seen)] if config.use_seen else []
         whitened_alone = config.use_whitened and not (config.use_token or config.use_residual)
         if config.use_whitened and not whitened_alone:
-            more += [relative_state(replace(videos, tokens=videos.whitened))]
+            more += [relative_state(replace(videos.segments, tokens=videos.whitened))]
         more += [] if question is None else [self._question_columns(videos, question)]
         if config.state == "relative":
             check_sizes(videos)
@@ -99,8 +99,9 @@ class SurprisePolicy(nn.Module):
             if whitened_alone:  # the op makes the state of these, and nothing goes through the wide ones again
                 tokens, parts = videos.whitened, (True, True, config.use_position)
                 layers[0] = (self._whitened_first(), self.hidden[0].bias)
-            frames = videos.columns, videos.num_frames
-            return score_ext.relative_logits(tokens, *sizes, *frames, layers, features, *parts)
+            own = videos.segments
+            sizes = own.cu_seqlens, own.tokens_per_frame
+            return score_ext.relative_logits(tokens, *sizes, own.columns, own.num_frames, layers, features, *parts)
         columns = [change_features(videos)] if self._sees_change else []
         columns += [position_features(videos)] if config.use_position else []
         columns += more

@@ -10,7 +10,7 @@ import pytest
 import torch
 from bare_models import END, RATE, START, WIDTH, Inputs, Tokenizer, bare_model, merged, tokens_of
 from engines import needs_vllm, save_policy
-from waits import Waits
+from helpers.waits import Waits
 
 from score_ext.budget import evs_count
 from score_video.compressor import Compressor

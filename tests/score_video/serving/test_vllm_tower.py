@@ -9,10 +9,10 @@ import pytest
 import torch
 from bare_models import RATE, Inputs, bare_model
 from engines import needs_vllm
+from helpers.waits import Waits
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 from towers import MERGE, SIDE, masked, one_process, pixels_of, tower_of
-from waits import Waits
 
 from score_ext.budget import evs_count, keep_count
 from score_video.before_tower import Gate, Seen
