@@ -74,7 +74,7 @@ BeforeTower = Annotated[
 ]
 Halo = Annotated[
     int | None,
-    typer.Option(help="With --before-tower: how many rings of neighbours the tower sees besides. [default: 0]", min=0),
+    typer.Option(help="Rings of neighbours that the tower sees besides, with --before-tower. [default: as saved, or 0]", min=0),
 ]
 Law = Annotated[str | None, typer.Option(help="The former name of --selection.", callback=_former_name, hidden=True)]
 Truncated = Annotated[
@@ -282,6 +282,10 @@ def ask(
         of_one = {"--compare": compare, "--pictures": pictures, "--json": json}
         if given := [name for name, value in of_one.items() if value]:
             raise ScoreError(f"{given[0]} is for one question about a video file, without --questions and --save")
+        of_file = {"--policy": policy, "--method": method, **{f"--{name}": value for name, value in settings.items()}}
+        of_file |= {"--before-tower": before_tower, "--halo": halo, "--frames": frames, "--fps": fps, "--size": size}
+        if video.suffix == ask_many.SAVED and (given := [name for name, value in of_file.items() if value is not None]):
+            raise ScoreError(f"{given[0]} is for a video file: what {video} keeps was decided when it was saved")
         if question is not None and questions is not None:
             raise ScoreError("give a question or --questions, not both")
         files = ask_many.ManyOptions(questions, output, save)

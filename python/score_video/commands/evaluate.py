@@ -76,7 +76,9 @@ def find_choice(
     what = method or ("the pretrained policy" if policy is None else f"the policy {policy}")
     if isinstance(compressor.method, SurprisePolicy):
         _check_fits(what, compressor.method, environment)
-    behind = None if compressor.gate is None else compressor
+    behind = None
+    if (gate := before_tower_named(compressor)) is not None:
+        behind, what = compressor, f"{what} behind {gate['method']}, {gate['retention']:.0%}, halo {gate['halo']}"
     return Choice(what, choose_by(compressor), compressor.selection_used, compressor.needs_question, behind)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from score_video.command_line import one_line
@@ -123,7 +124,11 @@ def gate_of_option(text: str | None, option: str = "--before-tower") -> Compress
     try:
         chosen = Compressor.from_pretrained(name)
     except FileNotFoundError as error:
-        raise FileNotFoundError(error.errno, f"{option}: {error.strerror}", error.filename) from None
+        if Path(name).exists() or "/" in name:
+            raise
+        raise ScoreError(
+            f"{option} must name a folder, the id of a repository, or one of {', '.join(METHODS)}, got {name!r}"
+        ) from error
     if chosen.before_tower is not None:
         raise ScoreError(f"{option} must not be {name}, which itself chooses before the tower")
     return replace(chosen, retention=retention)

@@ -144,6 +144,17 @@ def test_a_saved_video(
     )
     assert first == again
     assert ask("kept.safetensors", QUESTIONS[0], "--model", model, "--max-new-tokens", 8) == 0
+    capfd.readouterr()
+    for option, value in (
+        ("--retention", 0.5),
+        ("--method", "divprune"),
+        ("--before-tower", "random:0.4"),
+        ("--frames", 8),
+        ("--size", 100),
+        ("--policy", "pretrained"),
+    ):
+        error = refused(capfd, "kept.safetensors", QUESTIONS[0], "--model", model, option, value)
+        assert f"{option} is for a video file: what kept.safetensors keeps was decided when it was saved" in error
     about = json.loads(score_video.mllm.compressed_video.read_tensors(Path("kept.safetensors"))[1]["about"])
     assert about["retention"] == 0.3 and about["video"] == "noise.mp4" and "before_tower" not in about
 

@@ -114,6 +114,7 @@ def test_a_compressor_that_chooses_before_the_tower(capfd: pytest.CaptureFixture
         assert score("--videos", 6, "--retention", "0.1,0.3", "--json", "out.json", *options) == 0
         rows[name] = json.loads(Path("out.json").read_text())
     assert rows["gated"]["before_tower"] == {"method": "random", "retention": 0.3, "halo": 1}
+    assert rows["gated"]["evaluated"] == "the policy gated behind random, 30%, halo 1"
     assert "before_tower" not in rows["plain"]
     gated, plain = (of["splits"]["plain"] for of in rows.values())
     assert gated[0] == plain[0]

@@ -109,7 +109,10 @@ def test_ask(tiny_qwen: Path, clip: Path) -> None:
         (["--before-tower", "surprise-l2:0.1"], "two frames' worth"),
         (["--before-tower", "norm:0.05"], "before_tower.retention must be at least retention, 0.1"),
         (["--halo", "1"], "halo must be 0 without before_tower, got 1"),
-        (["--before-tower", "nothing:0.3"], "--before-tower: is neither a folder nor the id of a repository"),
+        (
+            ["--before-tower", "nothing:0.3"],
+            "--before-tower must name a folder, the id of a repository, or one of",
+        ),
     ],
 )
 def test_what_ask_refuses(
