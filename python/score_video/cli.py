@@ -74,7 +74,9 @@ BeforeTower = Annotated[
 ]
 Halo = Annotated[
     int | None,
-    typer.Option(help="Rings of neighbours that the tower sees besides, with --before-tower. [default: as saved, or 0]", min=0),
+    typer.Option(
+        help="Rings of neighbours that the tower sees besides, with --before-tower. [default: as saved, or 0]", min=0
+    ),
 ]
 Law = Annotated[str | None, typer.Option(help="The former name of --selection.", callback=_former_name, hidden=True)]
 Truncated = Annotated[
