@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +16,11 @@ from rich.table import Table
 
 from bench.partial_tower import mllm, vit
 from bench.partial_tower.rows import Row, whole_of
+from score_video.command_line import run_module
 from score_video.commands.ask import DTYPES, find_device
 from score_video.commands.terminal import console, progress_bar
 from score_video.errors import ScoreError
+from score_video.files import write_json
 from score_video.mllm.load import load_model, load_processor
 from score_video.provenance import versions
 from score_video.rl.data import load_examples
@@ -92,12 +93,9 @@ def main(
             where = str(loaded_model.device)
     report = report_of(rows, {"model": model, "method": method, "frames": frames, "device": where})
     if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(out, report)
     print_table(report, console())
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except (ScoreError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_module(main)
