@@ -107,7 +107,7 @@ def check_pixels(pixels: bool, halo: int, gate: Gate | None = None, one_question
     if not isinstance(pixels, bool):
         raise ScoreError(f"pixels must be true or false, got {pixels!r}")
     if not is_integer(halo) or halo < 0 or (halo and not pixels):
-        raise ScoreError(f"halo must be {'an integer, 0 or more' if pixels else '0 without pixels'}, got {halo!r}")
+        raise ScoreError(f"halo must be {'0 or more' if pixels else '0 without pixels'}, got {halo!r}")
     if pixels and gate is not None:
         raise ScoreError(f"pixels must be false with before_tower ({gate.name}), whose place the policy is to take")
     if pixels and one_question:
