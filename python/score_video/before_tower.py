@@ -181,7 +181,7 @@ def fill_in(videos: PackedVideos, index: Tensor) -> PackedVideos:
 def only(videos: PackedVideos, kept: Selection) -> PackedVideos:
     """The kept tokens alone, each video as one frame of one row: for what looks at tokens, not at where they are."""
     sizes = kept.keep.int()
-    return PackedVideos(score_ext.gather(videos.tokens, kept.index), offsets(sizes), sizes, sizes, None)
+    return PackedVideos(score_ext.gather(videos.tokens, kept.index), offsets(sizes), sizes, sizes, len(sizes))
 
 
 def _check_two_frames(name: str, thumbnails: PackedVideos, kept: Selection) -> None:

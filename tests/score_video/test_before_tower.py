@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.waits import Waits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from score_ext.budget import keep_count
 from score_video import Compressor, PackedVideos, SurprisePolicy, SurprisePolicyConfig
-from score_video.before_tower import WHOLE_FIRST_FRAME, Gate, Seen, fill_sources, filled, with_halo
+from score_video.before_tower import WHOLE_FIRST_FRAME, Gate, Seen, fill_sources, filled, only, with_halo
 from score_video.compressor import NEEDS_NO_PLACES, AdaptiveRetention
 from score_video.errors import ScoreError
 from score_video.methods import METHODS, RandomMethod
@@ -139,6 +140,16 @@ def test_counts_are_of_what_there_is() -> None:
     ):
         with pytest.raises(ScoreError, match="keep must be at most 32, the tokens of video 0, got 33"):
             select()
+
+
+def test_what_was_seen_is_of_one_segment_and_nothing_is_asked_for_that() -> None:
+    """Of a GPU, where it would be a wait."""
+    videos = made([(4, 2, 4), (70, 2, 3)], 0, 16)
+    seen = Gate(Compressor("random", 0.5), name="random").choose(videos)
+    own = only(videos, seen.kept)
+    with Waits() as waits:
+        assert own.segments is own
+    assert not waits.seen
 
 
 def test_what_goes_by_places_is_refused_among_what_was_seen() -> None:
