@@ -33,7 +33,7 @@ from score_video.methods import (
     former_seed,
     with_seed,
 )
-from score_video.packed import PackedVideos, Selection, Selector, check_selection, needs_question
+from score_video.packed import PackedVideos, Selection, Selector, check_selection, described, needs_question
 from score_video.policy import SurprisePolicy, pretrained_policy, storage
 from score_video.policy.config import MODEL_TYPE as POLICY_TYPE
 from score_video.renamed import renamed_arguments, renamed_fields, with_new_names
@@ -292,12 +292,12 @@ class Compressor:
         scores = cast(ScoringRule, self.method).scores(videos)
         if not isinstance(scores, Tensor):
             raise ScoreError(
-                f"scores of {self.method!r} must be a tensor, float [{len(videos.tokens)}], got {type(scores).__name__}"
+                f"scores of {self.method!r} must be a tensor, float [{len(videos.tokens)}], got {described(scores)}"
             )
         if scores.shape != videos.tokens.shape[:1] or not scores.is_floating_point():
             raise ScoreError(
                 f"scores of {self.method!r} must be float [{len(videos.tokens)}], one for each token, "
-                f"got {str(scores.dtype).removeprefix('torch.')} {list(scores.shape)}"
+                f"got {described(scores)}"
             )
         return scores.float() if how == "topk" else scores.float().log()
 

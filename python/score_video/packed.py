@@ -237,9 +237,9 @@ def check_selection(selected: Selection, videos: PackedVideos) -> None:
     """Raises ScoreError for a selection, one choice for each video, that is not of these. Waits for the device once."""
     index, keep = selected.index, selected.keep
     if index.dtype != torch.int64 or index.ndim != 1:
-        raise ScoreError(f"selected.index must be int64 [K], got {_described(index)}")
+        raise ScoreError(f"selected.index must be int64 [K], got {described(index)}")
     if keep.dtype.is_floating_point or keep.shape != (videos.num_videos,):
-        raise ScoreError(f"selected.keep must be integers [{videos.num_videos}], got {_described(keep)}")
+        raise ScoreError(f"selected.keep must be integers [{videos.num_videos}], got {described(keep)}")
     rows, batch = len(videos.tokens), videos.num_videos
     ascending = (index[1:] > index[:-1]).all()
     ends = torch.searchsorted(index, videos.cu_seqlens.long())  # of ascending rows, how many lie before each video
@@ -251,8 +251,11 @@ def check_selection(selected: Selection, videos: PackedVideos) -> None:
         raise ScoreError(f"selected.keep must be how many rows of index are each video's: {counts}")
 
 
-def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def described(value: object) -> str:
+    """What an error says of a value that was to be a tensor: its dtype and shape, or its type."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
 def check_sizes(videos: PackedVideos) -> None:

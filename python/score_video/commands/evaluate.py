@@ -184,10 +184,11 @@ def run(
         done = 0
         worlds = [environment] if behind is None else [environment, behind]
         encoded = [batches_of_split(world, split, "test", seed, num_videos, choice.one_question) for world in worlds]
-        for batch, *seen_in_part in zip(*encoded, strict=True):
+        for of_worlds in zip(*encoded, strict=True):
+            batch = of_worlds[0]
             full.append(evaluate(environment, [batch], None))
             for retention, parts in kept.items():
-                parts.append(evaluate(worlds[-1], [*seen_in_part, batch][:1], choice.choose, retention))
+                parts.append(evaluate(worlds[-1], [of_worlds[-1]], choice.choose, retention))
             done += batch.videos.num_videos
             if progress:
                 progress(split, done, num_videos)

@@ -144,7 +144,8 @@ class CompositeEnvironment(ReaderEnvironment):
             num_videos = videos_made(folder, partition)
         features = load_features(folder, partition, range(num_videos))
         if self._pixels and features.thumbnails is None:
-            why = "an earlier release made them" if self._gate is None else "a policy on pixels is no gate's successor"
+            of_whole = "an earlier release made them, or their tokens are merged"
+            why = of_whole if self._gate is None else "a policy on pixels is no gate's successor"
             raise ScoreError(f"pixels must be False for the features in {folder}, which have no thumbnails: {why}")
         return features
 

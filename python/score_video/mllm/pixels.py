@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from score_video.errors import ScoreError
+from score_video.packed import described
 
 PROCESSORS = frozenset(
     {
@@ -83,12 +84,13 @@ def check_normalisation(inputs: Mapping[str, Any]) -> None:
     normalisation, pixels = inputs.get(NORMALISATION), inputs.get(VIDEOS)
     if normalisation is None:
         return
-    if not _is(normalisation, (2, 3)) or not normalisation.is_floating_point():
-        raise ScoreError(f"inputs[{NORMALISATION!r}] must be float [2, 3], got {_described(normalisation)}")
+    floats = isinstance(normalisation, Tensor) and normalisation.is_floating_point()
+    if not floats or normalisation.shape != (2, 3):
+        raise ScoreError(f"inputs[{NORMALISATION!r}] must be float [2, 3], got {described(normalisation)}")
     if pixels is not None and (not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.ndim != 2):
         raise ScoreError(
             f"inputs[{VIDEOS!r}] must be uint8 [patches, values of a patch] beside {NORMALISATION!r}, got "
-            f"{_described(pixels)}"
+            f"{described(pixels)}"
         )
 
 
@@ -96,23 +98,13 @@ def check_patches(inputs: Mapping[str, Any]) -> None:
     """Raises ScoreError where the pixels of videos are not as many patches as ``video_grid_thw`` has, or no pixels."""
     pixels, grids = inputs.get(VIDEOS), inputs.get("video_grid_thw")
     if not isinstance(grids, Tensor) or grids.ndim != 2 or grids.shape[1] != 3 or grids.is_floating_point():
-        raise ScoreError(f"inputs['video_grid_thw'] must be integers [videos, 3], got {_described(grids)}")
+        raise ScoreError(f"inputs['video_grid_thw'] must be integers [videos, 3], got {described(grids)}")
     count = int(grids.prod(1).sum())
     if not isinstance(pixels, Tensor) or pixels.ndim != 2 or pixels.dtype not in _DTYPES or len(pixels) != count:
         raise ScoreError(
             f"inputs[{VIDEOS!r}] must be uint8, float32, float16 or bfloat16 [{count}, values of a patch], as "
-            f"video_grid_thw says, got {_described(pixels)}"
+            f"video_grid_thw says, got {described(pixels)}"
         )
-
-
-def _is(value: Any, shape: tuple[int, ...]) -> bool:
-    return isinstance(value, Tensor) and value.shape == shape
-
-
-def _described(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
 def with_floats(inputs: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Any]:
