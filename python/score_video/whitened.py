@@ -22,6 +22,8 @@ RIDGE = 0.1
 """Of the mean variance over all directions: how much of it each direction is taken to have besides its own, so that
 those that hold nearly nothing are not blown up."""
 
+_TILE = 256  # rows
+_TINY = torch.finfo(torch.float32).tiny
 _OF_SIZE = 1e-8  # of the mean square of a token, so that rounding errors of tokens that are all alike stay small
 
 
@@ -51,48 +53,74 @@ def _whitened(tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
     narrow = score_ext.count_sketch(tokens, width) if width < tokens.shape[1] else tokens.float()
     # a column of 0 for now: products of 128 columns are a quarter faster than those of 127
     rows = torch.nn.functional.pad(narrow, (0, 1))
-    videos = len(cu_seqlens) - 1
-    if videos == 1:
+    if len(cu_seqlens) == 2:
         result = _white(rows)
     elif tokens.device.type == "cpu":
         result = torch.cat([rows[:0], *(_white(own) for own in torch.split(rows, cu_seqlens.diff().tolist()))])
     else:
-        result = rows
-        # where videos begin is known to the device alone: each is all rows, those of the others taken for 0
-        video_of_row = torch.arange(videos, device=rows.device).repeat_interleave(
-            cu_seqlens.diff(), output_size=len(rows)
-        )
-        for video in range(videos):
-            inside = (video_of_row == video)[:, None]
-            result = torch.where(inside, _white(rows, inside), result)
+        result = _white_by_tiles(rows, cu_seqlens)
     result[:, width] = width**0.5
     return result
 
 
-def _white(rows: Tensor, inside: Tensor | None = None) -> Tensor:
-    """float32 [n, W + 1] of one video, whitened.
-
-    Args:
-        rows: float32 [n, W + 1], 0 in the last column, and so is what comes of it.
-        inside: bool [n, 1], which rows are the video's; None: all.
-    """
+def _white(rows: Tensor) -> Tensor:
+    """float32 [n, W + 1] of one video, whitened: of rows that are 0 in the last column, and so is what comes of it."""
     if not len(rows):
         return rows
-    count: Tensor | int = len(rows) if inside is None else inside.sum().clamp(min=1)
-    rows = rows if inside is None else rows.where(inside, 0.0)
     # by the largest: squares of what is finite are finite then
     lowest, highest = torch.aminmax(rows)
-    rows = rows / torch.maximum(-lowest, highest).clamp(min=torch.finfo(torch.float32).tiny)
-    mean = rows.sum(0) / count
-    rows -= mean if inside is None else mean * inside
-    covariance = rows.T @ rows / count
-    diagonal = covariance.diagonal()
-    variance, width = diagonal.sum(), len(diagonal) - 1
-    mean_square = variance + mean.square().sum()
-    diagonal += (RIDGE * variance + _OF_SIZE * mean_square) / width + torch.finfo(torch.float32).tiny
-    factor = torch.linalg.cholesky_ex(covariance).L  # which does not look whether it could, as cholesky does
-    inverse = torch.linalg.solve_triangular(
-        factor, torch.eye(len(factor), dtype=rows.dtype, device=rows.device), upper=False
-    )
-    white: Tensor = rows @ inverse.T
+    rows = rows / torch.maximum(-lowest, highest).clamp(min=_TINY)
+    mean = rows.sum(0) / len(rows)
+    rows -= mean
+    white: Tensor = rows @ _whitening(rows.T @ rows / len(rows), mean)
     return white
+
+
+def _white_by_tiles(rows: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """As :func:`_white` of each of B videos, whose lengths the device alone knows: by tiles of ``_TILE`` rows of one
+    video, of which there are no more than the rows allow. So the work does not grow with B times the rows.
+
+    Args:
+        rows: float32 [L, W + 1], 0 in the last column.
+        cu_seqlens: int32 [B + 1].
+    """
+    videos, width = len(cu_seqlens) - 1, rows.shape[1]
+    if not len(rows) or not videos:
+        return rows
+    begins, lengths = cu_seqlens[:-1].long(), cu_seqlens.diff().long()
+    ends_of_tiles = ((lengths + _TILE - 1) // _TILE).cumsum(0)  # [B]
+    first_tile = ends_of_tiles - (lengths + _TILE - 1) // _TILE
+    number = torch.arange(len(rows) // _TILE + videos, device=rows.device)  # n tiles; those that are too many are empty
+    video = torch.searchsorted(ends_of_tiles, number, right=True).clamp(max=videos - 1)  # [n]
+    place = (number - first_tile[video])[:, None] * _TILE + torch.arange(_TILE, device=rows.device)  # [n, _TILE]
+    inside = (place < lengths[video][:, None])[..., None]
+    index = (begins[video][:, None] + place).clamp(max=len(rows) - 1)
+    tiles = rows[index].where(inside, 0.0)  # [n, _TILE, W + 1]
+
+    def of_videos(parts: Tensor) -> Tensor:
+        """[n, ...] summed over the tiles of each video, [B, ...]; in a fixed order, as by index_add it would not be."""
+        return parts.new_zeros(videos, *parts.shape[1:]).index_put_((video,), parts, accumulate=True)
+
+    largest = rows.new_zeros(videos).scatter_reduce(0, video, tiles.abs().amax((1, 2)), "amax").clamp(min=_TINY)
+    tiles /= largest[video][:, None, None]
+    count = lengths.clamp(min=1)[:, None]
+    mean = of_videos(tiles.sum(1)) / count  # [B, W + 1]
+    tiles = (tiles - mean[video][:, None]).where(inside, 0.0)
+    whitening = _whitening(of_videos(tiles.mT @ tiles) / count[..., None], mean)
+    white = (tiles @ whitening[video]).view(-1, width)
+    row = torch.arange(len(rows), device=rows.device)
+    own = torch.searchsorted(cu_seqlens[1:].long(), row, right=True)
+    return white[first_tile[own] * _TILE + row - begins[own]]
+
+
+def _whitening(covariance: Tensor, mean: Tensor) -> Tensor:
+    """float32 [..., W + 1, W + 1], what centred rows are multiplied by; of their covariance, which is changed in place,
+    and what was their mean."""
+    diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+    variance, width = diagonal.sum(-1, keepdim=True), diagonal.shape[-1] - 1
+    mean_square = variance + mean.square().sum(-1, keepdim=True)
+    diagonal += (RIDGE * variance + _OF_SIZE * mean_square) / width + _TINY
+    factor = torch.linalg.cholesky_ex(covariance).L  # which does not look whether it could, as cholesky does
+    unit = torch.eye(width + 1, dtype=factor.dtype, device=factor.device)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, unit, upper=False)
+    return inverse.mT

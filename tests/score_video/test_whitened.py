@@ -10,7 +10,7 @@ from torch import Tensor
 
 from score_video import Compressor
 from score_video.packed import PackedVideos, offsets
-from score_video.whitened import RIDGE, WIDTH, _white, whitened
+from score_video.whitened import _TILE, RIDGE, WIDTH, _white, _white_by_tiles, whitened
 
 
 def by_definition(tokens: Tensor) -> Tensor:
@@ -80,19 +80,23 @@ def test_a_video_is_whitened_by_its_own() -> None:
     assert torch.equal(broken[50:], together[50:])
 
 
-def test_as_where_lengths_are_on_a_device() -> None:
-    """There a video is all rows, and those of others 0; NaN among them does not matter."""
-    generator = torch.Generator().manual_seed(2)
-    rows = torch.randn(90, 20, generator=generator)
-    rows[:, 19] = 0
-    inside = torch.zeros(90, 1, dtype=torch.bool)
-    inside[30:70] = True
-    wanted = _white(rows[30:70])
-    rows[80] = torch.nan
-    torch.testing.assert_close(_white(rows, inside)[30:70], wanted, rtol=1e-4, atol=1e-5)
-    empty = _white(rows, torch.zeros(90, 1, dtype=torch.bool))
-    assert empty.shape == (90, 20)
-    assert empty.isfinite().all()
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.lists(st.integers(0, 3 * _TILE), min_size=1, max_size=5), st.integers(1, 30))
+def test_as_where_lengths_are_on_a_device(seed: int, lengths: list[int], width: int) -> None:
+    """There it goes by tiles; and NaN in one video does not matter to another."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(sum(lengths), width, generator=generator) @ torch.randn(width, width, generator=generator) + 3
+    rows = torch.nn.functional.pad(rows, (0, 1))
+    found = _white_by_tiles(rows, ends(*lengths))
+    wanted = torch.cat([_white(own) for own in torch.split(rows, lengths)])
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+    assert torch.equal(_white_by_tiles(rows, ends(*lengths)), found)
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    if lengths[longest]:
+        rows[sum(lengths[: longest + 1]) - 1, 0] = torch.nan
+        parts = torch.split(_white_by_tiles(rows, ends(*lengths)), lengths)
+        for video, (part, own) in enumerate(zip(parts, torch.split(found, lengths), strict=True)):
+            assert part.isnan().all() if video == longest else torch.equal(part, own)
 
 
 def test_what_does_not_vary_is_alike() -> None:
