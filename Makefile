@@ -14,7 +14,7 @@ TORCH ?=
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_ANY := torch==2.13.0
 
-.PHONY: help demo test test-browser composite-media test-composite test-paths test-transformers arm fuzz test-vllm check-vllm test-eval lint sanitize cuda mutate cuda-compat gpu bench bench-vllm results compat docs wheel clean
+.PHONY: help demo test test-browser composite-media test-composite test-paths test-transformers arm fuzz test-vllm check-vllm test-eval lint sanitize cuda mutate cuda-compat gpu bench bench-vllm results results-composite compat docs wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -115,6 +115,14 @@ bench: $(VENV)/package.stamp  ## CPU benchmarks, as JSON and as the table in doc
 
 results: $(VENV)/package.stamp  ## the study on the miniature world: docs/results.md (an hour and a half on two cores; goes on where it was)
 	$(BIN)/python -m evaluation
+
+# Features are a second of a core a video; other commands for the same folder may make other shares of them (--first).
+results-composite: composite-media  ## media, a real tower, features and the study on them: docs/composite-results.md (two hours on two cores; goes on where it was)
+	test -f build/dinov2/config.json || $(BIN)/python -m score_video.composite.dinov2 build/media build/dinov2
+	for part in "policy 500" "still 500" "test 1200"; do \
+	  $(BIN)/python -m score_video.composite.features build/media build/dinov2 build/features/dinov2 $$part || exit; \
+	done
+	$(BIN)/python -m evaluation --world composite
 
 compat: $(VENV)/package.stamp  ## load the wheel under other torch releases
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(BIN)/python tools/compat.sh
