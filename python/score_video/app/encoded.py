@@ -226,15 +226,16 @@ def _bytes_of(encoded: Encoded) -> int:
     return copies * encoded.videos.tokens.nbytes + encoded.sampled.frames.nbytes
 
 
-def check_cut(cut: Cut) -> None:
-    """Raises ScoreError for what the page does not offer."""
+def check_cut(cut: Cut, by_patches: bool) -> None:
+    """Raises ScoreError for what the page does not offer; ``by_patches``, too many of which it counts as too many
+    tokens."""
     if not 1 <= cut.frames <= MAX_FRAMES:
         raise ScoreError(f"frames must be 1 to {MAX_FRAMES}, got {cut.frames}")
     if not 112 <= cut.size <= 896:
         raise ScoreError(f"size must be 112 to 896 pixels, got {cut.size}")
     if not 8 <= cut.patch <= 56:
         raise ScoreError(f"patch must be 8 to 56 pixels, got {cut.patch}")
-    if (most := cut.frames * (cut.size // cut.patch) ** 2) > MAX_TOKENS:
+    if by_patches and (most := cut.frames * (cut.size // cut.patch) ** 2) > MAX_TOKENS:
         raise ScoreError(
             f"{cut.frames} frames of up to {cut.size} pixels may be {most:,} tokens, more than {MAX_TOKENS:,}: "
             "take fewer or smaller frames"

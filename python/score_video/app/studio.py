@@ -202,7 +202,7 @@ class Studio:
     def cut(self, frames: int, size: int, patch: int) -> Cut:
         """As the page asks for it; a tower or a model cuts its patches itself. Raises ScoreError."""
         cut = Cut(frames, size, patch)
-        check_cut(cut)
+        check_cut(cut, by_patches=self.source.kind != "tower")  # a tower's own size decides, not the frames'
         if frames > (most := self.source.most_frames):
             raise ScoreError(
                 f"frames must be {most} at most, got {frames}: more would be above {MAX_TOKENS:,} tokens of "

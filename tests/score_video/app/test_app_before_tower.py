@@ -133,6 +133,11 @@ def test_the_page_shows_what_the_tower_saw(page: Page, clip: Path, tower: Path) 
     assert refused == "retention must be above 0 and at most 0.3, got 0.35"
 
 
+def test_a_tower_takes_frames_of_any_size(studio: Studio) -> None:
+    """Its own size decides how many tokens there are, not that of the frames."""
+    assert studio.cut(128, 896, 28) == Cut(128, 896, 1)
+
+
 def test_the_page_offers_what_can_stand_there(page: Page) -> None:
     assert page.offer["compressors"] == OFFERED
     assert page.offer["gate"] == {"name": "random", "retention": 0.3, "halo": 1}
