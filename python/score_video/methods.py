@@ -26,7 +26,6 @@ from score_video.checks import is_integer
 from score_video.errors import ScoreError
 from score_video.packed import PackedVideos
 from score_video.renamed import moved_argument
-from score_video.whitened import whitened
 
 Scores = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(tokens [L, D], cu_seqlens int32 [B + 1], tokens_per_frame int32 [B], keep int32 [B]) -> float32 [L]."""
@@ -349,8 +348,10 @@ def _divprune(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep
 
 
 def _divprune_whitened(tokens: Tensor, cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Tensor:
-    """DivPrune's rule on tokens as :func:`score_video.whitened.whitened` has them. Ours."""
-    return score_ext.divprune(whitened(tokens, cu_seqlens), cu_seqlens, keep)
+    """DivPrune's rule on whitened tokens (:attr:`score_video.packed.PackedVideos.whitened`). Ours."""
+    columns = tokens_per_frame  # frames of one row: where a token is in its frame does not matter
+    videos = PackedVideos(tokens, cu_seqlens, tokens_per_frame, columns)
+    return score_ext.divprune(videos.whitened, cu_seqlens, keep)
 
 
 def _videos(cu_seqlens: Tensor, tokens_per_frame: Tensor, keep: Tensor) -> Iterator[tuple[int, int, int, int]]:

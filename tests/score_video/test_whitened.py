@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import score_ext
 from score_video import Compressor
-from score_video.packed import PackedVideos, offsets
+from score_video.packed import SEGMENT, PackedVideos, offsets
 from score_video.whitened import _TILE, RIDGE, WIDTH, _white, _white_by_tiles, whitened
 
 
@@ -118,6 +119,19 @@ def test_divprune_on_whitened_tokens_keeps_what_is_rare() -> None:
     kept = {name: Compressor(name, 0.02).select(video).index.tolist() for name in ("divprune", "divprune-whitened")}
     assert set(kept["divprune-whitened"]) & {50, 333}
     assert len(kept["divprune-whitened"]) == len(kept["divprune"]) == 8
+
+
+def test_divprune_on_whitened_tokens_of_a_long_video() -> None:
+    """It is whitened by segments, as for policies, and chosen from as a whole."""
+    tokens = torch.randn(3 * SEGMENT * 4, 20, generator=torch.Generator().manual_seed(5))
+    tokens[: len(tokens) // 2] *= 5  # of another spread, so that segments matter
+    video = PackedVideos.from_frames([tokens.view(3 * SEGMENT, 2, 2, 20)])
+    keep = torch.tensor([40], dtype=torch.int32)
+    segments = torch.split(tokens, SEGMENT * 4)
+    white = torch.cat([whitened(own, ends(len(own))) for own in segments])
+    wanted = score_ext.divprune(white, video.cu_seqlens, keep)
+    assert torch.equal(Compressor("divprune-whitened").select(video, keep=[40]).index, wanted)
+    assert not torch.equal(score_ext.divprune(whitened(tokens, ends(len(tokens))), video.cu_seqlens, keep), wanted)
 
 
 def test_autocast_does_not_change_it() -> None:
