@@ -88,8 +88,9 @@ def _white_by_tiles(rows: Tensor, cu_seqlens: Tensor) -> Tensor:
     if not len(rows) or not videos:
         return rows
     begins, lengths = cu_seqlens[:-1].long(), cu_seqlens.diff().long()
-    ends_of_tiles = ((lengths + _TILE - 1) // _TILE).cumsum(0)  # [B]
-    first_tile = ends_of_tiles - (lengths + _TILE - 1) // _TILE
+    tiles_of = (lengths + _TILE - 1) // _TILE  # [B]
+    ends_of_tiles = tiles_of.cumsum(0)
+    first_tile = ends_of_tiles - tiles_of
     number = torch.arange(len(rows) // _TILE + videos, device=rows.device)  # n tiles; those that are too many are empty
     video = torch.searchsorted(ends_of_tiles, number, right=True).clamp(max=videos - 1)  # [n]
     place = (number - first_tile[video])[:, None] * _TILE + torch.arange(_TILE, device=rows.device)  # [n, _TILE]
