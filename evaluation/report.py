@@ -17,7 +17,8 @@ import pandas as pd
 from evaluation.experiments import SELECTIONS
 from evaluation.figures import draw_figures
 from evaluation.jobs import Code
-from evaluation.results import LEAST_TOKENS, MOST_RATIO, Results, gains
+from evaluation.results import LEAST_TOKENS, MOST_RATIO, TIMED, Results, gains
+from evaluation.work import TIMES
 from score_video.composite.world import TASK_NAMES as COMPOSITE_TASKS
 from score_video.files import output_file
 from score_video.miniature.world import TASKS
@@ -86,6 +87,8 @@ _TEMPLATES.globals.update(
     COMPOSITE_TASKS=COMPOSITE_TASKS,
     LEAST_TOKENS=LEAST_TOKENS,
     MOST_RATIO=MOST_RATIO,
+    TIMED=TIMED,
+    TIMES=TIMES,
     SELECTIONS=SELECTIONS,
     ScoreConfig=ScoreConfig,
 )

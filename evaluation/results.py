@@ -16,6 +16,8 @@ from score_video.statistics import Answers, Difference, Marks, Needed
 
 Cells = Mapping[float, Answers]
 """By retention."""
+TIMED = 0.1
+"""The retention at which it is told what a choice costs."""
 LEAST_TOKENS, MOST_RATIO = 3, 0.6
 """A policy that would keep fewer on average, or a larger part, has collapsed."""
 
@@ -23,6 +25,10 @@ LEAST_TOKENS, MOST_RATIO = 3, 0.6
 def gains(cells: Cells, base: Cells | Answers) -> dict[float, Difference]:
     """Of one series above another, or above the same answers at every retention."""
     return {at: cell.minus(base if isinstance(base, Answers) else base[at]) for at, cell in cells.items()}
+
+
+def _milliseconds(tests: pd.DataFrame) -> float:
+    return float(tests.loc[tests["retention"] == TIMED, "milliseconds"].median())
 
 
 class Results:
@@ -84,22 +90,36 @@ class Results:
         self, experiment: str, split: str, selection: str = SELECTIONS[0], reader: str = "shipped", **tags: str
     ) -> Cells:
         """The policies with these tags, over their seeds."""
-        wanted = {"experiment": experiment, "function": "policy", "selection": selection, **tags}
-        return self._cells(self._tests(split, reader, **wanted), split, reader)
+        return self._cells(self._policy_tests(experiment, split, selection, reader, **tags), split, reader)
+
+    def policy_milliseconds(self, experiment: str, split: str, selection: str = SELECTIONS[0], **tags: str) -> float:
+        """What a choice from one video takes of a core at ``TIMED``, the median over the seeds of :meth:`policy`."""
+        return _milliseconds(self._policy_tests(experiment, split, selection, "shipped", **tags))
+
+    def _policy_tests(self, experiment: str, split: str, selection: str, reader: str, **tags: str) -> pd.DataFrame:
+        return self._tests(split, reader, experiment=experiment, function="policy", selection=selection, **tags)
 
     def methods(
         self, split: str, experiment: str = "methods", reader: str = "shipped", oracle: bool = False
     ) -> dict[str, Cells]:
         """Every method without training, by each selection, the best at the largest retention of at most 10% first; or
         the oracle alone."""
-        tests = self._tests(split, reader, experiment=experiment, function="method")
-        tests = tests[(tests["method"] == "oracle") == oracle]
-        series = {
-            method if pd.isna(selection) else f"{method}, {selection}": self._cells(of, split, reader)
-            for (method, selection), of in tests.groupby(["method", "selection"], sort=False, dropna=False)
-        }
+        tests = self._method_tests(split, experiment, reader)
+        series = {name: self._cells(of, split, reader) for name, of in tests.items() if (name == "oracle") == oracle}
         at = max((r for r in self.recipe["retentions"] if r <= 0.10), default=self.recipe["retentions"][0])
         return dict(sorted(series.items(), key=lambda one: -one[1][at].accuracy))
+
+    def method_milliseconds(self, split: str) -> dict[str, float]:
+        """As :meth:`policy_milliseconds`, of every method."""
+        return {name: _milliseconds(tests) for name, tests in self._method_tests(split, "methods", "shipped").items()}
+
+    def _method_tests(self, split: str, experiment: str, reader: str) -> dict[str, pd.DataFrame]:
+        """By the method's name and, where it scores, the selection's."""
+        tests = self._tests(split, reader, experiment=experiment, function="method")
+        return {
+            method if pd.isna(selection) else f"{method}, {selection}": of
+            for (method, selection), of in tests.groupby(["method", "selection"], sort=False, dropna=False)
+        }
 
     def series(self, split: str) -> dict[str, Cells]:
         """Everything tested on a split: the policy by every selection, methods without training, the oracle."""

@@ -24,6 +24,7 @@ import typer
 from torch import Tensor
 
 from evaluation.report import at, head, prefixed, row
+from evaluation.results import TIMED
 from score_video.command_line import run_module
 from score_video.composite.environment import VIDEOS_AT_ONCE, CompositeEnvironment
 from score_video.composite.evaluate import choose_by, evaluate, oracle, things_kept
@@ -39,8 +40,8 @@ from score_video.rl.environment import EncodedBatch
 from score_video.statistics import Answers
 
 RETENTIONS = (0.01, 0.02, 0.05, 0.1, 0.25)
-TIMED, REPEATS = 0.1, 5
-"""The retention that is timed, and how often: the median of so many counts."""
+REPEATS = 5
+"""How often a choice at the retention ``TIMED`` is timed: the median counts."""
 BASE = "divprune"
 METHODS = (BASE, "divprune-whitened", "pretrained", "evs-capped", "evs-dithered", "vidcom2", "random")
 ORACLE = "oracle"

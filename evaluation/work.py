@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -19,6 +21,7 @@ from evaluation.worlds import WORLDS
 from score_video import Compressor
 from score_video.miniature.evaluate import choose_by_method, choose_by_policy
 from score_video.miniature.train_policy import train_policy
+from score_video.packed import PackedVideos
 from score_video.policy import SurprisePolicy, expected_count
 from score_video.rl.accuracy import Accuracy, Choose, budgets, choose_by, evaluate, evaluate_counts
 from score_video.rl.environment import EncodedBatch
@@ -27,6 +30,8 @@ from score_video.rl.multiple_choice import NOT_ASKED, ReaderEnvironment
 Test = Mapping[str, Any]
 """environment, reader, split, seed, videos, and footage or features where they are needed."""
 Batches = Sequence[EncodedBatch]
+TIMES = 20
+"""How many videos a choice is timed on, each by itself."""
 
 
 def full(files: Files, test: Test) -> Result:
@@ -43,8 +48,11 @@ def method(
     env, batches = _encoded_test(files, test)
     rows = []
     for selection, seed, retention in product(selections, seeds, retentions):
-        tested = evaluate(env, batches, _choose_by(test["environment"], method, selection, seed), retention)
-        rows.append({"selection": selection, "seed": seed, "retention": retention, **_row(tested)})
+        choose = _choose_by(test["environment"], method, selection, seed)
+        row = _row(evaluate(env, batches, choose, retention))
+        if method != "oracle":
+            row["milliseconds"] = milliseconds(batches, choose, retention)
+        rows.append({"selection": selection, "seed": seed, "retention": retention, **row})
     return {"rows": rows}
 
 
@@ -57,12 +65,17 @@ def policy(
 ) -> Result:
     """A policy trained, and tested by each selection at each retention."""
     trained, curve = _trained(files, training)
-    test_policy = _test_seeing if trained.config.question_width else evaluate
+    sees_question = trained.config.question_width > 0
+    test_policy = _test_seeing if sees_question else evaluate
     rows = []
     for test, selection, retention in product(tests, selections, retentions):
-        tested = test_policy(*_encoded_test(files, test), choose_by_policy(trained, selection), retention)
+        env, batches = _encoded_test(files, test)
+        choose = choose_by_policy(trained, selection)
+        row = _row(test_policy(env, batches, choose, retention))
+        timed = [_asking(batch, 0) for batch in batches] if sees_question else batches
+        row["milliseconds"] = milliseconds(timed, choose, retention)
         of_test = {"split": test["split"], "reader": test["reader"], "selection": selection, "retention": retention}
-        rows.append({**of_test, **_row(tested)})
+        rows.append({**of_test, **row})
     return {"curve": curve, "rows": rows}
 
 
@@ -100,6 +113,19 @@ def counted(files: Files, training: Mapping[str, Any], test: Test, retentions: S
         "deployed": at(expected.round().clamp(min=1).minimum(lengths)),
         "equal_mean": equal_mean,
     }
+
+
+def milliseconds(batches: Batches, choose: Choose, retention: float) -> float:
+    """What choosing from one video takes of a core, the median over the first videos of some batches; after another
+    one. The processor's time and not the clock's: other jobs run beside this one."""
+    times = []
+    for batch in (batches[0], *batches[:TIMES]):
+        one = _first_video(batch)
+        keep = budgets(one, retention)
+        began = time.process_time()
+        choose(one, keep)
+        times.append(1000 * (time.process_time() - began))
+    return statistics.median(times[1:])
 
 
 FUNCTIONS: dict[str, Callable[..., Result]] = {"full": full, "method": method, "policy": policy, "counted": counted}
@@ -155,17 +181,24 @@ def _row(accuracy: Accuracy) -> Result:
     }
 
 
+def _first_video(batch: EncodedBatch) -> EncodedBatch:
+    """The first video of a batch alone, as a policy or a rule sees it."""
+    own, length = batch.videos, int(batch.videos.lengths[0])
+    size = own.tokens_per_frame[:1]
+    one = PackedVideos(own.tokens[:length], own.cu_seqlens[:2], size, own.columns[:1], length // int(size))
+    return replace(batch, videos=one, question=None if batch.question is None else batch.question[:1])
+
+
 def _test_seeing(env: ReaderEnvironment, batches: Batches, choose: Choose, retention: float) -> Accuracy:
     """As :func:`evaluate`, by a policy that sees the question: it chooses anew for each, and is asked that alone."""
-    by_task = []
-    for task in torch.eye(batches[0].payload.answers.shape[1]):
-        asked = [
-            EncodedBatch(
-                batch.videos,
-                replace(batch.payload, answers=batch.payload.answers.masked_fill(task == 0, NOT_ASKED)),
-                task.expand(batch.videos.num_videos, -1),
-            )
-            for batch in batches
-        ]
-        by_task.append(evaluate(env, asked, choose, retention))
+    tasks = range(batches[0].payload.answers.shape[1])
+    by_task = [evaluate(env, [_asking(batch, task) for batch in batches], choose, retention) for task in tasks]
     return replace(by_task[0], results=torch.stack([one.results for one in by_task]).amax(0))  # NOT_ASKED is the least
+
+
+def _asking(batch: EncodedBatch, task: int) -> EncodedBatch:
+    """A batch of which nothing but one task is asked, and the policy told so."""
+    answers: Tensor = batch.payload.answers
+    others = torch.arange(answers.shape[1]) != task
+    payload = replace(batch.payload, answers=answers.masked_fill(others, NOT_ASKED))
+    return EncodedBatch(batch.videos, payload, (~others).float().expand(batch.videos.num_videos, -1))

@@ -12,9 +12,12 @@ from helpers.made_up_features import TOWER, made_up, save_features
 from evaluation.experiments import Plan, load_recipe
 from evaluation.jobs import Code, StudyError
 from evaluation.study import Study
+from evaluation.work import milliseconds
 from evaluation.worlds import WORLDS
 from score_video.composite.reader import Reader, ReaderConfig
 from score_video.errors import ScoreError
+from score_video.packed import PackedVideos
+from score_video.rl.environment import EncodedBatch
 
 CLEAN = Code("c" * 12, "0123456789", ())
 
@@ -48,6 +51,28 @@ def test_all_of_it_once(study: Study) -> None:
         assert text.count(line) == 1
     assert "policy that comes with the package, diverse" in text
     assert "Not run" not in text and "incomplete" not in text
+    tables = [table.splitlines() for table in text.split("\n\n") if table.startswith("| accuracy, % | 5% | 10% |")]
+    assert len(tables) == 3 and all(head.endswith("| ms at 10% |") for head, *_ in tables)
+    costs = [(line.split(" | ")[0], line.split(" | ")[-1].rstrip(" |")) for _, _, *rows in tables for line in rows]
+    assert all(cost == "" if name == "| oracle" else float(cost) > 0 for name, cost in costs)
+
+
+def test_a_choice_is_timed_on_one_video() -> None:
+    """The first of a batch, as it would be by itself, its question with it."""
+    videos = PackedVideos.from_frames([torch.randn(2, 3, 3, 4), torch.randn(4, 2, 2, 4)])
+    seen: list[EncodedBatch] = []
+
+    def choose(batch: EncodedBatch, keep: torch.Tensor) -> torch.Tensor:
+        seen.append(batch)
+        assert keep.tolist() == [9]
+        return torch.arange(9)
+
+    assert milliseconds([EncodedBatch(videos, None, torch.eye(2))] * 3, choose, 0.5) >= 0
+    assert len(seen) == 4
+    first = seen[0].videos
+    assert first.lengths.tolist() == [18] and first.num_videos == 1
+    torch.testing.assert_close(first.tokens, videos.tokens[:18])
+    assert seen[0].question is not None and seen[0].question.tolist() == [[1, 0]]
 
 
 def test_parts_may_be_missing(study: Study) -> None:
