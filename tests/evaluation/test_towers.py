@@ -14,7 +14,7 @@ from evaluation import towers
 from score_video import Compressor
 from score_video.composite.dropping import LIVE_PIXELS, SHOWN_PIXELS
 from score_video.composite.environment import CompositeEnvironment
-from score_video.composite.evaluate import evaluate, things_kept
+from score_video.composite.evaluate import evaluate, things_kept, things_missed
 from score_video.composite.reader import Reader, ReaderConfig
 from score_video.composite.world import FIRST_LANDMARK, FIRST_MARK, NOT_ASKED, SYMBOLS, TOKENS
 from score_video.rl.environment import EncodedBatch, Selection
@@ -89,18 +89,21 @@ def test_long_videos(features: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_things_that_are_kept(features: Path) -> None:
-    """Counted out for one choice: every fourth token."""
+    """Counted out for one choice: every fourth token; every other symbol lives."""
     environment = CompositeEnvironment(Reader.load(features / "reader.safetensors"), features / "one", "test", 20)
+    environment.features.live.copy_(environment.features.shown[:, :, ::2].amax(2))
 
     def choose(batch: EncodedBatch, keep: Tensor) -> Tensor:
         return torch.arange(0, len(batch.videos.tokens), 4)
 
     found = things_kept(environment.batches(), choose, 0.25)
-    own = environment.features
+    own, batch = environment.features, environment.batch(torch.arange(20))
+    missed = things_missed(batch, choose(batch, torch.empty(0))).view(20, TOKENS, -1)
     for video in range(20):
         for symbol in range(len(SYMBOLS)):
-            lives = own.live[video] >= LIVE_PIXELS
+            lives = (own.live[video] >= LIVE_PIXELS) & bool((own.shown[video, :, symbol] <= own.live[video]).all())
             always = FIRST_LANDMARK <= symbol < FIRST_MARK
             rows = ((own.shown[video, :, symbol] >= SHOWN_PIXELS) & (lives | always)).nonzero()[:, 0].tolist()
             assert bool(found.asked[video, symbol]) == bool(rows)
             assert bool(found.right[0, video, symbol]) == any(row % 4 == 0 for row in rows)
+            assert missed[video, :, symbol].nonzero()[:, 0].tolist() == ([] if found.right[0, video, symbol] else rows)

@@ -1,4 +1,4 @@
-"""What the generator of the semi-real world's videos knows: what it would keep, and what was kept of what flashes.
+"""What the generator of the semi-real world's videos knows: what it would keep, and which things are kept or missed.
 
 ``evaluate`` is :func:`score_video.rl.accuracy.evaluate`, on :meth:`CompositeEnvironment.batches`.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from score_video.composite.dropping import LIVE_PIXELS, SHOWN_PIXELS
+from score_video.composite.features import Features
 from score_video.composite.world import FIRST_FLASH, FIRST_LANDMARK, FIRST_MARK, TOKENS
 from score_video.rl.accuracy import Choose, budgets, share_equally
 from score_video.rl.accuracy import choose_by as choose_by
@@ -35,12 +36,19 @@ def things_kept(batches: Iterable[EncodedBatch], choose: Choose, retention: floa
     """
     kept, there = [], []
     for batch in batches:
-        index = choose(batch, budgets(batch, retention))
-        chosen = torch.zeros(len(batch.videos.tokens), 1, dtype=torch.bool).index_fill_(0, index, True)
-        things = _things(batch)
-        kept.append((things & chosen).view(-1, TOKENS, things.shape[1]).any(1))
-        there.append(things.view(-1, TOKENS, things.shape[1]).any(1))
+        missed = things_missed(batch, choose(batch, budgets(batch, retention)))
+        there.append(_of_videos(_things(batch)).any(1))
+        kept.append(there[-1] & ~_of_videos(missed).any(1))
     return Answers(torch.cat(kept)[None].numpy(), torch.cat(there).numpy())
+
+
+def things_missed(batch: EncodedBatch, index: Tensor) -> Tensor:
+    """Where the things are of which nothing is kept: bool [L, symbols], the token shows one, and ``index``, int64 [K],
+    has none of its video's that do. Things are those of :func:`things_kept`."""
+    things = _things(batch)
+    chosen = torch.zeros(len(things), 1, dtype=torch.bool).index_fill_(0, index, True)
+    kept = _of_videos(things & chosen).any(1, keepdim=True)
+    return (_of_videos(things) & ~kept).flatten(0, 1)
 
 
 def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:
@@ -53,10 +61,15 @@ def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:
     return share_equally(things, batch.videos, keep)
 
 
+def _of_videos(marks: Tensor) -> Tensor:
+    """[L, symbols] -> [B, TOKENS, symbols]."""
+    return marks.view(-1, TOKENS, marks.shape[1])
+
+
 def _things(batch: EncodedBatch) -> Tensor:
-    """bool [L, symbols]: the token shows it; and of what is not always there: where it moves or flashes."""
-    features = batch.payload.features
-    there = features.shown.flatten(0, 1) >= SHOWN_PIXELS
-    alive = (features.live.flatten() >= LIVE_PIXELS)[:, None]
-    parts = (there[:, :FIRST_LANDMARK] & alive, there[:, FIRST_LANDMARK:FIRST_MARK], there[:, FIRST_MARK:] & alive)
-    return torch.cat(parts, 1)
+    """bool [L, symbols]: the token shows the thing; and of what is not always there: where it moves or flashes."""
+    features: Features = batch.payload.features
+    there = (features.shown >= SHOWN_PIXELS) & (features.live >= LIVE_PIXELS)[:, :, None] & features.alive[:, None]
+    always = slice(FIRST_LANDMARK, FIRST_MARK)
+    there[:, :, always] = features.shown[:, :, always] >= SHOWN_PIXELS
+    return there.flatten(0, 1)

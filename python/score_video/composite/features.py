@@ -67,6 +67,12 @@ class Features:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def alive(self) -> Tensor:
+        """bool [V, symbols], which things move or flash. Not those that are parked, although something that lives may
+        pass through their patches: one that lives has no more pixels in a patch than live there, wherever it is."""
+        return (self.shown <= self.live[:, :, None]).all(1)
+
     def at(self, numbers: Tensor) -> Features:
         """Those of int64 numbers."""
         optional = {name: getattr(self, name) for name in (*_SEEN, *_PICTURES)}

@@ -10,7 +10,7 @@ import typer
 
 from score_video.command_line import run_module
 from score_video.composite.environment import CompositeEnvironment
-from score_video.composite.evaluate import choose_by, oracle
+from score_video.composite.evaluate import choose_by, oracle, things_missed
 from score_video.composite.features import VIDEOS_IN_A_FILE
 from score_video.composite.reader import shipped_reader
 from score_video.composite.scenery import FRAMES
@@ -34,7 +34,8 @@ def main(
     partition: Annotated[str, typer.Option(help=f"One of {', '.join(PARTITIONS)}.")] = "test",
     reader: Annotated[Path | None, typer.Option(help="Weights in place of those that come with the package.")] = None,
 ) -> None:
-    """Draw a video, and below it what each compressor keeps, with how many questions are answered from that."""
+    """Draw a video, and below it what each compressor keeps, with how many questions are answered from that. Orange:
+    things that move, flash or are always there, of which it keeps nothing."""
     if partition not in PARTITIONS:
         raise typer.BadParameter(f"must be one of {', '.join(PARTITIONS)}, got {partition}", param_hint="--partition")
     of = cast(Partition, partition)
@@ -46,13 +47,16 @@ def main(
     chosen = {name: choose_by(Compressor.from_pretrained(name))(batch, keep) for name in names}
     chosen["knows the answers"] = oracle(batch, keep)
     answers = batch.payload.answers
+    things = int(things_missed(batch, torch.tensor([], dtype=torch.int64)).any(0).sum())
     rows = []
     for name, index in chosen.items():
         best = environment.log_probabilities(batch, Selection(index, keep[None]))[0].argmax(2)
         right = int(((best == answers) & (answers != NOT_ASKED)).sum())
         kept = torch.zeros(len(batch.videos.tokens), dtype=torch.bool).index_fill_(0, index, True)
-        of_frames = kept.view(FRAMES, COLUMNS, COLUMNS)
-        rows.append(Shown(Path(name).name, of_frames, right, int((answers != NOT_ASKED).sum())))
+        missed = things_missed(batch, index)  # [TOKENS, symbols]
+        of_frames, missing = (of.view(FRAMES, COLUMNS, COLUMNS) for of in (kept, missed.any(1)))
+        note = f"{int(missed.any(0).sum())} of {things} things missed"
+        rows.append(Shown(Path(name).name, of_frames, right, int((answers != NOT_ASKED).sum()), missing, note))
     video = make_video(media, of, number)
     pixels = torch.from_numpy(video.pixels).permute(0, 3, 1, 2).float() / 255
     title = f"{partition} video {number} ({video.source}), {int(keep[0])} of {len(batch.videos.tokens)} tokens"

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from score_video.drawing.overlay import BACKGROUND, FAINT, GAP, OUTLINE, TEXT, dim_dropped
+from score_video.drawing.overlay import BACKGROUND, FAINT, GAP, OUTLINE, RULE_COLOURS, TEXT, dim_dropped, outline
 
 CELL = 96  # pixels, each side of a frame in the picture of what is kept
 NAMES = 190  # pixels, of the names beside the frames
@@ -27,12 +27,17 @@ class Shown:
         name: the method's name.
         kept: bool [T, rows, columns].
         right, asked: questions about the video that the reader answers rightly from what is kept, of how many.
+        missed: bool [T, rows, columns], patches with things of which nothing is kept, outlined in another colour; None:
+            not known.
+        note: a further line below the name.
     """
 
     name: str
     kept: Tensor
     right: int
     asked: int
+    missed: Tensor | None = None
+    note: str = ""
 
 
 def draw_accuracy(
@@ -156,8 +161,10 @@ def draw_kept(path: Path, pixels: Tensor, methods: Sequence[Shown], title: str) 
         draw.text((GAP, top + frames.shape[1] // 2 - 22), name, colour, ImageFont.load_default(18))
         if shown:
             said = f"{shown.right} of {shown.asked} answers right"
-            draw.text((GAP, top + frames.shape[1] // 2 + 4), said, FAINT, ImageFont.load_default(13))
+            draw.text((GAP, top + frames.shape[1] // 2 + 4), f"{said}\n{shown.note}", FAINT, ImageFont.load_default(13))
         for t, frame in enumerate(frames):
             picture = dim_dropped(frame, shown.kept[t].numpy()) if shown else Image.fromarray(frame)
+            if shown and shown.missed is not None:
+                outline(picture, shown.missed[t].numpy(), RULE_COLOURS[1])
             sheet.paste(picture, (NAMES + t * step, top))
     sheet.save(path, format="PNG")

@@ -177,15 +177,20 @@ def dim_dropped(
     dark = Image.blend(_grey(picture), picture, 0.25).point(_line(0.22, 8, 3))
     if seen is not None:
         dark.paste(0, mask=_mask(_over_pixels(~seen, frame)))
-    shown = _over_pixels(kept, frame)  # [H, W]
+    mixed = Image.composite(picture, dark, _mask(_over_pixels(kept, frame)))
+    outline(mixed, kept, colour)
+    return mixed
+
+
+def outline(picture: Image.Image, patches: npt.NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
+    """Draws a line around patches, bool [gh, gw], where they border on others, into a picture of them."""
+    shown = _over_pixels(patches, np.asarray(picture))  # [H, W]
     inner = shown.copy()
     inner[2:] &= shown[:-2]
     inner[:-2] &= shown[2:]
     inner[:, 2:] &= shown[:, :-2]
     inner[:, :-2] &= shown[:, 2:]
-    mixed = Image.composite(picture, dark, _mask(shown))
-    mixed.paste(colour, mask=_mask(shown & ~inner))
-    return mixed
+    picture.paste(colour, mask=_mask(shown & ~inner))
 
 
 def heat(frame: Image8, surprise: npt.NDArray[np.float32], scale: float) -> Image.Image:

@@ -17,6 +17,7 @@ from PIL import Image
 from score_video.cli import main
 from score_video.commands import demo as module
 from score_video.drawing.charts import CELL, NAMES, Shown, draw_accuracy, draw_kept, spread_labels
+from score_video.drawing.overlay import RULE_COLOURS
 from score_video.methods import METHODS
 from score_video.miniature import environment as miniature
 from score_video.miniature.environment import MiniatureEnvironment
@@ -121,6 +122,14 @@ def test_pictures_of_anything(tmp_path: Path) -> None:
     assert shown[0] == tuple((pixels[1, :, -1, -1] * 255).round().int().tolist())
     assert shown[0] == shown[1]
     assert sum(shown[2]) < sum(shown[0])  # type: ignore[arg-type]
+    missed = nothing.clone()
+    missed[1, 7, 7] = True
+    draw_kept(tmp_path / "missed.png", pixels, [Shown("none", nothing, 0, 2, missed, "1 of 2 missed")], "title")
+    with Image.open(tmp_path / "kept.png") as plain, Image.open(tmp_path / "missed.png") as picture:
+        size = CELL // 8
+        corner = NAMES + 2 * (CELL + 4) - 4 - size, 56 + CELL + 10 + CELL - size  # the upper left one of that patch
+        assert picture.getpixel(corner) == RULE_COLOURS[1]
+        assert plain.getpixel((corner[0], corner[1] + CELL + 10)) != RULE_COLOURS[1]
 
 
 @given(st.dictionaries(st.text(min_size=1), st.floats(-100, 100), min_size=1, max_size=15), st.floats(0.1, 10))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from score_video.composite.dropping import LIVE_PIXELS, SHOWN_PIXELS
+from score_video.composite.features import Features
 from score_video.composite.media import FOOTAGE, MEDIA, PHOTOGRAPHS, find
 from score_video.composite.scenery import FRAMES
 from score_video.composite.world import (
@@ -18,6 +22,7 @@ from score_video.composite.world import (
     SYMBOLS,
     TASK_NAMES,
     TASKS,
+    TOKENS,
     TOKENS_PER_FRAME,
     Partition,
     Video,
@@ -57,6 +62,23 @@ def test_answers_are_what_is_shown(media: Path, partition: Partition, number: in
         assert (of[:, answer(video, "mover")] > 0).sum() > 8
         assert live.any(1).all()
     assert 0 <= answer(video, "count") <= (of[:, FIRST_BALL:FIRST_FLASH].sum(0) > 0).sum()
+
+
+def test_what_lives_is_what_is_asked_about(media: Path) -> None:
+    """Not what is parked where something else passes."""
+    crossed = 0
+    partitions: tuple[Partition, ...] = ("policy", "test")
+    for partition, number in product(partitions, range(12)):
+        video = make_video(media, partition, number)
+        shown, live, answers = (torch.from_numpy(of)[None] for of in (video.shown, video.live, video.answers))
+        features = Features(torch.empty(1, TOKENS, 0), shown, live, answers, [video.source])
+        lives = features.alive[0] & (shown[0] > 0).any(0)
+        for task, first in (("mover", 0), ("flash", FIRST_FLASH)):
+            named = lives[first : first + 12].nonzero()[:, 0].tolist()
+            assert named == [answer(video, task)] or (named == [] and answer(video, task) == 12)
+        assert int(lives[FIRST_BALL:FIRST_FLASH].sum()) == answer(video, "count")
+        crossed += int(((shown[0] >= SHOWN_PIXELS) & (live[0] >= LIVE_PIXELS)[:, None])[:, ~features.alive[0]].sum())
+    assert crossed > 0
 
 
 def test_a_mover_goes_where_the_answer_says(media: Path) -> None:
