@@ -36,9 +36,9 @@ def things_kept(batches: Iterable[EncodedBatch], choose: Choose, retention: floa
     """
     kept, there = [], []
     for batch in batches:
-        missed = things_missed(batch, choose(batch, budgets(batch, retention)))
-        there.append(_of_videos(_things(batch)).any(1))
-        kept.append(there[-1] & ~_of_videos(missed).any(1))
+        things = _things(batch)
+        there.append(_of_videos(things).any(1))
+        kept.append(_kept(things, choose(batch, budgets(batch, retention))))
     return Answers(torch.cat(kept)[None].numpy(), torch.cat(there).numpy())
 
 
@@ -46,9 +46,7 @@ def things_missed(batch: EncodedBatch, index: Tensor) -> Tensor:
     """Where the things are of which nothing is kept: bool [L, symbols], the token shows one, and ``index``, int64 [K],
     has none of its video's that do. Things are those of :func:`things_kept`."""
     things = _things(batch)
-    chosen = torch.zeros(len(things), 1, dtype=torch.bool).index_fill_(0, index, True)
-    kept = _of_videos(things & chosen).any(1, keepdim=True)
-    return (_of_videos(things) & ~kept).flatten(0, 1)
+    return (_of_videos(things) & ~_kept(things, index)[:, None]).flatten(0, 1)
 
 
 def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:
@@ -59,6 +57,12 @@ def oracle(batch: EncodedBatch, keep: Tensor) -> Tensor:
     scene = batch.payload.features.shown.flatten(0, 1).sum(1) == 0
     things = torch.cat([_things(batch), scene[:, None]], 1).float()
     return share_equally(things, batch.videos, keep)
+
+
+def _kept(things: Tensor, index: Tensor) -> Tensor:
+    """bool [B, symbols], of which things, bool [L, symbols], the tokens of an index, int64 [K], show something."""
+    chosen = torch.zeros(len(things), 1, dtype=torch.bool).index_fill_(0, index, True)
+    return _of_videos(things & chosen).any(1)
 
 
 def _of_videos(marks: Tensor) -> Tensor:
